@@ -1,0 +1,12 @@
+"""The `osprey` command: one sub-command per file of this room, each importing its room only when it runs."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
+
+
+@app.callback()
+def root() -> None:
+    """Osprey for Label Studio: masks by SAM, words by Osprey, corrections back as training data."""

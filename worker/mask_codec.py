@@ -1,0 +1,29 @@
+"""Bool mask <-> COCO RLE, the only form in which a mask crosses the queue (numpy + pycocotools)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from worker.contracts import Rle
+
+BoolMask = NDArray[np.bool_]
+
+
+def encode_mask(mask: BoolMask) -> Rle:
+    """COCO RLE of a bool mask of shape (H, W).
+
+    Raises:
+        ValueError: `mask` is not two-dimensional bool.
+    """
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise ValueError(f"expected a bool mask of shape (H, W), got {mask.dtype} of shape {mask.shape}")
+    rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": rle["counts"].decode("ascii")}
+
+
+def decode_mask(rle: Rle) -> BoolMask:
+    """The bool mask of shape (H, W) that `encode_mask` was given."""
+    decoded = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")})
+    return decoded.astype(np.bool_)
