@@ -1,0 +1,90 @@
+# One command each. `make help` lists them.
+#
+# VENV=/path uses a virtual environment that you made yourself (nothing is installed into it);
+# LABEL_STUDIO_VENV=/path does the same for Label Studio's own.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV ?= .venv
+LABEL_STUDIO_VENV ?= .venv-label-studio
+PY := $(VENV)/bin/python
+EXTRAS := backend,worker,train,eval,stack,dev
+
+# A stamp per environment: it is newer than what the environment was made from, or it is made again.
+ENV_STAMPS := $(if $(filter file,$(origin VENV)),$(VENV)/.ready) \
+              $(if $(filter file,$(origin LABEL_STUDIO_VENV)),$(LABEL_STUDIO_VENV)/.ready)
+STACK := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m demo.stack
+PYTEST := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m pytest
+
+.PHONY: help env browser up down logs status test test-all lint train-demo eval-demo
+
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+env: $(ENV_STAMPS) ## build both Python environments (once; 7 GB, most of it torch)
+
+.PHONY: python-ok
+python-ok:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make env: '$(PYTHON)' is not Python 3.11 or newer. Install python3.11 and say which: make env PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make env: $(PYTHON) has no venv module. On Debian: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.ready: pyproject.toml constraints.txt | python-ok
+	@echo "[1/2] Python packages into $(VENV): about 6 GB with torch, some minutes. The next run does nothing."
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[$(EXTRAS)]" & \
+	  pid=$$!; start=$$SECONDS; \
+	  while kill -0 $$pid 2>/dev/null; do sleep 1; \
+	    if (( (SECONDS - start) % 15 == 0 )); then echo "      $$((SECONDS - start)) s, $$(du -sm $(VENV) | cut -f1) MB installed"; fi; done; \
+	  wait $$pid || { echo "make env: pip could not install the packages (see above); correct the cause and run make env again" >&2; exit 1; }
+	@# Its pins (Flask 1.1, Jinja 3.0, ...) are end of life and it imports none of them where we use it.
+	$(VENV)/bin/pip install --disable-pip-version-check -q --no-deps label-studio-ml==1.0.9 label-studio-tools==0.0.4
+	@touch $@
+
+$(LABEL_STUDIO_VENV)/.ready: constraints-label-studio.txt | python-ok
+	@echo "[2/2] Label Studio into $(LABEL_STUDIO_VENV): about 1 GB, a minute or two."
+	$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
+	$(LABEL_STUDIO_VENV)/bin/pip install --disable-pip-version-check -q -c constraints-label-studio.txt label-studio==1.23.2 \
+	  || { echo "make env: pip could not install Label Studio (see above)" >&2; exit 1; }
+	@touch $@
+
+up: env ## start everything on this machine; prints the address and the login
+	@$(STACK) up
+
+down: ## stop everything; projects, annotations and settings stay in .osprey/
+	@[ ! -x $(PY) ] || $(STACK) down
+
+logs: ## follow the logs of every part
+	@$(STACK) logs
+
+status: ## what runs, where, and whether it is healthy
+	@$(STACK) status
+
+browser:
+	@command -v chromium >/dev/null || { \
+	  echo "Installing Debian's chromium for the browser tests."; \
+	  root=""; [ "$$(id -u)" = 0 ] || root="sudo -n"; \
+	  $$root true 2>/dev/null || { echo "make test: the browser tests need chromium. Run as root: apt-get install chromium fonts-dejavu-core" >&2; exit 1; }; \
+	  $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null \
+	    || { echo "make test: apt-get could not install chromium (see above)" >&2; exit 1; }; }
+
+test: env browser ## all tests that need no GPU and no official weights, browser tests included
+	$(PYTEST) -m "not gpu and not weights and not slow"
+
+test-all: env browser ## the slow ones too, and the GPU ones where there is a GPU
+	$(PYTEST) -m "not weights$$(command -v nvidia-smi >/dev/null || echo ' and not gpu')"
+
+lint: env ## ruff and mypy
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+train-demo: env ## train the two small models on drawn scenes (resumable; docs in their model cards)
+	$(PY) -m demo.training.train_demo
+
+eval-demo: env ## click every object of 200 unseen scenes through the backend and print the table
+	$(PY) -m demo.evaluate
