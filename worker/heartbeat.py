@@ -1,0 +1,76 @@
+"""What a living worker says about itself every few seconds.
+
+RQ's `SimpleWorker` is silent while a job runs, so the GPU worker's own thread writes these keys and
+the queue decides from them whether a click has anybody to serve it. Ages come from the key's
+remaining lifetime, so clocks of different machines do not matter.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from redis import Redis
+
+WORKERS_KEY = "osprey:workers"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBeat:
+    """One worker's last sign of life. `state` is starting, idle, busy or broken."""
+
+    name: str
+    queues: tuple[str, ...]  # "masks", "describe"
+    pid: int
+    host: str
+    device: str
+    state: str
+    model_versions: dict[str, str]  # queue -> version served; a queue whose model does not load is missing
+    problem: str | None = None  # why a model does not load
+    age_s: float = 0.0
+
+
+def beat_key(name: str) -> str:
+    """The Redis key of one worker's heartbeat."""
+    return f"osprey:worker:{name}"
+
+
+def write_beat(redis: Redis, beat: WorkerBeat, ttl_s: float) -> None:
+    """Say that the worker lives for the next `ttl_s` seconds."""
+    pipeline = redis.pipeline(transaction=False)
+    pipeline.set(beat_key(beat.name), json.dumps(dataclasses.asdict(beat)), px=int(ttl_s * 1000))
+    pipeline.sadd(WORKERS_KEY, beat.name)
+    pipeline.execute()
+
+
+def remove_beat(redis: Redis, name: str) -> None:
+    """Say goodbye: the queue stops counting on this worker at once."""
+    pipeline = redis.pipeline(transaction=False)
+    pipeline.delete(beat_key(name))
+    pipeline.srem(WORKERS_KEY, name)
+    pipeline.execute()
+
+
+def read_beats(redis: Redis, ttl_s: float) -> tuple[WorkerBeat, ...]:
+    """All living workers, by name. Names of dead ones are forgotten on the way."""
+    names = sorted(name.decode() for name in redis.smembers(WORKERS_KEY))
+    if not names:
+        return ()
+    pipeline = redis.pipeline(transaction=False)
+    for name in names:
+        pipeline.get(beat_key(name))
+        pipeline.pttl(beat_key(name))
+    replies = pipeline.execute()
+    beats, dead = [], []
+    for name, payload, left_ms in zip(names, replies[0::2], replies[1::2], strict=True):
+        if payload is None:
+            dead.append(name)
+            continue
+        data = json.loads(payload)
+        data["queues"] = tuple(data["queues"])
+        data["age_s"] = max(0.0, ttl_s - left_ms / 1000)
+        beats.append(WorkerBeat(**data))
+    if dead:
+        redis.srem(WORKERS_KEY, *dead)
+    return tuple(beats)

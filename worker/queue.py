@@ -1,0 +1,313 @@
+"""The queue as both sides see it: submit a job, wait for its answer, look at its health.
+
+On top of RQ: JSON only, job paths as strings, job id = content hash (the served model version is
+part of it), bounded depth, and errors that come back as the named ones of `worker.errors`.
+
+Neighbours on the path of one click: `backend/predict.py` -> here -> `worker/jobs.py`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry as RedisRetry
+from rq import Queue, Retry
+from rq.exceptions import DuplicateJobError, NoSuchJobError
+from rq.job import Job
+from rq.results import Result
+from rq.serializers import JSONSerializer
+
+from worker import errors
+from worker.contracts import DescribeAnswer, DescribeJob, FieldAnswer, SegmentAnswer, SegmentJob, WarmJob
+from worker.errors import JobFailed, JobTimedOut, NoWorker, QueueBusy, QueueUnavailable
+from worker.heartbeat import WorkerBeat, beat_key, read_beats
+from worker.settings import QueueSettings
+
+QueueName = Literal["masks", "describe"]
+QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")
+
+_FUNCTIONS = {SegmentJob: "segment", DescribeJob: "describe", WarmJob: "warm"}  # in worker.jobs
+_FAILURES_KEY = "osprey:failures"
+_FAILURES_KEPT = 100
+# Short enough that a Redis which hangs runs into the client's socket timeout, not into the caller's deadline.
+_BLOCK_SLICE_S = 0.4
+_NAMED_ERRORS: dict[str, type[errors.WorkerError]] = {
+    kind.__name__: kind for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable)
+}
+
+
+def rq_queue_name(queue: str, *, background: bool = False) -> str:
+    """RQ's name of one of our queues. Background jobs (warm-up, bulk) wait behind every click."""
+    return f"osprey-{queue}-background" if background else f"osprey-{queue}"
+
+
+def partial_key(job_id: str) -> str:
+    """The Redis hash that a describe job fills while it runs."""
+    return f"osprey:partial:{job_id}"
+
+
+def connect(redis_url: str, timeout_s: float) -> Redis:
+    """A client that gives up within `timeout_s` seconds and retries only a dropped connection, once."""
+    return Redis.from_url(
+        redis_url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=RedisRetry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """One queue: who serves it and how much waits in it."""
+
+    workers: int = 0
+    last_beat_age_s: float | None = None
+    model_versions: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    depth: int = 0
+    background_depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class QueueHealth:
+    """What `osprey status` and the backend's /health show. `problem` says why Redis is not usable."""
+
+    redis_ok: bool
+    queues: dict[str, QueueState] = field(default_factory=dict)
+    workers: tuple[WorkerBeat, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One thing that went wrong and was shown to somebody."""
+
+    at: str  # ISO 8601, UTC
+    where: str
+    task_id: int | None
+    message: str
+
+
+class JobQueue:
+    """Client of the queue; safe to share between threads. Connects on first use."""
+
+    def __init__(self, redis: str | Redis, settings: QueueSettings | None = None) -> None:
+        self._settings = settings or QueueSettings()
+        self._redis = connect(redis, self._settings.redis_timeout_s) if isinstance(redis, str) else redis
+
+    def submit(self, job: SegmentJob | DescribeJob | WarmJob, *, bulk: bool = False) -> str:
+        """Enqueue a job and return its id, which names its content and the model that answers it.
+
+        A job that waits, runs or has an answer already is not enqueued again; one that failed is.
+        A `WarmJob` goes to every queue with a live worker; the id returned is of no use.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+            NoWorker: no live worker serves the queue.
+            QueueBusy: the queue is at its bound.
+        """
+        with self._named_redis_errors():
+            beats = read_beats(self._redis, self._settings.heartbeat_ttl_s)
+            if isinstance(job, WarmJob):
+                served: list[QueueName] = [name for name in QUEUE_NAMES if any(name in b.queues for b in beats)]
+                if not served:
+                    raise NoWorker("no worker is running; start one with `osprey worker --queues masks,describe`")
+                ids = [self._submit_to(name, job, beats, background=True, front=True) for name in served]
+                return ids[0]
+            queue: QueueName = "masks" if isinstance(job, SegmentJob) else "describe"
+            return self._submit_to(queue, job, beats, background=bulk, front=False)
+
+    def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer:
+        """The answer of a `SegmentJob`, waiting at most `timeout_s` seconds.
+
+        Raises:
+            JobTimedOut: not ready; its answer will be kept and can be waited for again.
+            JobFailed, ImageUnavailable, ImageCorrupt, ModelUnavailable: what the worker reported.
+            QueueUnavailable: Redis does not answer.
+        """
+        return SegmentAnswer.from_json(self._wait(job_id, timeout_s))
+
+    def wait_describe(self, job_id: str, timeout_s: float) -> DescribeAnswer:
+        """The answer of a `DescribeJob`; raises as `wait_segment`."""
+        return DescribeAnswer.from_json(self._wait(job_id, timeout_s))
+
+    def partial_describe(self, job_id: str) -> tuple[FieldAnswer, ...]:
+        """The answers that a describe job has published so far, in the order of its questions."""
+        with self._named_redis_errors():
+            published = self._redis.hgetall(partial_key(job_id))
+        return tuple(FieldAnswer.from_json(json.loads(published[place])) for place in sorted(published))
+
+    def health(self) -> QueueHealth:
+        """Redis, workers and depths now. Never raises for a Redis that is away: it says so."""
+        try:
+            beats = read_beats(self._redis, self._settings.heartbeat_ttl_s)
+            queues = {name: self._queue_state(name, beats) for name in QUEUE_NAMES}
+        except RedisError as error:
+            return QueueHealth(redis_ok=False, problem=f"{type(error).__name__}: {error}")
+        return QueueHealth(redis_ok=True, queues=queues, workers=beats)
+
+    def record_failure(self, message: str, *, task_id: int | None = None, where: str = "backend") -> None:
+        """Keep a failure for `osprey status`; the last hundred stay."""
+        failure = Failure(datetime.now(UTC).isoformat(timespec="seconds"), where, task_id, message[:1000])
+        with self._named_redis_errors():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.lpush(_FAILURES_KEY, json.dumps(dataclasses.asdict(failure)))
+            pipeline.ltrim(_FAILURES_KEY, 0, _FAILURES_KEPT - 1)
+            pipeline.execute()
+
+    def recent_failures(self, limit: int = 20) -> tuple[Failure, ...]:
+        """The latest failures, newest first."""
+        with self._named_redis_errors():
+            lines = self._redis.lrange(_FAILURES_KEY, 0, limit - 1)
+        return tuple(Failure(**json.loads(line)) for line in lines)
+
+    def _submit_to(
+        self,
+        queue: QueueName,
+        job: SegmentJob | DescribeJob | WarmJob,
+        beats: tuple[WorkerBeat, ...],
+        *,
+        background: bool,
+        front: bool,
+    ) -> str:
+        serving = [beat for beat in beats if queue in beat.queues]
+        if not serving:
+            raise NoWorker(
+                f"no worker listens on the queue {queue!r}; start one with `osprey worker --queues {queue}` "
+                "(the click can be repeated as soon as it runs)"
+            )
+        versions = sorted({beat.model_versions.get(queue, "") for beat in serving})
+        job_id = hashlib.sha256(f"{queue}:{versions}:{job.content_id()}".encode()).hexdigest()[:40]
+        rq_queue = Queue(rq_queue_name(queue, background=background), connection=self._redis, serializer=JSONSerializer)
+        if self._reusable(job_id):
+            return job_id
+        self._refuse_when_full(rq_queue, background=background)
+        try:
+            self._enqueue(rq_queue, job_id, queue, job, background=background, front=front)
+        except DuplicateJobError:
+            # Left over from a failure, or another backend process enqueued it just now.
+            if not self._reusable(job_id):
+                self._forget(job_id)
+                self._enqueue(rq_queue, job_id, queue, job, background=background, front=front)
+        return job_id
+
+    def _enqueue(
+        self,
+        rq_queue: Queue,
+        job_id: str,
+        queue: QueueName,
+        job: SegmentJob | DescribeJob | WarmJob,
+        *,
+        background: bool,
+        front: bool,
+    ) -> None:
+        settings = self._settings
+        function = _FUNCTIONS[type(job)]
+        interactive_timeout_s = settings.segment_timeout_s if queue == "masks" else settings.describe_timeout_s
+        rq_queue.enqueue_call(
+            f"worker.jobs.{function}",
+            args=(queue, job.to_json()) if function == "warm" else (job.to_json(),),
+            job_id=job_id,
+            unique=True,
+            at_front=front,
+            description=f"{function} task={job.image.task_id}",
+            timeout=settings.background_timeout_s if background else interactive_timeout_s,
+            ttl=settings.background_queued_ttl_s if background else settings.queued_ttl_s,
+            result_ttl=settings.result_ttl_s,
+            failure_ttl=settings.failure_ttl_s,
+            retry=Retry(max=settings.max_retries),
+        )
+
+    def _refuse_when_full(self, rq_queue: Queue, *, background: bool) -> None:
+        bound = self._settings.background_bound if background else self._settings.interactive_bound
+        depth = self._redis.llen(rq_queue.key)
+        if depth >= bound:
+            retry_after_s = 30.0 if background else 2.0
+            raise QueueBusy(
+                f"{depth} jobs wait in {rq_queue.name} (bound {bound}); try again in {retry_after_s:.0f} s "
+                "or start another worker",
+                retry_after_s,
+            )
+
+    def _reusable(self, job_id: str) -> bool:
+        """Whether the job waits, runs in a worker that lives, or has an answer that is not an error."""
+        status, worker_name = self._redis.hmget(Job.key_for(job_id), "status", "worker_name")
+        if status in (b"queued", b"scheduled", b"deferred"):
+            return True
+        if status == b"started":
+            return bool(worker_name) and bool(self._redis.exists(beat_key(worker_name.decode())))
+        result = self._latest_result(job_id) if status == b"finished" else None
+        return result is not None and "ok" in (result.return_value or {})
+
+    def _forget(self, job_id: str) -> None:
+        try:
+            Job.fetch(job_id, connection=self._redis, serializer=JSONSerializer).delete()
+        except NoSuchJobError:
+            self._redis.delete(Job.key_for(job_id))
+        self._redis.delete(Result.get_key(job_id), partial_key(job_id))
+
+    def _wait(self, job_id: str, timeout_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        with self._named_redis_errors():
+            result = self._latest_result(job_id)
+            while result is None:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    status = self._redis.hget(Job.key_for(job_id), "status")
+                    state = status.decode() if status else "unknown to the queue"
+                    raise JobTimedOut(f"job {job_id} is {state} after {timeout_s:.1f} s; its answer will be kept")
+                block_ms = max(1, int(min(left_s, _BLOCK_SLICE_S) * 1000))
+                if self._redis.xread({Result.get_key(job_id): "0-0"}, block=block_ms):
+                    result = self._latest_result(job_id)
+        return _unwrap(job_id, result)
+
+    def _latest_result(self, job_id: str) -> Result | None:
+        return Job(job_id, connection=self._redis, serializer=JSONSerializer).latest_result()
+
+    def _queue_state(self, queue: QueueName, beats: tuple[WorkerBeat, ...]) -> QueueState:
+        serving = [beat for beat in beats if queue in beat.queues]
+        return QueueState(
+            workers=len(serving),
+            last_beat_age_s=min((beat.age_s for beat in serving), default=None),
+            model_versions=tuple(sorted({b.model_versions[queue] for b in serving if queue in b.model_versions})),
+            devices=tuple(sorted({beat.device for beat in serving})),
+            depth=self._redis.llen(f"rq:queue:{rq_queue_name(queue)}"),
+            background_depth=self._redis.llen(f"rq:queue:{rq_queue_name(queue, background=True)}"),
+        )
+
+    @contextmanager
+    def _named_redis_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisError as error:
+            raise QueueUnavailable(
+                f"the job queue (Redis) does not answer: {type(error).__name__}: {error}; check that Redis runs "
+                "and that OSPREY_REDIS_URL names its address and password"
+            ) from error
+
+
+def _unwrap(job_id: str, result: Result) -> dict[str, Any]:
+    """The answer inside a stored result, or the error it holds as the exception it names."""
+    if result.type is not Result.Type.SUCCESSFUL:
+        last_line = (result.exc_string or "no reason kept").strip().splitlines()[-1]
+        raise JobFailed(f"job {job_id} failed: {last_line}", kind=last_line.partition(":")[0])
+    envelope = result.return_value or {}
+    if "ok" in envelope:
+        return dict(envelope["ok"])
+    error = envelope.get("error", {"kind": "JobFailed", "message": f"unreadable result {envelope!r}"})
+    named = _NAMED_ERRORS.get(error["kind"])
+    if named is not None:
+        raise named(error["message"])
+    raise JobFailed(error["message"], kind=error["kind"])

@@ -1,0 +1,100 @@
+"""Where a worker finds things and how much it may use, read once from the environment.
+
+`QueueSettings` is the part that the backend shares: both sides must agree on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+_CHECKPOINTS = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSettings:
+    """Bounds and lifetimes of jobs. Times in seconds."""
+
+    segment_timeout_s: int = 30  # one click: SAM, with the image's download and encoding
+    describe_timeout_s: int = 120  # all fields of a few regions on a slow CPU
+    background_timeout_s: int = 600  # warm-up and bulk jobs
+    interactive_bound: int = 32  # waiting jobs per queue before a click is answered "busy"
+    background_bound: int = 2000
+    queued_ttl_s: int = 300  # a click that no worker took by then is forgotten
+    background_queued_ttl_s: int = 86_400
+    result_ttl_s: int = 3600  # late answers travel with a later request
+    failure_ttl_s: int = 3600
+    max_retries: int = 1  # a job whose worker died runs once more
+    heartbeat_ttl_s: float = 10.0
+    redis_timeout_s: float = 0.9  # a Redis that hangs is noticed within a second
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a worker process is told from outside.
+
+    `image_allow_hosts` lists host names, addresses or networks (`10.0.0.0/8`) whose private or loopback
+    addresses may be fetched. Label Studio's own address is always allowed.
+    """
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    label_studio_url: str | None = None
+    label_studio_token: str | None = field(default=None, repr=False)
+    model: Path = _CHECKPOINTS / "osprey-nano"
+    sam: str = str(_CHECKPOINTS / "sam-nano")
+    device: str = "auto"
+    threads: int | None = None  # None: all cores, or what torch decides
+    cache_dir: Path = Path("~/.cache/osprey-label-studio")
+    cache_max_bytes: int = 2 * 1024**3
+    image_allow_hosts: tuple[str, ...] = ()
+    image_max_bytes: int = 64 * 1024**2
+    image_max_pixels: int = 120_000_000
+    image_timeout_s: float = 15.0
+    log_level: str = "INFO"
+    queue: QueueSettings = QueueSettings()
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Read the `OSPREY_*` variables; a missing or empty one keeps its default.
+
+        Raises:
+            ValueError: a variable that does not parse; the message names it and what it should be.
+        """
+        default = cls()
+        return cls(
+            redis_url=_text(environ, "OSPREY_REDIS_URL") or default.redis_url,
+            label_studio_url=_text(environ, "OSPREY_LABEL_STUDIO_URL"),
+            label_studio_token=_text(environ, "OSPREY_LABEL_STUDIO_TOKEN"),
+            model=Path(_text(environ, "OSPREY_MODEL") or default.model),
+            sam=_text(environ, "OSPREY_SAM") or default.sam,
+            device=_text(environ, "OSPREY_DEVICE") or default.device,
+            threads=_positive_int(environ, "OSPREY_THREADS", default.threads),
+            cache_dir=Path(_text(environ, "OSPREY_CACHE_DIR") or default.cache_dir).expanduser(),
+            cache_max_bytes=_positive_int(environ, "OSPREY_CACHE_MAX_BYTES", default.cache_max_bytes)
+            or default.cache_max_bytes,
+            image_allow_hosts=tuple(
+                host.strip() for host in environ.get("OSPREY_IMAGE_ALLOW_HOSTS", "").split(",") if host.strip()
+            ),
+            image_max_bytes=_positive_int(environ, "OSPREY_IMAGE_MAX_BYTES", None) or default.image_max_bytes,
+            image_max_pixels=_positive_int(environ, "OSPREY_IMAGE_MAX_PIXELS", None) or default.image_max_pixels,
+            log_level=(_text(environ, "OSPREY_LOG_LEVEL") or default.log_level).upper(),
+        )
+
+
+def _text(environ: Mapping[str, str], name: str) -> str | None:
+    return environ.get(name, "").strip() or None
+
+
+def _positive_int(environ: Mapping[str, str], name: str, default: int | None) -> int | None:
+    text = _text(environ, name)
+    if text is None:
+        return default
+    try:
+        value = int(text.replace("_", ""))
+    except ValueError:
+        value = 0
+    if value <= 0:
+        raise ValueError(f"{name} must be a whole number above zero, got {text!r}")
+    return value
