@@ -1,0 +1,19 @@
+# The GPU side: SAM and Osprey behind RQ queues. Runs on the CPU where there is no GPU.
+FROM python:3.11-slim-bookworm
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /app
+# torch in a layer of its own: it is most of the image and changes least.
+COPY constraints.txt ./
+RUN pip install -c constraints.txt torch torchvision
+COPY pyproject.toml README.md LICENSE ./
+RUN pip install -c constraints.txt ".[worker,train]"
+COPY label_config label_config
+COPY worker worker
+COPY osprey_model osprey_model
+COPY cli cli
+COPY demo demo
+COPY docker docker
+RUN pip install --no-deps -e . && useradd --uid 1000 --create-home osprey \
+ && mkdir -p /cache && chown osprey /cache
+USER osprey
+CMD ["osprey", "worker", "--queues", "masks,describe", "--device", "auto"]
