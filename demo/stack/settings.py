@@ -1,0 +1,82 @@
+"""What a person may choose about the one-machine stack, read once from the environment by `demo.stack.__main__`.
+
+Neighbours: `state.py` keeps what was chosen between runs, `components.py` turns it into processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.stack.errors import StackError
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+# Settings of the backend and the workers that the stack hands through; all others it sets itself.
+HANDED_THROUGH = (
+    "OSPREY_MODEL",
+    "OSPREY_SAM",
+    "OSPREY_DEVICE",
+    "OSPREY_WAIT_BUDGET_S",
+    "OSPREY_CACHE_DIR",
+    "OSPREY_IMAGE_ALLOW_HOSTS",
+    "OSPREY_IMAGE_MAX_BYTES",
+    "OSPREY_IMAGE_MAX_PIXELS",
+    "OSPREY_LOG_LEVEL",
+)
+
+PORT_VARIABLES = {
+    "label_studio": "OSPREY_LABEL_STUDIO_PORT",
+    "backend": "OSPREY_BACKEND_PORT",
+    "redis": "OSPREY_REDIS_PORT",
+}
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    """Where the stack lives and what it runs.
+
+    `ports` holds only ports that were asked for; 0 asks for any free one.
+    """
+
+    state_dir: Path
+    label_studio_executable: Path
+    ports: Mapping[str, int]
+    handed_through: Mapping[str, str]
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> StackSettings:
+        """Read the `OSPREY_*` variables.
+
+        Raises:
+            StackError: a port that is not a number between 0 and 65535, or no Label Studio to start.
+        """
+        executable = Path(
+            environ.get("OSPREY_LABEL_STUDIO_EXECUTABLE", CHECKOUT / ".venv-label-studio" / "bin" / "label-studio")
+        )
+        if not executable.is_file():
+            raise StackError(
+                f"expected Label Studio's command at {executable}, found nothing; run `make env`, "
+                "or name it in OSPREY_LABEL_STUDIO_EXECUTABLE"
+            )
+        defaults = {
+            "OSPREY_MODEL": str(CHECKOUT / "demo" / "checkpoints" / "osprey-nano"),
+            "OSPREY_SAM": str(CHECKOUT / "demo" / "checkpoints" / "sam-nano"),
+        }
+        return cls(
+            state_dir=Path(environ.get("OSPREY_STATE_DIR", CHECKOUT / ".osprey")).absolute(),
+            label_studio_executable=executable.absolute(),
+            ports={
+                name: _port(variable, environ[variable])
+                for name, variable in PORT_VARIABLES.items()
+                if environ.get(variable)
+            },
+            handed_through=defaults | {name: environ[name] for name in HANDED_THROUGH if environ.get(name)},
+        )
+
+
+def _port(variable: str, text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise StackError(f"{variable}={text!r}: expected a port from 1 to 65535, or 0 for any free one")
+    return int(text)
