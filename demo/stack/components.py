@@ -186,8 +186,8 @@ def worker_problem(queue: str) -> Callable[[Stack], str | None]:
 
         health = JobQueue(stack.redis_url).health()
         if not health.redis_ok:
-            return "Redis does not answer"
-        return None if health.workers.get(queue) else f"no worker listens on queue {queue!r} yet"
+            return health.problem or "Redis does not answer"
+        return None if health.queues[queue].workers else f"no worker listens on queue {queue!r} yet"
 
     return problem
 

@@ -57,13 +57,13 @@ def make_token(url: str, email: str, password: str) -> str:
     """
     with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False, headers={"Referer": url}) as client:
         client.get("/user/login/")
-        form = {"email": email, "password": password, "csrfmiddlewaretoken": client.cookies.get("csrftoken", "")}
+        form: dict[str, str | None] = {"email": email, "password": password, "csrfmiddlewaretoken": client.cookies.get("csrftoken")}
         if client.post("/user/login/", data=form).status_code != 302:
             raise StackError(
                 f"Label Studio at {url} refuses the login {email}; if its password was changed in the page, "
                 "put the new one into secrets.json of the state folder"
             )
-        client.headers["X-CSRFToken"] = client.cookies.get("csrftoken", "")
+        client.headers["X-CSRFToken"] = client.cookies.get("csrftoken") or ""
         # One valid token per user: Label Studio answers 409 to a second one.
         for old in _checked(client.get("/api/token/")):
             _checked(client.post("/api/token/blacklist/", json={"refresh": old["token"]}))

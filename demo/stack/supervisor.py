@@ -115,7 +115,7 @@ def end_leftovers(state: StateFolder) -> int:
 
 def _belongs_to(process: psutil.Process, state: StateFolder) -> bool:
     try:
-        return process.pid != os.getpid() and process.environ().get(MARK) == str(state.path)
+        return bool(process.pid != os.getpid() and process.environ().get(MARK) == str(state.path))
     except (psutil.Error, OSError):  # not ours to look into, or gone
         return False
 

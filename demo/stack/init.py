@@ -1,0 +1,101 @@
+"""The one-shot init of docker-compose: `python -m demo.stack.init`.
+
+Waits for Label Studio, makes the workers' token and the sample project, prints the address and the
+login. Runs at every `docker compose up` and leaves alone what is there.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.stack.errors import StackError
+from demo.stack.label_studio_api import LabelStudioApi, make_token, token_works
+from demo.stack.sample_project import BackendAddress, ensure_project
+from demo.stack.state import write_private
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class InitSettings:
+    """Addresses inside the compose network and the files that the services share."""
+
+    label_studio_url: str
+    public_url: str
+    username: str
+    password: str
+    token: str
+    backend: BackendAddress
+    token_file: Path
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], secrets_folder: Path) -> InitSettings:
+        """Read the variables of docker-compose.yml and the login in `secrets_folder`.
+
+        Raises:
+            StackError: a variable is missing.
+        """
+        login = dict(
+            line.split("=", 1) for line in (secrets_folder / "label-studio.env").read_text().splitlines() if "=" in line
+        )
+
+        def need(name: str) -> str:
+            if not environ.get(name):
+                raise StackError(f"{name} is not set; docker-compose.yml sets it for the service init")
+            return environ[name]
+
+        url = need("OSPREY_LABEL_STUDIO_URL")
+        return cls(
+            label_studio_url=url,
+            public_url=environ.get("OSPREY_LABEL_STUDIO_PUBLIC_URL") or url,
+            username=_unquoted(login["LABEL_STUDIO_USERNAME"]),
+            password=_unquoted(login["LABEL_STUDIO_PASSWORD"]),
+            token=environ.get("OSPREY_LABEL_STUDIO_TOKEN", ""),
+            backend=BackendAddress(
+                need("OSPREY_BACKEND_URL"),
+                need("OSPREY_BACKEND_USER"),
+                need("OSPREY_BACKEND_PASSWORD"),
+                need("OSPREY_WEBHOOK_SECRET"),
+            ),
+            token_file=secrets_folder / "token.env",
+        )
+
+
+def run_init(settings: InitSettings) -> None:
+    """Make what is missing.
+
+    Raises:
+        StackError: Label Studio refuses the login, the token or the project.
+    """
+    token = settings.token
+    if not token_works(settings.label_studio_url, token):
+        token = make_token(settings.label_studio_url, settings.username, settings.password)
+        write_private(settings.token_file, f"OSPREY_LABEL_STUDIO_TOKEN={shlex.quote(token)}\n")
+        # The services run as different users; the volume itself is what keeps strangers out.
+        settings.token_file.chmod(0o644)
+    api = LabelStudioApi(settings.label_studio_url, token)
+    try:
+        project_id = ensure_project(api, settings.backend, logger.info)
+    finally:
+        api.close()
+    logger.info("ready: %s/projects/%d/data", settings.public_url, project_id)
+    logger.info("log in as %s password %s", settings.username, settings.password)
+
+
+def _unquoted(text: str) -> str:
+    return "".join(shlex.split(text))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        run_init(InitSettings.from_env(os.environ, Path("/secrets")))
+    except StackError as error:
+        sys.exit(str(error))
