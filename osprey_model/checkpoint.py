@@ -1,0 +1,160 @@
+"""Checkpoint folders: reading and writing weights under the reference's names, completely or not at all.
+
+Reads `model.safetensors`, sharded safetensors, `pytorch_model.bin` and sharded `.bin` (the latter two with
+`weights_only`, nothing is unpickled). Neighbours: `osprey_model/build.py` makes the model these fill.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from osprey_model.config import CONFIG_FILE, OspreyConfig
+from osprey_model.modeling.osprey import OspreyForCausalLM
+
+WEIGHTS_FILE = "model.safetensors"
+_SINGLE_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
+_INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+
+# Buffers that transformers 4.31 saved and current versions compute.
+_ROTARY_BUFFER = re.compile(r"^model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
+# transformers 4.31 renames `gamma` to `weight` while loading, so re-saved checkpoints have the right side.
+_LAYER_SCALE_ALIAS = re.compile(r"^(model\.vision_tower\..*\.blocks\.\d+)\.weight$")
+_TOWER_PREFIX = "model.vision_tower.vision_tower."
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not complete, not readable, or of another architecture."""
+
+
+def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reference's names -> ours: rotary buffers dropped, the layer-scale alias undone."""
+    return {
+        _LAYER_SCALE_ALIAS.sub(r"\1.gamma", name): tensor
+        for name, tensor in state.items()
+        if not _ROTARY_BUFFER.match(name)
+    }
+
+
+def to_reference(state: Mapping[str, Tensor], config: OspreyConfig) -> dict[str, Tensor]:
+    """Our names -> the reference's: with the rotary buffers a 4.31 checkpoint has, one per decoder layer."""
+    device = next(iter(state.values())).device
+    steps = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
+    inv_freq = 1.0 / (config.rope_theta ** (steps / config.head_dim))
+    buffers = {
+        f"model.layers.{idx}.self_attn.rotary_emb.inv_freq": inv_freq.clone() for idx in range(config.num_hidden_layers)
+    }
+    return {**state, **buffers}
+
+
+def read_weights(folder: Path | str) -> dict[str, Tensor]:
+    """All tensors of a checkpoint folder under our names, on the CPU.
+
+    Raises:
+        FileNotFoundError: no weights, or a shard of the index is missing.
+        CheckpointError: a file that does not hold tensors only.
+    """
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(Path(folder)):
+        state.update(read_tensors(path))
+    return from_reference(state)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """One weight file, safetensors or `.bin`, names as they are.
+
+    Raises:
+        CheckpointError: the file holds something else.
+    """
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:  # files written before torch 1.6 cannot be mapped
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise CheckpointError(f"{path} does not hold a dict of tensors; expected a state dict")
+    return loaded
+
+
+def load_weights(model: OspreyForCausalLM, state: Mapping[str, Tensor], *, source: str = "the checkpoint") -> None:
+    """Fill every parameter of `model`; tensors are copied and keep the model's dtype and device.
+
+    Raises:
+        CheckpointError: missing, unexpected or misshapen keys; the message names them.
+    """
+    check_complete(model.state_dict(), state, source=source)
+    model.load_state_dict(dict(state), strict=True)
+
+
+def load_vision_tower(model: OspreyForCausalLM, path: Path | str) -> None:
+    """Fill the tower from a CLIP file of open_clip (`visual.*`; its text half is ignored).
+
+    Raises:
+        CheckpointError: the tower of the file and of the model differ.
+    """
+    tensors = read_tensors(Path(path))
+    wanted = {name: value for name, value in model.state_dict().items() if name.startswith(_TOWER_PREFIX)}
+    given = {_TOWER_PREFIX + name: value for name, value in tensors.items() if name.startswith("visual.")}
+    given = {name: value for name, value in from_reference(given).items() if name in wanted or ".head." not in name}
+    check_complete(wanted, given, source=str(path))
+    model.load_state_dict(given, strict=False)  # complete for the tower: checked above
+
+
+def save_checkpoint(model: OspreyForCausalLM, folder: Path | str) -> None:
+    """Write config.json and model.safetensors; the tokenizer is saved by its own class."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
+    save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    config_json = json.dumps(model.sizes.to_dict(), indent=2)
+    (folder / CONFIG_FILE).write_text(config_json + "\n", encoding="utf-8")
+
+
+def check_complete(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, source: str) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        CheckpointError: they differ; up to eight names of each kind are listed.
+    """
+    shared = wanted.keys() & given.keys()
+    problems = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - wanted.keys()),
+        "misshapen": [
+            f"{name} (expected {tuple(wanted[name].shape)}, got {tuple(given[name].shape)})"
+            for name in sorted(shared)
+            if wanted[name].shape != given[name].shape
+        ],
+    }
+    if any(problems.values()):
+        listed = "; ".join(f"{len(names)} {kind}: {_shortened(names)}" for kind, names in problems.items() if names)
+        raise CheckpointError(f"{source} does not fit this Osprey configuration: {listed}. Check its {CONFIG_FILE}")
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _weight_files(folder: Path) -> Iterator[Path]:
+    for name in _SINGLE_FILES:
+        if (folder / name).is_file():
+            yield folder / name
+            return
+    for name in _INDEX_FILES:
+        index = folder / name
+        if index.is_file():
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            for shard in shards:
+                if not (folder / shard).is_file():
+                    raise FileNotFoundError(f"{index} names the shard {shard}, which is not in {folder}; fetch it again")
+                yield folder / shard
+            return
+    expected = ", ".join((*_SINGLE_FILES, *_INDEX_FILES))
+    raise FileNotFoundError(f"no weights in {folder}; expected one of {expected}")

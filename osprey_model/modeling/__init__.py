@@ -1,0 +1,1 @@
+"""The parts of the paper's figure as modules: tower, mask extractor, projector, decoder, and Osprey itself."""

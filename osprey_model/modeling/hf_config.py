@@ -1,0 +1,28 @@
+"""The configuration as transformers wants it: LLaMA's keys plus a sub-dict `osprey` for Osprey's own sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import LlamaConfig
+
+from osprey_model.config import OspreyConfig
+
+
+class OspreyHfConfig(LlamaConfig):
+    """`model_type: osprey`. `sizes()` is the frozen config that the modules are built from."""
+
+    model_type = "osprey"
+
+    osprey: dict[str, Any] | None = None
+
+    @classmethod
+    def from_sizes(cls, config: OspreyConfig) -> OspreyHfConfig:
+        """Wrap a frozen config."""
+        values = {key: value for key, value in config.to_dict().items() if key not in ("architectures", "model_type")}
+        rope_theta = values.pop("rope_theta")
+        return cls(rope_parameters={"rope_type": "default", "rope_theta": rope_theta}, **values)
+
+    def sizes(self) -> OspreyConfig:
+        """The frozen config again."""
+        return OspreyConfig.from_dict(self.to_dict())

@@ -1,0 +1,168 @@
+"""Osprey: tower, projector and mask extractor in front of a LLaMA decoder (paper, figure 2).
+
+# B samples, S image side, L token ids, T positions after the splice, R regions, D decoder width, V vocabulary
+
+The class is transformers' `LlamaForCausalLM` with three more modules, attached where a released checkpoint
+has them, so its state dict has the released names: `model.vision_tower`, `model.mm_projector` and, at the
+top, `mask_extractor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import LlamaForCausalLM
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from osprey_model.config import IGNORE_INDEX, IMAGE_LEVEL, LEVELS, OspreyConfig
+from osprey_model.modeling.hf_config import OspreyHfConfig
+from osprey_model.modeling.mask_extractor import MaskExtractor, RegionTokens
+from osprey_model.modeling.projector import Projector
+from osprey_model.modeling.vision_encoder import VisionEncoder
+from osprey_model.splice import PlaceholderMismatch, SplicedBatch, splice
+
+
+class OspreyForCausalLM(LlamaForCausalLM):
+    """Images, masks and token ids -> next-token logits. Build it with `osprey_model.build.build_osprey`."""
+
+    config_class = OspreyHfConfig
+
+    def __init__(self, config: OspreyHfConfig) -> None:
+        super().__init__(config)
+        sizes = config.sizes()
+        self.sizes: OspreyConfig = sizes
+        self.model.vision_tower = VisionEncoder(sizes)
+        self.model.mm_projector = Projector(sizes.vision_dims[LEVELS.index(IMAGE_LEVEL)], sizes.hidden_size)
+        self.mask_extractor = MaskExtractor(sizes)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        images: Tensor | None = None,
+        masks: Sequence[Tensor | None] | None = None,
+        labels: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **decoder_arguments: Any,
+    ) -> CausalLMOutputWithPast:
+        """One pass through the whole figure.
+
+        Args:
+            input_ids: (B, L) with -200 at the image and the region ids; right padded.
+            attention_mask: (B, L), True at real ids; None: all are.
+            images: (B, 3, S, S) preprocessed; a sample without -200 ignores its image.
+            masks: per sample (R, H, W) in order of appearance, None where it names no region.
+            labels: (B, L), -100 where nothing is learned. The loss is the mean over all learned tokens of the
+                batch; the head then runs at those positions only and the output's `logits` are None.
+            inputs_embeds: (B, T, D), already spliced (decoding); then images and masks must be None.
+            logits_to_keep: 0 for the logits of every position, n for the last n.
+            **decoder_arguments: passed on to the LLaMA model (past_key_values, position_ids, use_cache, ...).
+
+        Raises:
+            PlaceholderMismatch: placeholders and images or masks do not fit together.
+        """
+        if inputs_embeds is None and (images is not None or masks is not None):
+            if input_ids is None:
+                raise PlaceholderMismatch("images or masks were given without input_ids to place them in")
+            batch = self.embed_batch(input_ids, images, masks, attention_mask=attention_mask, labels=labels)
+            inputs_embeds, attention_mask, labels = batch.inputs_embeds_BTD, batch.attention_mask_BT, batch.labels_BT
+            input_ids = None
+        outputs = self.model(
+            input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, **decoder_arguments
+        )
+        hidden_BTD = outputs.last_hidden_state
+        loss, logits = None, None
+        if labels is not None:
+            loss = self.next_token_loss(hidden_BTD, labels)
+        else:
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden_BTD[:, keep])
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def embed_batch(
+        self,
+        input_ids: Tensor,
+        images: Tensor | None = None,
+        masks: Sequence[Tensor | None] | None = None,
+        *,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> SplicedBatch:
+        """Everything in front of the decoder: tower, projector, mask extractor, splice.
+
+        Raises:
+            PlaceholderMismatch: counts that do not fit, or masks without images.
+        """
+        num_samples = input_ids.shape[0]
+        for name, given in (("images", images), ("masks", masks)):
+            if given is not None and len(given) != num_samples:
+                raise PlaceholderMismatch(f"expected {num_samples} entries in {name}, one per sample, got {len(given)}")
+        image_tokens_BND, regions = None, None
+        if images is not None:
+            levels = self.encode_images(images)
+            image_tokens_BND = self.project(levels)
+            if masks is not None:
+                regions = [
+                    None if mask is None else self.extract_regions({k: v[idx] for k, v in levels.items()}, mask)
+                    for idx, mask in enumerate(masks)
+                ]
+        elif masks is not None and any(mask is not None for mask in masks):
+            raise PlaceholderMismatch("masks were given without images")
+        return splice(
+            input_ids,
+            embed=self.model.embed_tokens,
+            mask_token_id=cast(int, self.sizes.mask_token_id),
+            image_tokens_BND=image_tokens_BND,
+            regions=regions,
+            attention_mask_BL=attention_mask,
+            labels_BL=labels,
+        )
+
+    def encode_images(self, images_B3SS: Tensor) -> dict[str, Tensor]:
+        """The tower's four levels, each (B, C, h, w)."""
+        return cast(dict[str, Tensor], self.model.vision_tower(images_B3SS))
+
+    def project(self, levels: Mapping[str, Tensor]) -> Tensor:
+        """Image tokens (B, N, D)."""
+        return cast(Tensor, self.model.mm_projector(levels[IMAGE_LEVEL]))
+
+    def extract_regions(
+        self, levels: Mapping[str, Tensor], masks_RHW: Tensor, *, finer_read: bool = False
+    ) -> RegionTokens:
+        """Mask and spatial tokens of the regions of one image.
+
+        Raises:
+            ValueError: masks that are not (R, H, W).
+        """
+        if masks_RHW.ndim != 3 or 0 in masks_RHW.shape[1:]:
+            raise ValueError(f"expected masks of shape (R, H, W), got {tuple(masks_RHW.shape)}")
+        return cast(RegionTokens, self.mask_extractor(levels, masks_RHW, finer_read=finer_read))
+
+    def next_token_loss(self, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
+        """Cross-entropy in float32, mean over the learned tokens of the batch.
+
+        Raises:
+            ValueError: not one token to learn (the mean would be NaN).
+        """
+        targets_BT = labels_BT[:, 1:]
+        learned_BT = targets_BT != IGNORE_INDEX
+        if not bool(learned_BT.any()):
+            raise ValueError("no label to learn in this batch: every position is -100; check how its labels were made")
+        logits_KV = self.lm_head(hidden_BTD[:, :-1][learned_BT])
+        return functional.cross_entropy(logits_KV.float(), targets_BT[learned_BT])
+
+    def keep_extractor_in_float32(self) -> OspreyForCausalLM:
+        """The mask extractor stays float32 whatever the rest was cast to; returns self."""
+        self.mask_extractor.to(torch.float32)
+        return self

@@ -1,0 +1,136 @@
+"""Text, image and region embeddings put at their placeholders: token ids -> decoder input.
+
+# B samples, L token ids, T = L - 1 + N positions of the spliced sequence, N image tokens, D width, R regions
+
+The id -200 becomes the N image tokens. After it, the k-th `<mask>` becomes the k-th region's mask token and
+the id behind it (whatever it is) the k-th spatial token. `<mask>` and `<pos>` have no row in the embedding
+table, so they must never reach it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from osprey_model.config import IGNORE_INDEX, IMAGE_TOKEN_ID
+from osprey_model.modeling.mask_extractor import RegionTokens
+
+
+class PlaceholderMismatch(ValueError):
+    """The placeholders of a prompt and the images or masks given with it do not fit together."""
+
+
+@dataclass(frozen=True, slots=True)
+class SplicedBatch:
+    """Decoder input, padded on the right; positions are plain 0..T-1."""
+
+    inputs_embeds_BTD: Tensor
+    attention_mask_BT: Tensor
+    labels_BT: Tensor | None
+
+
+def splice(
+    token_ids_BL: Tensor,
+    *,
+    embed: Callable[[Tensor], Tensor],
+    mask_token_id: int,
+    image_tokens_BND: Tensor | None = None,
+    regions: Sequence[RegionTokens | None] | None = None,
+    attention_mask_BL: Tensor | None = None,
+    labels_BL: Tensor | None = None,
+) -> SplicedBatch:
+    """Build the decoder's input for a batch.
+
+    Args:
+        token_ids_BL: ids with -200 and the region ids in them, right padded.
+        embed: the decoder's embedding table.
+        mask_token_id: id of `<mask>`.
+        image_tokens_BND: projected image tokens, one image per sample; a sample without -200 ignores its own.
+        regions: per sample the tokens of its regions in order of appearance, None where it has none.
+        attention_mask_BL: True at real ids; None: all are.
+        labels_BL: next-token labels of the ids; image and region positions become -100.
+
+    Raises:
+        PlaceholderMismatch: other than one image placeholder for an image, or `<mask>` counts that differ.
+    """
+    rows, label_rows = [], []
+    for idx in range(token_ids_BL.shape[0]):
+        keep = slice(None) if attention_mask_BL is None else attention_mask_BL[idx].bool()
+        labels_L = None if labels_BL is None else labels_BL[idx][keep]
+        row_TD, row_labels_T = _splice_one(
+            idx,
+            token_ids_BL[idx][keep],
+            embed,
+            mask_token_id,
+            None if image_tokens_BND is None else image_tokens_BND[idx],
+            None if regions is None else regions[idx],
+            labels_L,
+        )
+        rows.append(row_TD)
+        if row_labels_T is not None:
+            label_rows.append(row_labels_T)
+    lengths_B = torch.tensor([row.shape[0] for row in rows], device=token_ids_BL.device)
+    embeds_BTD = pad_sequence(rows, batch_first=True)
+    positions_T = torch.arange(embeds_BTD.shape[1], device=token_ids_BL.device)
+    return SplicedBatch(
+        inputs_embeds_BTD=embeds_BTD,
+        attention_mask_BT=positions_T[None] < lengths_B[:, None],
+        labels_BT=pad_sequence(label_rows, batch_first=True, padding_value=IGNORE_INDEX) if label_rows else None,
+    )
+
+
+def _splice_one(
+    sample_idx: int,
+    ids_L: Tensor,
+    embed: Callable[[Tensor], Tensor],
+    mask_token_id: int,
+    image_tokens_ND: Tensor | None,
+    regions: RegionTokens | None,
+    labels_L: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    image_at = (ids_L == IMAGE_TOKEN_ID).nonzero().flatten().tolist()
+    if len(image_at) > 1:
+        raise PlaceholderMismatch(
+            f"sample {sample_idx} has {len(image_at)} <image> placeholders; Osprey reads one image per prompt"
+        )
+    if image_at and image_tokens_ND is None:
+        raise PlaceholderMismatch(f"sample {sample_idx} has an <image> placeholder but no image was given")
+    text_from = image_at[0] + 1 if image_at else 0
+    mask_at = (ids_L == mask_token_id).nonzero().flatten()
+    num_regions = 0 if regions is None else regions.mask_tokens_RD.shape[0]
+    if not image_at and len(mask_at):
+        raise PlaceholderMismatch(f"sample {sample_idx} names {len(mask_at)} regions but has no <image> placeholder")
+    if len(mask_at) and int(mask_at[0]) < text_from:
+        raise PlaceholderMismatch(
+            f"sample {sample_idx} has <mask> before <image>; region placeholders come after the image"
+        )
+    if len(mask_at) != num_regions:
+        raise PlaceholderMismatch(
+            f"sample {sample_idx} has {len(mask_at)} <mask> placeholders but {num_regions} masks were given; "
+            "write <mask><pos> once per mask, in the order of the masks"
+        )
+    if num_regions and int(mask_at[-1]) + 1 >= len(ids_L):
+        raise PlaceholderMismatch(f"sample {sample_idx} ends with <mask>; it needs <pos> behind it")
+
+    table_ids_L = ids_L.clone()
+    table_ids_L[ids_L == IMAGE_TOKEN_ID] = 0
+    table_ids_L[mask_at] = 0
+    table_ids_L[mask_at + 1] = 0
+    embeds_LD = embed(table_ids_L)
+    if regions is not None and num_regions:
+        tokens_2RD = torch.cat([regions.mask_tokens_RD, regions.position_tokens_RD]).to(embeds_LD.dtype)
+        embeds_LD = embeds_LD.index_copy(0, torch.cat([mask_at, mask_at + 1]), tokens_2RD)
+        if labels_L is not None:
+            labels_L = labels_L.index_fill(0, torch.cat([mask_at, mask_at + 1]), IGNORE_INDEX)
+    if not image_at or image_tokens_ND is None:
+        return embeds_LD, labels_L
+    at = image_at[0]
+    row_TD = torch.cat([embeds_LD[:at], image_tokens_ND.to(embeds_LD.dtype), embeds_LD[at + 1 :]])
+    if labels_L is not None:
+        ignored_N = labels_L.new_full((image_tokens_ND.shape[0],), IGNORE_INDEX)
+        labels_L = torch.cat([labels_L[:at], ignored_N, labels_L[at + 1 :]])
+    return row_TD, labels_L  # (T, D), (T,)
