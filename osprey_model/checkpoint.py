@@ -153,7 +153,9 @@ def _weight_files(folder: Path) -> Iterator[Path]:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
             for shard in shards:
                 if not (folder / shard).is_file():
-                    raise FileNotFoundError(f"{index} names the shard {shard}, which is not in {folder}; fetch it again")
+                    raise FileNotFoundError(
+                        f"{index} names the shard {shard}, which is not in {folder}; fetch it again"
+                    )
                 yield folder / shard
             return
     expected = ", ".join((*_SINGLE_FILES, *_INDEX_FILES))

@@ -1,0 +1,55 @@
+"""Models for the tests of osprey_model: the golden tiny one and fresh ones of a few kilobytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from osprey_model.build import build_osprey, load_osprey
+from osprey_model.config import OspreyConfig
+from osprey_model.modeling.osprey import OspreyForCausalLM
+
+SHIPPED_GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "osprey_tiny_a"
+
+
+@pytest.fixture(scope="session")
+def golden_dir() -> Path:
+    """The golden set: the shipped copy, or any directory of the same layout."""
+    return Path(os.environ.get("OSPREY_GOLDEN_DIR", SHIPPED_GOLDEN))
+
+
+@pytest.fixture(scope="session")
+def golden_model(golden_dir: Path) -> OspreyForCausalLM:
+    """The golden set's model, float32, eval."""
+    return load_osprey(golden_dir)
+
+
+@pytest.fixture
+def tiny_config() -> OspreyConfig:
+    """The smallest model that has every part."""
+    return OspreyConfig(
+        image_size=64,
+        vision_depths=(1, 1, 1, 1),
+        vision_dims=(8, 16, 24, 32),
+        vision_layer_scale_init=0.5,
+        vision_clip_embed_dim=None,
+        mask_embed_dim=16,
+        mask_shape=14,
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+    )
+
+
+@pytest.fixture
+def tiny_model(tiny_config: OspreyConfig) -> OspreyForCausalLM:
+    """Fresh seeded weights, eval."""
+    torch.manual_seed(0)
+    return build_osprey(tiny_config).eval()
