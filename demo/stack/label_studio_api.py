@@ -57,7 +57,8 @@ def make_token(url: str, email: str, password: str) -> str:
     """
     with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False, headers={"Referer": url}) as client:
         client.get("/user/login/")
-        form: dict[str, str | None] = {"email": email, "password": password, "csrfmiddlewaretoken": client.cookies.get("csrftoken")}
+        form: dict[str, str | None] = {"email": email, "password": password}
+        form["csrfmiddlewaretoken"] = client.cookies.get("csrftoken")
         if client.post("/user/login/", data=form).status_code != 302:
             raise StackError(
                 f"Label Studio at {url} refuses the login {email}; if its password was changed in the page, "
