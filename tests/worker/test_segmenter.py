@@ -1,0 +1,162 @@
+"""Prompts on an embedded image: equal to SamPredictor, clean candidates, named errors."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segment_anything import SamPredictor
+from worker.sam_presets import SamConfig, build_sam, save_sam
+from worker.segmenter import Candidate, ImageNotEmbedded, InvalidPrompt, Segmenter, _without_duplicates
+
+TINY = SamConfig(
+    "sam-tiny-test", 32, 2, 2, (1,), image_size=64, patch_size=8, window_size=4, prompt_dim=16,
+    decoder_heads=2, decoder_mlp_dim=32, iou_head_dim=16,
+)  # fmt: skip
+WIDTH, HEIGHT = 90, 60
+
+
+@pytest.fixture(scope="module")
+def sam():
+    torch.manual_seed(3)
+    sam = build_sam(TINY)
+    for parameter in sam.parameters():  # the zero-initialised ones would hide mistakes
+        torch.nn.init.normal_(parameter, std=0.2) if not parameter.any() else None
+    return sam
+
+
+@pytest.fixture(scope="module")
+def image():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def segmenter(sam, image):
+    segmenter = Segmenter(sam, "tiny-1")
+    segmenter.embed(image, "a")
+    return segmenter
+
+
+@pytest.fixture(scope="module")
+def predictor(sam, image):
+    predictor = SamPredictor(sam)
+    predictor.set_image(np.asarray(image))
+    return predictor
+
+
+def equal_to_predictor(candidates, masks, ious, logits):
+    """Every candidate is one of SamPredictor's masks with its score and logits; areas ascend."""
+    areas = [candidate.area_px for candidate in candidates]
+    assert areas == sorted(areas)
+    assert candidates
+    for candidate in candidates:
+        idx = next(i for i in range(len(masks)) if (masks[i] == candidate.mask).all())
+        np.testing.assert_allclose(candidate.logits, logits[idx], atol=1e-5)
+        assert candidate.predicted_iou == pytest.approx(min(max(float(ious[idx]), 0), 1), abs=1e-5)
+
+
+@pytest.mark.parametrize("point", [(10.0, 20.0), (80.5, 3.25), (0.0, 0.0)])
+def test_one_click_is_multimask(segmenter, predictor, point):
+    """A single click gives SamPredictor's three masks less empty and duplicate ones."""
+    expected = predictor.predict(np.array([point]), np.array([1]), multimask_output=True)
+    candidates = segmenter.segment("a", [point], [1])
+    equal_to_predictor(candidates, *expected)
+    assert len(candidates) <= 3
+
+
+@pytest.mark.parametrize("with_box", [False, True])
+@pytest.mark.parametrize("with_logits", [False, True])
+def test_an_unambiguous_prompt_is_the_single_mask(segmenter, predictor, with_box, with_logits):
+    """Several points, a box or logits give the one mask of SamPredictor's single-mask output."""
+    points, labels = np.array([[20.0, 20.0], [60.0, 40.0]]), np.array([1, 0])
+    box = np.array([5.0, 6.0, 70.0, 50.0]) if with_box else None
+    logits = np.random.default_rng(1).normal(size=(32, 32)).astype(np.float32) if with_logits else None
+    expected = predictor.predict(
+        points, labels, box=box, mask_input=None if logits is None else logits[None], multimask_output=False
+    )
+    candidates = segmenter.segment("a", points.tolist(), labels.tolist(), None if box is None else tuple(box), logits)
+    assert len(candidates) == int(expected[0].any())
+    if candidates:
+        equal_to_predictor(candidates, *expected)
+
+
+def test_a_box_alone_in_any_corner_order(segmenter):
+    """A box dragged upwards means the same box."""
+    down, up = segmenter.segment("a", box_px_xyxy=(5, 6, 70, 50)), segmenter.segment("a", box_px_xyxy=(70, 50, 5, 6))
+    assert [c.area_px for c in down] == [c.area_px for c in up]
+
+
+def test_masks_have_the_images_size(segmenter):
+    """Masks are bool at full image size, stability and predicted IoU in 0..1."""
+    for candidate in segmenter.segment("a", [(WIDTH, HEIGHT)], [1]):  # the far corner is still the image
+        assert candidate.mask.shape == (HEIGHT, WIDTH)
+        assert candidate.mask.dtype == np.bool_
+        assert candidate.mask.any()
+        assert 0 <= candidate.stability <= 1
+        assert 0 <= candidate.predicted_iou <= 1
+
+
+def test_duplicates_keep_the_better_score():
+    """Two masks that nearly agree become the one SAM trusts more; a different one stays."""
+    wide, narrow = np.zeros((10, 10), dtype=bool), np.zeros((10, 10), dtype=bool)
+    wide[:5], narrow[0] = True, True
+    logits = np.zeros((4, 4), dtype=np.float32)
+    worse, better, other = (Candidate(m, s, 1.0, logits) for m, s in ((wide, 0.5), (wide.copy(), 0.8), (narrow, 0.1)))
+    assert _without_duplicates([worse, better, other]) == [better, other]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ({"points_px": [(91.0, 5.0)], "labels": [1]}, r"\(91, 5\) is outside the 90x60"),
+        ({"points_px": [(float("nan"), 5.0)], "labels": [1]}, "outside"),
+        ({"points_px": [(5.0, 5.0)], "labels": []}, "one label per point"),
+        ({"points_px": [(5.0, 5.0)], "labels": [2]}, "1 .include. or 0"),
+        ({"points_px": [(5.0, 5.0)], "labels": [0]}, "1 negative point"),
+        ({}, "no prompt at all"),
+        ({"box_px_xyxy": (100.0, 10.0, 120.0, 20.0)}, "covers no pixel"),
+        ({"box_px_xyxy": (10.0, 10.0, 10.0, 20.0)}, "covers no pixel"),
+        ({"points_px": [(5.0, 5.0)], "labels": [1], "previous_logits": np.zeros((8, 8), np.float32)}, "another model"),
+    ],
+)
+def test_bad_prompts_are_named(segmenter, prompt, message):
+    """What an annotator can send wrongly is InvalidPrompt and says what came."""
+    with pytest.raises(InvalidPrompt, match=message):
+        segmenter.segment("a", **prompt)
+
+
+def test_an_unknown_image_says_embed_first(segmenter):
+    """Segmenting what was never embedded names the call that is missing."""
+    with pytest.raises(ImageNotEmbedded, match=r"embed\(image, key\) first"):
+        segmenter.segment("b", [(1, 1)], [1])
+
+
+def test_a_vanishing_image_is_refused(segmenter):
+    """A 1x5000 image has no row left at SAM's input size."""
+    with pytest.raises(ValueError, match="too narrow"):
+        segmenter.embed(Image.new("RGB", (5000, 1)), "narrow")
+
+
+def test_the_cache_is_bounded_and_drops_the_oldest(sam, image):
+    """With room for two embeddings the third drops the one used longest ago."""
+    segmenter = Segmenter(sam, "tiny-1", cache_bytes=2 * 16 * 8 * 8 * 4)
+    for key in ("a", "b"):
+        segmenter.embed(image, key)
+    segmenter.segment("a", [(1, 1)], [1])
+    segmenter.embed(image, "c")
+    assert [segmenter.is_embedded(key) for key in ("a", "b", "c")] == [True, False, True]
+
+
+def test_an_embedded_image_is_not_encoded_again(sam, image):
+    """The same key costs the encoder once; another image object behind it is not even looked at."""
+    segmenter, calls = Segmenter(sam, "tiny-1"), []
+    hook = sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
+    segmenter.embed(image, "a")
+    segmenter.embed(image, "a")
+    hook.remove()
+    assert len(calls) == 1
+
+
+def test_load_names_the_version(sam, tmp_path):
+    """Segmenter.load serves a folder and carries its model version."""
+    save_sam(sam, TINY, tmp_path / "sam")
+    assert Segmenter.load(tmp_path / "sam").model_version.startswith("sam-tiny-test-")
