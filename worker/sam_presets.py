@@ -71,7 +71,9 @@ class SamConfig:
         unknown, missing = set(data) - set(fields), required - set(data)
         if unknown or missing:
             raise ValueError(f"a SAM config has unknown keys {sorted(unknown)} and lacks {sorted(missing)}")
-        sizes: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}
+        sizes: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
         return cls(**sizes)
 
 

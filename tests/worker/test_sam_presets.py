@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from segment_anything import sam_model_registry
+
 from worker.errors import ModelUnavailable
 from worker.sam_presets import PRESETS, SamConfig, build_sam, load_sam, save_sam
 

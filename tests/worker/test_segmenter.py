@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from segment_anything import SamPredictor
+
 from worker.sam_presets import SamConfig, build_sam, save_sam
 from worker.segmenter import Candidate, ImageNotEmbedded, InvalidPrompt, Segmenter, _without_duplicates
 
