@@ -1,0 +1,78 @@
+"""Image bytes -> the upright RGB picture that Label Studio's page shows, and the named errors on the way."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from worker.errors import ImageCorrupt, ImageUnavailable
+
+# What browsers show, plus the scientific TIFF. EPS, PSD and the like would start other programs or libraries.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF")
+_SIXTEEN_BIT = 65_535
+
+
+def decode_image(data: bytes, what: str, max_pixels: int) -> Image.Image:
+    """The first frame as upright 8-bit RGB; transparency over white.
+
+    Args:
+        data: the encoded image.
+        what: how to call the image in an error message.
+        max_pixels: largest width x height that is decoded.
+
+    Raises:
+        ImageCorrupt: no supported image, or a broken one.
+        ImageUnavailable: more than `max_pixels` pixels.
+    """
+    # Ours is the limit that is enforced and explained; Pillow's own would only warn at 90 megapixels.
+    Image.MAX_IMAGE_PIXELS = None
+    Image.init()
+    readable = [name for name in _FORMATS if name in Image.OPEN]  # AVIF and WEBP depend on how Pillow was built
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=readable)
+    except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
+        raise ImageCorrupt(
+            f"{what} is not an image that can be read ({_looks_like(data)}); replace the file"
+        ) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageUnavailable(
+            f"{what} has {width}x{height} pixels, more than the limit of {max_pixels}; scale it down or raise "
+            "OSPREY_IMAGE_MAX_PIXELS"
+        )
+    try:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:
+        raise ImageCorrupt(f"{what} is damaged ({type(error).__name__}: {error}); replace the file") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_uint8(values: np.ndarray) -> np.ndarray:
+    """Grey values of more than 8 bits, (H, W), scaled as a browser does: 16-bit full scale is white."""
+    floats = np.nan_to_num(values.astype(np.float64))
+    top = float(floats.max(initial=0.0))
+    if values.dtype.kind == "f" and top <= 1.0:
+        full_scale = 1.0
+    else:
+        full_scale = 255.0 if values.dtype.kind == "f" and top <= 255 else max(float(_SIXTEEN_BIT), top)
+    return np.clip(np.rint(floats / full_scale * 255), 0, 255).astype(np.uint8)
+
+
+def _looks_like(data: bytes) -> str:
+    if not data:
+        return "it is empty"
+    if data[:256].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+        return "it is a web page or SVG text"
+    return f"{len(data)} bytes that start with {data[:8]!r}"
