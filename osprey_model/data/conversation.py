@@ -1,0 +1,80 @@
+"""A conversation -> input ids and labels: answers are learned, everything else is not.
+
+Learned: the tokens of every answer and its `</s>`. Not learned: system prompt, user turns up to and including
+`ASSISTANT:`, image and region positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from osprey_model.config import IGNORE_INDEX
+from osprey_model.prompts import TRAINING, Template, image_first
+from osprey_model.tokenizer import IMAGE_TOKEN, OspreyTokenizer
+
+
+class LabelMismatch(ValueError):
+    """The tokens of a prompt are not the first tokens of prompt and answer, so no label can be trusted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabeledIds:
+    """Parallel lists; -200 stands for the image, -100 for "not learned"."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+def encode_conversation(
+    tokenizer: OspreyTokenizer, turns: Sequence[tuple[str, str]], *, template: Template = TRAINING
+) -> LabeledIds:
+    """Ids and labels of (message, answer) turns; the image-token rule is applied to every message.
+
+    Raises:
+        LabelMismatch: a message's tokens change when its answer follows.
+        ValueError: no turn.
+    """
+    if not turns:
+        raise ValueError("a conversation needs at least one turn of message and answer")
+    ids, labels = [tokenizer.bos_token_id], [IGNORE_INDEX]
+    for idx, (message, answer) in enumerate(turns):
+        asked = template.opening() if idx == 0 else f"{template.user}: "
+        asked += template.turn(image_first(message))
+        # The end of an answer is a special token, so turns can be encoded one by one.
+        asked_ids = tokenizer.encode_prompt(asked)[1:]
+        turn_ids = tokenizer.encode_prompt(f"{asked} {answer}{template.end_of_answer}")[1:]
+        if turn_ids[: len(asked_ids)] != asked_ids:
+            raise LabelMismatch(
+                f"turn {idx} is tokenised differently with its answer ({len(asked_ids)} prompt tokens); "
+                f"prompt ends with {asked[-40:]!r}, answer begins with {answer[:40]!r}"
+            )
+        ids += turn_ids
+        labels += [IGNORE_INDEX] * len(asked_ids) + turn_ids[len(asked_ids) :]
+    # An image or region placeholder inside an answer cannot be predicted.
+    unlearnable = {tokenizer.mask_token_id, tokenizer.pos_token_id}
+    labels = [IGNORE_INDEX if label < 0 or label in unlearnable else label for label in labels]
+    return LabeledIds(ids, labels)
+
+
+def encode_caption(tokenizer: OspreyTokenizer, caption: str) -> LabeledIds:
+    """Stage 1 (template `plain`): the image alone, then its caption and a newline, which are learned."""
+    ids = tokenizer.encode_prompt(f"{IMAGE_TOKEN}{caption}\n")
+    start = 2  # BOS and the image
+    return LabeledIds(ids, [IGNORE_INDEX] * start + ids[start:])
+
+
+def turns_of(conversation: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
+    """LLaVA-style entries (from human / gpt, value) -> turns; a leading answer is skipped.
+
+    Raises:
+        ValueError: roles that do not alternate, or a question without an answer.
+    """
+    entries = list(conversation)
+    if entries and entries[0]["from"] != "human":
+        entries = entries[1:]
+    roles = [entry["from"] for entry in entries]
+    if len(roles) % 2 or roles != ["human", "gpt"] * (len(roles) // 2):
+        raise ValueError(f"expected human and gpt to alternate, ending with gpt; got {roles}")
+    values = [entry["value"] for entry in entries]
+    return list(zip(values[::2], values[1::2], strict=True))
