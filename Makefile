@@ -20,7 +20,7 @@ ENV_STAMPS := $(if $(filter file,$(origin VENV)),$(VENV)/.ready) \
 STACK := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m demo.stack
 PYTEST := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m pytest
 
-.PHONY: help env browser up down logs status test test-all lint train-demo eval-demo
+.PHONY: help env browser up down logs status test test-all test-compose lint train-demo eval-demo
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -78,6 +78,9 @@ test: env browser ## all tests that need no GPU and no official weights, browser
 
 test-all: env browser ## the slow ones too, and the GPU ones where there is a GPU
 	$(PYTEST) -m "not weights$$(command -v nvidia-smi >/dev/null || echo ' and not gpu')"
+
+test-compose: env ## build docker-compose.yml, bring it up, click, take it down (OSPREY_COMPOSE="docker compose")
+	$(PYTEST) -m compose tests/compose
 
 lint: env ## ruff and mypy
 	$(VENV)/bin/ruff check .
