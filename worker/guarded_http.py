@@ -137,7 +137,8 @@ class GuardedHttp:
     def _once(self, method: str, url: str, headers: Mapping[str, str], max_bytes: int, body: bytes | None) -> Response:
         deadline = time.monotonic() + self._timeout_s
         limits = dict.fromkeys(("connect", "read", "write", "pool"), self._timeout_s)
-        sent = {"Accept-Encoding": "identity", "User-Agent": "osprey-label-studio", **headers}
+        sent: dict[bytes | str, bytes | str] = {"Accept-Encoding": "identity", "User-Agent": "osprey-label-studio"}
+        sent.update(headers.items())
         with self._pool.stream(method, url, headers=sent, content=body, extensions={"timeout": limits}) as response:
             received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             chunks, num_bytes = [], 0

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 
 from redis import Redis
+from rq.utils import as_text
 
 WORKERS_KEY = "osprey:workers"
 
@@ -26,7 +27,7 @@ class WorkerBeat:
     host: str
     device: str
     state: str
-    model_versions: dict[str, str]  # queue -> version served; a queue whose model does not load is missing
+    model_versions: dict[str, str]  # queue -> version served; a queue whose model is not loaded is missing
     problem: str | None = None  # why a model does not load
     age_s: float = 0.0
 
@@ -54,7 +55,7 @@ def remove_beat(redis: Redis, name: str) -> None:
 
 def read_beats(redis: Redis, ttl_s: float) -> tuple[WorkerBeat, ...]:
     """All living workers, by name. Names of dead ones are forgotten on the way."""
-    names = sorted(name.decode() for name in redis.smembers(WORKERS_KEY))
+    names = sorted(str(as_text(name)) for name in redis.smembers(WORKERS_KEY))
     if not names:
         return ()
     pipeline = redis.pipeline(transaction=False)

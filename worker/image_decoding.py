@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from worker.errors import ImageCorrupt, ImageUnavailable
@@ -59,7 +61,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_uint8(values: np.ndarray) -> np.ndarray:
+def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Grey values of more than 8 bits, (H, W), scaled as a browser does: 16-bit full scale is white."""
     floats = np.nan_to_num(values.astype(np.float64))
     top = float(floats.max(initial=0.0))

@@ -8,14 +8,11 @@ Neighbours on the path of one click: `backend/predict.py` -> here -> `worker/job
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from redis import Redis
@@ -29,18 +26,17 @@ from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 
-from worker import errors
+from worker import errors, failures
 from worker.contracts import DescribeAnswer, DescribeJob, FieldAnswer, SegmentAnswer, SegmentJob, WarmJob
-from worker.errors import JobFailed, JobTimedOut, NoWorker, QueueBusy, QueueUnavailable
+from worker.errors import JobFailed, JobTimedOut, ModelUnavailable, NoWorker, QueueBusy, QueueUnavailable
 from worker.heartbeat import WorkerBeat, beat_key, read_beats
+from worker.partial_answers import partial_key, read_partial_answers
 from worker.settings import QueueSettings
 
 QueueName = Literal["masks", "describe"]
 QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")
 
 _FUNCTIONS = {SegmentJob: "segment", DescribeJob: "describe", WarmJob: "warm"}  # in worker.jobs
-_FAILURES_KEY = "osprey:failures"
-_FAILURES_KEPT = 100
 # Short enough that a Redis which hangs runs into the client's socket timeout, not into the caller's deadline.
 _BLOCK_SLICE_S = 0.4
 _NAMED_ERRORS: dict[str, type[errors.WorkerError]] = {
@@ -51,11 +47,6 @@ _NAMED_ERRORS: dict[str, type[errors.WorkerError]] = {
 def rq_queue_name(queue: str, *, background: bool = False) -> str:
     """RQ's name of one of our queues. Background jobs (warm-up, bulk) wait behind every click."""
     return f"osprey-{queue}-background" if background else f"osprey-{queue}"
-
-
-def partial_key(job_id: str) -> str:
-    """The Redis hash that a describe job fills while it runs."""
-    return f"osprey:partial:{job_id}"
 
 
 def connect(redis_url: str, timeout_s: float) -> Redis:
@@ -85,19 +76,9 @@ class QueueHealth:
     """What `osprey status` and the backend's /health show. `problem` says why Redis is not usable."""
 
     redis_ok: bool
-    queues: dict[str, QueueState] = field(default_factory=dict)
+    queues: Mapping[QueueName, QueueState] = field(default_factory=dict)
     workers: tuple[WorkerBeat, ...] = ()
     problem: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One thing that went wrong and was shown to somebody."""
-
-    at: str  # ISO 8601, UTC
-    where: str
-    task_id: int | None
-    message: str
 
 
 class JobQueue:
@@ -116,14 +97,15 @@ class JobQueue:
         Raises:
             QueueUnavailable: Redis does not answer.
             NoWorker: no live worker serves the queue.
+            ModelUnavailable: the queue's model does not load, or the version asked for is not served.
             QueueBusy: the queue is at its bound.
         """
         with self._named_redis_errors():
             beats = read_beats(self._redis, self._settings.heartbeat_ttl_s)
             if isinstance(job, WarmJob):
-                served: list[QueueName] = [name for name in QUEUE_NAMES if any(name in b.queues for b in beats)]
+                served: list[QueueName] = [name for name in QUEUE_NAMES if any(name in b.model_versions for b in beats)]
                 if not served:
-                    raise NoWorker("no worker is running; start one with `osprey worker --queues masks,describe`")
+                    raise NoWorker("no worker is ready; start one with `osprey worker --queues masks,describe`")
                 ids = [self._submit_to(name, job, beats, background=True, front=True) for name in served]
                 return ids[0]
             queue: QueueName = "masks" if isinstance(job, SegmentJob) else "describe"
@@ -146,8 +128,7 @@ class JobQueue:
     def partial_describe(self, job_id: str) -> tuple[FieldAnswer, ...]:
         """The answers that a describe job has published so far, in the order of its questions."""
         with self._named_redis_errors():
-            published = self._redis.hgetall(partial_key(job_id))
-        return tuple(FieldAnswer.from_json(json.loads(published[place])) for place in sorted(published))
+            return read_partial_answers(self._redis, job_id)
 
     def health(self) -> QueueHealth:
         """Redis, workers and depths now. Never raises for a Redis that is away: it says so."""
@@ -160,18 +141,13 @@ class JobQueue:
 
     def record_failure(self, message: str, *, task_id: int | None = None, where: str = "backend") -> None:
         """Keep a failure for `osprey status`; the last hundred stay."""
-        failure = Failure(datetime.now(UTC).isoformat(timespec="seconds"), where, task_id, message[:1000])
         with self._named_redis_errors():
-            pipeline = self._redis.pipeline(transaction=False)
-            pipeline.lpush(_FAILURES_KEY, json.dumps(dataclasses.asdict(failure)))
-            pipeline.ltrim(_FAILURES_KEY, 0, _FAILURES_KEPT - 1)
-            pipeline.execute()
+            failures.record_failure(self._redis, message, task_id, where)
 
-    def recent_failures(self, limit: int = 20) -> tuple[Failure, ...]:
+    def recent_failures(self, limit: int = 20) -> tuple[failures.Failure, ...]:
         """The latest failures, newest first."""
         with self._named_redis_errors():
-            lines = self._redis.lrange(_FAILURES_KEY, 0, limit - 1)
-        return tuple(Failure(**json.loads(line)) for line in lines)
+            return failures.recent_failures(self._redis, limit)
 
     def _submit_to(
         self,
@@ -182,13 +158,13 @@ class JobQueue:
         background: bool,
         front: bool,
     ) -> str:
-        serving = [beat for beat in beats if queue in beat.queues]
-        if not serving:
-            raise NoWorker(
-                f"no worker listens on the queue {queue!r}; start one with `osprey worker --queues {queue}` "
-                "(the click can be repeated as soon as it runs)"
+        versions = _served_versions(queue, beats)
+        wanted = None if isinstance(job, WarmJob) else job.model_version
+        if wanted is not None and wanted not in versions:
+            raise ModelUnavailable(
+                f"model version {wanted!r} is not served on the queue {queue!r}, which serves {', '.join(versions)}; "
+                "ask for one of these, or start a worker with that checkpoint"
             )
-        versions = sorted({beat.model_versions.get(queue, "") for beat in serving})
         job_id = hashlib.sha256(f"{queue}:{versions}:{job.content_id()}".encode()).hexdigest()[:40]
         rq_queue = Queue(rq_queue_name(queue, background=background), connection=self._redis, serializer=JSONSerializer)
         if self._reusable(job_id):
@@ -243,12 +219,12 @@ class JobQueue:
 
     def _reusable(self, job_id: str) -> bool:
         """Whether the job waits, runs in a worker that lives, or has an answer that is not an error."""
-        status, worker_name = self._redis.hmget(Job.key_for(job_id), "status", "worker_name")
-        if status in (b"queued", b"scheduled", b"deferred"):
+        status, worker_name = map(_text, self._redis.hmget(Job.key_for(job_id), "status", "worker_name"))
+        if status in ("queued", "scheduled", "deferred"):
             return True
-        if status == b"started":
-            return bool(worker_name) and bool(self._redis.exists(beat_key(worker_name.decode())))
-        result = self._latest_result(job_id) if status == b"finished" else None
+        if status == "started":
+            return worker_name is not None and bool(self._redis.exists(beat_key(worker_name)))
+        result = self._latest_result(job_id) if status == "finished" else None
         return result is not None and "ok" in (result.return_value or {})
 
     def _forget(self, job_id: str) -> None:
@@ -265,23 +241,25 @@ class JobQueue:
             while result is None:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
-                    status = self._redis.hget(Job.key_for(job_id), "status")
-                    state = status.decode() if status else "unknown to the queue"
+                    state = self._status(job_id)
                     raise JobTimedOut(f"job {job_id} is {state} after {timeout_s:.1f} s; its answer will be kept")
                 block_ms = max(1, int(min(left_s, _BLOCK_SLICE_S) * 1000))
                 if self._redis.xread({Result.get_key(job_id): "0-0"}, block=block_ms):
                     result = self._latest_result(job_id)
         return _unwrap(job_id, result)
 
+    def _status(self, job_id: str) -> str:
+        return _text(self._redis.hget(Job.key_for(job_id), "status")) or "unknown to the queue"
+
     def _latest_result(self, job_id: str) -> Result | None:
         return Job(job_id, connection=self._redis, serializer=JSONSerializer).latest_result()
 
     def _queue_state(self, queue: QueueName, beats: tuple[WorkerBeat, ...]) -> QueueState:
-        serving = [beat for beat in beats if queue in beat.queues]
+        serving = [beat for beat in beats if queue in beat.model_versions]
         return QueueState(
             workers=len(serving),
             last_beat_age_s=min((beat.age_s for beat in serving), default=None),
-            model_versions=tuple(sorted({b.model_versions[queue] for b in serving if queue in b.model_versions})),
+            model_versions=tuple(sorted({beat.model_versions[queue] for beat in serving})),
             devices=tuple(sorted({beat.device for beat in serving})),
             depth=self._redis.llen(f"rq:queue:{rq_queue_name(queue)}"),
             background_depth=self._redis.llen(f"rq:queue:{rq_queue_name(queue, background=True)}"),
@@ -296,6 +274,27 @@ class JobQueue:
                 f"the job queue (Redis) does not answer: {type(error).__name__}: {error}; check that Redis runs "
                 "and that OSPREY_REDIS_URL names its address and password"
             ) from error
+
+
+def _served_versions(queue: QueueName, beats: tuple[WorkerBeat, ...]) -> list[str]:
+    """The model versions that live workers serve on a queue, or the error that says why there is none."""
+    listening = [beat for beat in beats if queue in beat.queues]
+    versions = sorted({beat.model_versions[queue] for beat in listening if queue in beat.model_versions})
+    if versions:
+        return versions
+    problem = next((beat.problem for beat in listening if beat.problem), None)
+    if problem:
+        raise ModelUnavailable(problem)
+    if listening:
+        raise NoWorker(f"the worker of the queue {queue!r} is still loading its model; try again in a few seconds")
+    raise NoWorker(
+        f"no worker listens on the queue {queue!r}; start one with `osprey worker --queues {queue}` "
+        "(the click can be repeated as soon as it runs)"
+    )
+
+
+def _text(value: bytes | str | None) -> str | None:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _unwrap(job_id: str, result: Result) -> dict[str, Any]:

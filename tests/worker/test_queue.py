@@ -27,7 +27,8 @@ from worker.errors import (
     QueueUnavailable,
 )
 from worker.heartbeat import WorkerBeat, remove_beat, write_beat
-from worker.queue import JobQueue, partial_key, rq_queue_name
+from worker.partial_answers import partial_key
+from worker.queue import JobQueue, rq_queue_name
 from worker.settings import QueueSettings
 
 pytestmark = pytest.mark.redis
@@ -139,13 +140,34 @@ def test_job_that_rq_gave_up_comes_back_as_job_failed(queue, redis_client):
 def test_no_worker_is_said_at_once(queue, redis_client):
     with pytest.raises(NoWorker, match="osprey worker"):
         queue.submit(SEGMENT)
-    write_beat(redis_client, dataclasses.replace(BEAT, queues=("masks",)), 10)
+    write_beat(redis_client, dataclasses.replace(BEAT, queues=("masks",), model_versions={"masks": "sam-nano-1"}), 10)
     queue.submit(SEGMENT)
     with pytest.raises(NoWorker, match="'describe'"):
         queue.submit(DescribeJob(image=IMAGE, image_wh=(64, 48), regions=()))
     remove_beat(redis_client, "w1")
     with pytest.raises(NoWorker):
         queue.submit(dataclasses.replace(SEGMENT, image_wh=(65, 48)))
+
+
+def test_model_that_does_not_load_is_said_at_once(queue, redis_client):
+    """The reason of the worker whose model is missing reaches the annotator without a job."""
+    broken = dataclasses.replace(BEAT, model_versions={}, problem="no checkpoint at /models/x", state="broken")
+    write_beat(redis_client, broken, 10)
+    with pytest.raises(ModelUnavailable, match="no checkpoint at /models/x"):
+        queue.submit(SEGMENT)
+
+
+def test_worker_that_still_loads_is_no_worker_yet(queue, redis_client):
+    write_beat(redis_client, dataclasses.replace(BEAT, model_versions={}, state="starting"), 10)
+    with pytest.raises(NoWorker, match="still loading"):
+        queue.submit(SEGMENT)
+    assert queue.health().queues["masks"].workers == 0
+
+
+def test_unknown_model_version_is_said_at_once(queue, redis_client):
+    write_beat(redis_client, BEAT, 10)
+    with pytest.raises(ModelUnavailable, match=r"'sam-huge' is not served .* sam-nano-1"):
+        queue.submit(dataclasses.replace(SEGMENT, model_version="sam-huge"))
 
 
 def test_warm_goes_to_every_served_queue_behind_the_clicks(queue, redis_client):
