@@ -57,7 +57,8 @@ def _horizon(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> P
     line = height * float(rng.uniform(0.35, 0.6)) + float(rng.uniform(4, 14)) * np.sin(x / float(rng.uniform(50, 120)))
     ground = np.clip(y - line + 0.5, 0.0, 1.0)
     sky = 0.35 * (1.0 - np.clip(y / height, 0.0, 1.0))
-    return ground * (0.75 + 0.25 * np.sin(y / 3.1 + x / 11.0)) + (1.0 - ground) * (0.35 - sky)
+    share: Pixels = ground * (0.75 + 0.25 * np.sin(y / 3.1 + x / 11.0)) + (1.0 - ground) * (0.35 - sky)
+    return share
 
 
 def _room(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pixels:
@@ -87,7 +88,8 @@ def _tiles(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pix
 def _plain(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pixels:
     """Paper: one slow gradient."""
     slope = float(rng.uniform(-0.3, 0.3))
-    return np.clip(0.5 + (y / height - 0.5) * 0.8 + slope * np.sin(x / 300.0), 0.0, 1.0).astype(np.float32)
+    share: Pixels = np.clip(0.5 + (y / height - 0.5) * 0.8 + slope * np.sin(x / 300.0), 0.0, 1.0).astype(np.float32)
+    return share
 
 
 _KINDS: tuple[Callable[[Pixels, Pixels, float, np.random.Generator], Pixels], ...] = (

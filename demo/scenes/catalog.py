@@ -2,8 +2,8 @@
 
 A category is a function `Generator -> tuple[PartPlan, ...]` in drawing order. A part's `paint` is
 "main" (the object's colour and material), "second" or "third" (the object's other two colours,
-plain plastic), or a tuple of colour names of which the first that differs from what lies under it is
-taken. Measures are in object heights; everything is thick enough to survive a small image.
+plain plastic), or a tuple of colour names of which the first that no neighbour has is taken.
+Measures are in object heights; everything is thick enough to survive a small image.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Parts = tuple[PartPlan, ...]
 
 def _wheel(cx: float, cy: float, radius: float) -> PartPlan:
     hub = PartPlan("hub", ellipse(cx, cy, radius * 0.52), ("white", "yellow"))
-    return PartPlan("wheel", ellipse(cx, cy, radius), ("black", "brown"), (hub,))
+    return PartPlan("wheel", ellipse(cx, cy, radius), ("black", "brown", "white"), (hub,))
 
 
 def _house(rng: np.random.Generator) -> Parts:
@@ -44,17 +44,17 @@ def _house(rng: np.random.Generator) -> Parts:
         PartPlan("wall", box(0.06, 0.42, 0.94, 1.0), "main"),
         PartPlan("roof", poly((-0.03, 0.47), (0.5 - ridge, 0.0), (0.5 + ridge, 0.0), (1.03, 0.47)), "second"),
         PartPlan("door", box(0.15, 0.6, 0.45, 1.0, 0.05), "third", (knob,)),
-        PartPlan("window", box(0.57, 0.56, 0.89, 0.86, 0.02), ("white", "black"), (pane,)),
+        PartPlan("window", box(0.57, 0.56, 0.89, 0.86, 0.02), ("white", "black", "pink"), (pane,)),
     )
 
 
 def _car(rng: np.random.Generator) -> Parts:
     hood = float(rng.uniform(-0.06, 0.06))
-    cabin = poly((0.34, 0.48), (0.6 + hood, 0.06), (1.3 + hood, 0.06), (1.58, 0.48))
-    window = poly((0.56, 0.42), (0.7 + hood, 0.15), (1.2 + hood, 0.15), (1.36, 0.42))
+    cabin = poly((0.32, 0.48), (0.58 + hood, 0.02), (1.32 + hood, 0.02), (1.6, 0.48))
+    window = poly((0.62, 0.41), (0.73 + hood, 0.2), (1.16 + hood, 0.2), (1.29, 0.41))
     return (
         PartPlan("cabin", cabin, "second"),
-        PartPlan("window", window, ("white", "blue")),
+        PartPlan("window", window, ("white", "blue", "yellow")),
         PartPlan("body", box(0.0, 0.43, 1.9, 0.85, 0.14), "main"),
         _wheel(0.46, 0.8, 0.22),
         _wheel(1.42, 0.8, 0.22),
@@ -69,17 +69,17 @@ def _tree(rng: np.random.Generator) -> Parts:
     else:
         crown = poly((0.4, 0.0), (0.68, 0.38), (0.12, 0.38)) | poly((0.4, 0.2), (0.82, 0.72), (-0.02, 0.72))
     return (
-        PartPlan("trunk", box(0.31, 0.6, 0.49, 1.0, 0.02), ("brown", "black")),
+        PartPlan("trunk", box(0.31, 0.6, 0.49, 1.0, 0.02), ("brown", "black", "white")),
         PartPlan("crown", crown, "main"),
-        PartPlan("apple", ellipse(0.29, 0.5, 0.085), ("red", "yellow")),
-        PartPlan("apple", ellipse(0.53, 0.44 + float(rng.uniform(0.0, 0.1)), 0.085), ("red", "yellow")),
+        PartPlan("apple", ellipse(0.29, 0.5, 0.085), ("red", "yellow", "orange")),
+        PartPlan("apple", ellipse(0.53, 0.44 + float(rng.uniform(0.0, 0.1)), 0.085), ("red", "yellow", "orange")),
     )
 
 
 def _boat(rng: np.random.Generator) -> Parts:
     top = float(rng.uniform(0.0, 0.08))
     return (
-        PartPlan("mast", box(0.5, 0.0, 0.64, 0.66), ("brown", "black")),
+        PartPlan("mast", box(0.49, 0.0, 0.65, 0.66), ("brown", "black", "white")),
         PartPlan("sail", poly((0.68, top), (1.12, 0.56), (0.68, 0.56)), "second"),
         PartPlan("flag", poly((0.48, 0.02), (0.48, 0.26), (0.12, 0.14)), "third"),
         PartPlan("hull", poly((0.0, 0.62), (1.2, 0.62), (0.98, 1.0), (0.2, 1.0)), "main"),
@@ -90,8 +90,8 @@ def _flower(rng: np.random.Generator) -> Parts:
     center = PartPlan("center", ellipse(0.38, 0.28, 0.115), ("yellow", "brown"))
     count = int(rng.integers(5, 8))
     return (
-        PartPlan("stem", box(0.31, 0.48, 0.45, 0.8), ("green", "brown")),
-        PartPlan("leaf", ellipse(0.6, 0.62, 0.18, 0.085, -30.0), ("green", "brown")),
+        PartPlan("stem", box(0.31, 0.48, 0.45, 0.8), ("green", "brown", "yellow")),
+        PartPlan("leaf", ellipse(0.6, 0.62, 0.18, 0.085, -30.0), ("green", "brown", "yellow")),
         PartPlan("blossom", petals(0.38, 0.28, count, 0.17, 0.125), "main", (center,)),
         PartPlan("pot", poly((0.13, 0.74), (0.63, 0.74), (0.55, 1.0), (0.21, 1.0)), "second"),
     )
@@ -99,12 +99,12 @@ def _flower(rng: np.random.Generator) -> Parts:
 
 def _fish(rng: np.random.Generator) -> Parts:
     spread = float(rng.uniform(0.3, 0.38))
-    pupil = PartPlan("pupil", ellipse(1.33, 0.42, 0.088), ("black",))
+    pupil = PartPlan("pupil", ellipse(1.33, 0.42, 0.088), ("black", "white"))
     return (
         PartPlan("tail", poly((0.5, 0.52), (0.0, 0.52 - spread), (0.1, 0.52), (0.0, 0.52 + spread)), "second"),
         PartPlan("fin", poly((0.66, 0.3), (0.82, 0.0), (1.2, 0.02), (1.26, 0.3)), "third"),
         PartPlan("body", ellipse(0.98, 0.54, 0.64, 0.38), "main"),
-        PartPlan("eye", ellipse(1.32, 0.42, 0.145), ("white", "yellow"), (pupil,)),
+        PartPlan("eye", ellipse(1.32, 0.42, 0.145), ("white", "yellow", "orange"), (pupil,)),
     )
 
 
@@ -141,10 +141,10 @@ def _robot(rng: np.random.Generator) -> Parts:
 
 def _bird(rng: np.random.Generator) -> Parts:
     lift = float(rng.uniform(-18.0, 6.0))
-    eye = PartPlan("eye", ellipse(1.13, 0.24, 0.08), ("black", "white"))
+    eye = PartPlan("eye", ellipse(1.12, 0.24, 0.098), ("black", "white"))
     return (
         PartPlan("tail", poly((0.34, 0.54), (0.0, 0.3), (0.02, 0.68), (0.34, 0.74)), "second"),
-        PartPlan("beak", poly((1.2, 0.14), (1.52, 0.3), (1.2, 0.44)), ("orange", "yellow")),
+        PartPlan("beak", poly((1.18, 0.06), (1.6, 0.3), (1.18, 0.52)), ("orange", "yellow", "red")),
         PartPlan("body", ellipse(0.7, 0.64, 0.5, 0.36), "main"),
         PartPlan("head", ellipse(1.08, 0.26, 0.24), "second", (eye,)),
         PartPlan("wing", ellipse(0.58, 0.62, 0.27, 0.15, lift), "third"),
@@ -165,12 +165,12 @@ def _rocket(rng: np.random.Generator) -> Parts:
     nose = float(rng.uniform(0.0, 0.06))
     glass = PartPlan("glass", ellipse(0.32, 0.46, 0.066), ("blue", "black"))
     return (
-        PartPlan("flame", poly((0.18, 0.8), (0.46, 0.8), (0.32, 1.04)), ("orange", "yellow")),
-        PartPlan("fin", poly((0.16, 0.56), (0.0, 0.9), (0.16, 0.84)), "third"),
-        PartPlan("fin", poly((0.48, 0.56), (0.64, 0.9), (0.48, 0.84)), "third"),
+        PartPlan("flame", poly((0.18, 0.8), (0.46, 0.8), (0.32, 1.04)), ("orange", "yellow", "red")),
+        PartPlan("fin", poly((0.18, 0.46), (-0.08, 0.92), (0.18, 0.86)), "third"),
+        PartPlan("fin", poly((0.46, 0.46), (0.72, 0.92), (0.46, 0.86)), "third"),
         PartPlan("body", box(0.13, 0.26, 0.51, 0.86, 0.05), "main"),
         PartPlan("nose", poly((0.1, 0.3), (0.32, nose), (0.54, 0.3)), "second"),
-        PartPlan("window", ellipse(0.32, 0.46, 0.115), ("white", "yellow"), (glass,)),
+        PartPlan("window", ellipse(0.32, 0.46, 0.115), ("white", "yellow", "pink"), (glass,)),
     )
 
 
@@ -185,21 +185,21 @@ def _mushroom(rng: np.random.Generator) -> Parts:
 
 def _clock(rng: np.random.Generator) -> Parts:
     turn = float(rng.uniform(-50.0, 50.0))
-    hand = PartPlan("hand", ellipse(0.48, 0.54, 0.18, 0.06, turn), ("black",))
+    hand = PartPlan("hand", ellipse(0.48, 0.54, 0.185, 0.072, turn), ("black", "white"))
     return (
         PartPlan("bell", ellipse(0.22, 0.14, 0.14), "second"),
         PartPlan("bell", ellipse(0.74, 0.14, 0.14), "second"),
-        PartPlan("foot", box(0.1, 0.86, 0.28, 1.0, 0.02), "third"),
-        PartPlan("foot", box(0.68, 0.86, 0.86, 1.0, 0.02), "third"),
+        PartPlan("foot", box(0.08, 0.84, 0.3, 1.05, 0.02), "third"),
+        PartPlan("foot", box(0.66, 0.84, 0.88, 1.05, 0.02), "third"),
         PartPlan("body", box(0.0, 0.16, 0.96, 0.92, 0.14), "main"),
-        PartPlan("face", ellipse(0.48, 0.54, 0.24), ("white", "yellow"), (hand,)),
+        PartPlan("face", ellipse(0.48, 0.54, 0.24), ("white", "yellow", "pink"), (hand,)),
     )
 
 
 def _bus(rng: np.random.Generator) -> Parts:
     first = 0.12 + float(rng.uniform(-0.02, 0.04))
     windows = tuple(
-        PartPlan("window", box(x, 0.16, x + 0.33, 0.46, 0.04), ("white", "blue"))
+        PartPlan("window", box(x, 0.16, x + 0.33, 0.46, 0.04), ("white", "blue", "yellow"))
         for x in (first, first + 0.42, first + 0.84)
     )
     return (

@@ -61,12 +61,12 @@ def _clarity(centers_xy: NDArray[np.float64]) -> float:
     offsets = centers_xy[None] - centers_xy[:, None]
     distances = np.hypot(offsets[..., 0], offsets[..., 1])
     np.fill_diagonal(distances, np.inf)
-    margins = []
+    margins: list[float] = []
     for idx, row in enumerate(distances):
         order = np.argsort(row, kind="stable")
         short, long = np.sort(np.abs(offsets[idx, order[0]]))
-        margins.append(1.0 - short / max(long, 1e-9))
+        margins.append(float(1.0 - short / max(long, 1e-9)))
         if len(row) > 2:
             # A third more distance counts as perfectly clear.
-            margins.append(min(1.0, 3.0 * (row[order[1]] / max(row[order[0]], 1e-9) - 1.0)))
+            margins.append(float(min(1.0, 3.0 * (row[order[1]] / max(row[order[0]], 1e-9) - 1.0))))
     return min(margins)

@@ -66,9 +66,9 @@ def paint_object(category: str, color: str, area_side_px: float, px: float, rng:
     leaf_map = np.zeros(size_hw, np.uint8)
     leaves: list[Leaf] = []
 
-    def add(plan: PartPlan, under: str, parent: int | None) -> None:
+    def add(plan: PartPlan, parent: int | None) -> None:
         is_main = plan.paint == "main"
-        leaf_color = _resolve(plan.paint, scheme, under)
+        leaf_color = _resolve(plan.paint, scheme, None if parent is None else leaves[parent].color)
         leaves.append(Leaf(plan.name, leaf_color, material if is_main else "plastic", parent))
         leaf_idx = len(leaves)
         y0, x0, cover = _rasterise(plan.shape, size_hw)
@@ -83,10 +83,10 @@ def paint_object(category: str, color: str, area_side_px: float, px: float, rng:
         alpha[area] = cover + alpha[area] * keep[..., 0]
         leaf_map[area][cover >= 0.5] = leaf_idx
         for subplan in plan.subparts:
-            add(subplan, leaf_color, leaf_idx - 1)
+            add(subplan, leaf_idx - 1)
 
     for plan in posed:
-        add(plan, color, None)
+        add(plan, None)
     return ObjectLayer(category, color, material, tuple(leaves), premultiplied, alpha, leaf_map)
 
 
@@ -96,11 +96,16 @@ def _color_scheme(color: str, rng: np.random.Generator) -> dict[str, str]:
     return {"main": color, "second": others[int(second)], "third": others[int(third)]}
 
 
-def _resolve(wanted: Paint, scheme: dict[str, str], under: str) -> str:
-    """The colour name of a part; a fixed colour gives way when what lies under it has the same."""
+def _resolve(wanted: Paint, scheme: dict[str, str], parent_color: str | None) -> str:
+    """The colour name of a part. A fixed one gives way to a neighbour of the same colour.
+
+    The neighbours of a part are the object's other colours, that of a sub-part is its part.
+    """
     if isinstance(wanted, str):
         return scheme[wanted]
-    return next((name for name in wanted if name != under), wanted[0])
+    taken = set(scheme.values()) if parent_color is None else {parent_color}
+    # With every choice taken, the object's main colour is the one to stay apart from.
+    return next((name for name in wanted if name not in taken), next(n for n in wanted if n != scheme["main"]))
 
 
 def _pose(

@@ -52,9 +52,9 @@ def _wooden(tone: Tone, along: Pixels, across: Pixels, rng: np.random.Generator)
 def _metal(tone: Tone, along: Pixels, across: Pixels, rng: np.random.Generator) -> Pixels:
     period = float(rng.uniform(34.0, 46.0))
     phase = 2 * np.pi * (along + 0.6 * across) / period + float(rng.uniform(0, 6.3))
-    sheen = np.sin(phase)
+    sheen = np.sin(phase).astype(np.float32)
     pixels = _mix(tone.base, (255, 255, 255), 0.72 * np.clip(sheen, 0.0, 1.0) ** 3)
-    return pixels * (1.0 - 0.32 * np.clip(-sheen, 0.0, 1.0)[..., None])
+    return pixels * (1.0 - np.float32(0.32) * np.clip(-sheen, 0.0, 1.0)[..., None])
 
 
 def _striped(tone: Tone, along: Pixels, across: Pixels, rng: np.random.Generator) -> Pixels:  # noqa: ARG001

@@ -53,7 +53,8 @@ def _squared_distance_to_false(grid: NDArray[np.bool_]) -> NDArray[np.float64]:
     vertical = np.minimum(rows - above, below - rows).astype(np.float64) ** 2
     columns = np.arange(width)
     horizontal = (columns[:, None] - columns[None, :]) ** 2
-    return (vertical[:, None, :] + horizontal[None]).min(axis=2)
+    squared: NDArray[np.float64] = (vertical[:, None, :] + horizontal[None]).min(axis=2)
+    return squared
 
 
 def centroid(mask: NDArray[np.bool_]) -> tuple[float, float]:
