@@ -1,0 +1,250 @@
+"""Label Studio's labeling page as an annotator uses it: tools, clicks, the panel, submit.
+
+What is asserted about is read from the page: the panel's text from the DOM, regions from the editor's
+own store (`window.Htx`), which is what the page draws from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from playwright.sync_api import Browser, Page, Playwright
+
+from label_config.geometry.region_mask import region_mask
+
+ANSWER_LIMIT_S = 20.0
+# Chromium without the background calls that a closed network would refuse one by one.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+READ_REGIONS = """() => {
+  const annotation = window.Htx.annotationStore.selected;
+  return annotation.regionStore.regions.map(region => ({
+    id: region.cleanId, type: region.type, parent_id: (region.parentID || '').split('#')[0] || null,
+    origin: region.origin, note: region.meta?.text?.join?.(' ') ?? '',
+    labels: region.labels ?? [],
+    fields: Object.fromEntries(region.results.filter(r => r.from_name.perregion)
+      .map(r => [r.from_name.name, JSON.parse(JSON.stringify(r.mainValue))])),
+    items: region.serialize ? annotation.serializeAnnotation().filter(i => i.id === region.cleanId) : [],
+  }));
+}"""
+
+
+@dataclass(frozen=True)
+class ShownRegion:
+    """One region as the page holds it. `fields` maps a control's name to its value."""
+
+    id: str
+    type: str
+    parent_id: str | None
+    origin: str
+    note: str
+    labels: list[str]
+    fields: dict[str, Any]
+    items: list[dict[str, Any]]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The region's mask, bool (H, W), from what the page would submit."""
+        mask = next((found for item in self.items if (found := region_mask(item)) is not None), None)
+        assert mask is not None, f"region {self.id} of type {self.type} has no geometry: {self.items}"
+        return mask
+
+    def text(self, name: str) -> str:
+        """A field's values as one text; empty when the field is."""
+        value = self.fields.get(name) or []
+        return "; ".join(str(each) for each in value)
+
+
+def launch_browser(playwright: Playwright, executable: str) -> Browser:
+    """Debian's Chromium, headless."""
+    return playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+
+
+class LabelingPage:
+    """One annotator's browser window."""
+
+    def __init__(self, browser: Browser, url: str, shots: Path, *, auto_accept: bool = True) -> None:
+        context = browser.new_context(viewport={"width": 1500, "height": 950}, base_url=url)
+        accept = "true" if auto_accept else "false"
+        context.add_init_script(
+            "localStorage.setItem('autoAnnotation', 'true');"
+            f"localStorage.setItem('autoAcceptSuggestions', '{accept}')"
+        )
+        self._shots = shots
+        self.page: Page = context.new_page()
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+
+    def close(self) -> None:
+        """Close the window."""
+        self.page.context.close()
+
+    def sign_in(self, email: str, password: str) -> None:
+        """Log in through the login page."""
+        self.page.goto("/user/login/")
+        self.page.fill("input[name=email]", email)
+        self.page.fill("input[name=password]", password)
+        self.page.click("button[type=submit]")
+        self.page.wait_for_url(lambda address: "/user/login" not in address)
+
+    def open_task(self, project_id: int, task_id: int) -> None:
+        """Open a task for labeling and wait until its image is drawn."""
+        self.page.goto(f"/projects/{project_id}/data?task={task_id}")
+        self.page.wait_for_selector(".konvajs-content")
+        self.page.wait_for_function(
+            "id => { const s = window.Htx, a = s?.annotationStore?.selected;"
+            " return s?.task?.id == id && a?.objects?.some(o => o.type === 'image' && o.imageIsLoaded !== false"
+            " && o.stageWidth > 1); }",
+            arg=task_id,
+        )
+        # The editor replaces its annotation once more after the drafts arrive.
+        self.page.wait_for_load_state("networkidle")
+
+    def open_broken_task(self, project_id: int, task_id: int) -> None:
+        """Open a task whose image does not load."""
+        self.page.goto(f"/projects/{project_id}/data?task={task_id}")
+        self.page.wait_for_function("id => window.Htx?.task?.id == id", arg=task_id)
+
+    def choose(self, tool: Literal["point", "box"]) -> None:
+        """Pick a smart tool from the last group of the toolbar."""
+        name = {"point": "key-point-tool", "box": "rectangle-tool"}[tool]
+        self.page.locator(".lsf-tool_smart").first.hover()
+        self.page.locator(f".lsf-tool_smart[aria-label={name}]").click()
+
+    def click(self, x_pct: float, y_pct: float, *, negative: bool = False, ctrl: bool = False) -> None:
+        """Click at percent coordinates of the image; negative is Alt+click."""
+        x_px, y_px = self._screen(x_pct, y_pct)
+        keys = [key for key, held in (("Alt", negative), ("Control", ctrl)) if held]
+        self.page.mouse.move(x_px, y_px)
+        for key in keys:
+            self.page.keyboard.down(key)
+        self.page.mouse.click(x_px, y_px)
+        for key in keys:
+            self.page.keyboard.up(key)
+
+    def drag(self, start_pct: tuple[float, float], end_pct: tuple[float, float]) -> None:
+        """Drag from one point of the image to another, in steps as a hand does."""
+        x0, y0 = self._screen(*start_pct)
+        x1, y1 = self._screen(*end_pct)
+        self.page.mouse.move(x0, y0)
+        self.page.mouse.down()
+        for step in range(1, 9):
+            self.page.mouse.move(x0 + (x1 - x0) * step / 8, y0 + (y1 - y0) * step / 8)
+        self.page.mouse.up()
+
+    def regions(self) -> list[ShownRegion]:
+        """All regions of the page, pending points included."""
+        return [ShownRegion(**each) for each in self.page.evaluate(READ_REGIONS)]
+
+    def masks(self) -> list[ShownRegion]:
+        """The regions that are masks: no prompts."""
+        return [region for region in self.regions() if not region.type.startswith(("keypoint", "rectangle"))]
+
+    def pending_prompts(self) -> list[ShownRegion]:
+        """Prompts that still wait for an answer."""
+        return [region for region in self.regions() if region.type.startswith(("keypoint", "rectangle"))]
+
+    def wait_for(self, what: str, condition: Callable[[], object], limit_s: float = ANSWER_LIMIT_S) -> Any:
+        """The first truthy value of `condition`; fails with `what` and a screenshot after `limit_s`."""
+        deadline = time.monotonic() + limit_s
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                file = self.shot("gave-up")
+                raise AssertionError(f"not within {limit_s:.0f} s: {what}; screenshot {file}; {self.regions()}")
+            self.page.wait_for_timeout(50)
+        return value
+
+    def wait_for_masks(self, count: int, limit_s: float = ANSWER_LIMIT_S) -> list[ShownRegion]:
+        """The mask regions, once there are `count` and no prompt is pending."""
+        found: list[ShownRegion] = self.wait_for(
+            f"{count} masks and no pending prompt",
+            lambda: (masks if len(masks := self.masks()) == count and not self.pending_prompts() else None),
+            limit_s,
+        )
+        return found
+
+    def is_waiting(self) -> bool:
+        """Whether a prompt is on its way to the backend."""
+        return bool(self.page.evaluate("() => !!window.Htx.awaitingSuggestions"))
+
+    def select(self, region_id: str) -> None:
+        """Select a region through the Regions panel."""
+        index = [region.id for region in self.regions()].index(region_id)
+        shown = self.page.evaluate(
+            "id => window.Htx.annotationStore.selected.regionStore.regions.find(r => r.cleanId === id).region_index",
+            region_id,
+        )
+        row = self.page.locator(".lsf-outliner-item").filter(
+            has=self.page.locator(".lsf-outliner-item__index", has_text=f"{shown or index + 1}")
+        )
+        row.first.locator(".lsf-outliner-item__title").click()
+        self.wait_for(
+            f"region {region_id} selected",
+            lambda: self.page.evaluate("() => window.Htx.annotationStore.selected.highlightedNode?.cleanId")
+            == region_id,
+        )
+
+    def unselect(self) -> None:
+        """Select nothing."""
+        self.page.evaluate("() => window.Htx.annotationStore.selected.unselectAll()")
+
+    def panel_text(self, field: str) -> str:
+        """What a person reads in the panel beside the image under a per-region field; "" when it is empty."""
+        return "; ".join(self.page.locator(f'[name^="{field}:"]').all_inner_texts())
+
+    def region_list_text(self) -> list[str]:
+        """The texts in the Regions panel (controls with displayMode="region-list")."""
+        boxes = self.page.locator(".lsf-outliner-item__wrapper textarea, .lsf-textarea-tag_outliner textarea")
+        return [text for text in boxes.evaluate_all("boxes => boxes.map(box => box.value)") if text]
+
+    def notice(self) -> str:
+        """The assistant's message for the image, as text on the page."""
+        return self.panel_text("notice")
+
+    def edit_text(self, field: str, text: str) -> None:
+        """Correct a text field of the selected region with its pencil."""
+        view = self.page.locator('[data-testid="textarea-region"]').filter(
+            has=self.page.locator(f'[name^="{field}:"]')
+        )
+        control = self.page.locator('[data-testid="textarea-control"]').filter(has=view).first
+        view.first.hover()
+        view.first.locator('[data-testid="htx-textbox-edit-button"]').click()
+        box = control.locator("textarea, input").last
+        box.fill(text)
+        box.press("Enter")
+        self.page.locator("body").click(position={"x": 5, "y": 500})
+
+    def submit(self) -> int:
+        """Press Submit; the annotation's id."""
+        with self.page.expect_response(
+            lambda answer: "/annotations" in answer.url and answer.request.method in ("POST", "PATCH")
+        ) as waiting:
+            self.page.get_by_role("button", name="Submit").click()
+        answer = waiting.value
+        assert answer.ok, f"submit: {answer.status} {answer.text()[:500]}"
+        return int(answer.json()["id"])
+
+    def shot(self, name: str) -> Path:
+        """A screenshot for people, in the folder of this test run."""
+        self._shots.mkdir(parents=True, exist_ok=True)
+        file = self._shots / f"{name}.png"
+        self.page.screenshot(path=file)
+        return file
+
+    def _screen(self, x_pct: float, y_pct: float) -> tuple[float, float]:
+        frame = self.page.locator(".konvajs-content").first.bounding_box()
+        assert frame is not None, "no image on the page"
+        return frame["x"] + frame["width"] * x_pct / 100, frame["y"] + frame["height"] * y_pct / 100
