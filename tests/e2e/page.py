@@ -135,6 +135,36 @@ class LabelingPage:
         for key in keys:
             self.page.keyboard.up(key)
 
+    def click_inside(self, region_id: str, x_pct: float, y_pct: float, *, negative: bool = False) -> None:
+        """Prompt inside a region: a plain click would only select it, so it is selected first."""
+        self.select(region_id)
+        self.click(x_pct, y_pct, negative=negative)
+
+    def paint(self, label: str, path_pct: list[tuple[float, float]]) -> None:
+        """Draw by hand with the brush of the mask control."""
+        self.page.locator(".lsf-label", has_text=label).click()
+        self.page.locator(".lsf-tool[aria-label=bitmask-tool]").click()
+        points = [self._screen(*point) for point in path_pct]
+        self.page.mouse.move(*points[0])
+        self.page.mouse.down()
+        for point in points[1:]:
+            self.page.mouse.move(*point, steps=5)
+        self.page.mouse.up()
+        self.unselect()
+
+    def wait_for_suggestions(self, count: int) -> None:
+        """With auto-accept off: wait until the answer to the last prompt is offered."""
+        self.page.wait_for_timeout(300)  # the prompt leaves the page a moment after the click
+        self.wait_for(
+            f"{count} suggestions and nothing on its way",
+            lambda: not self.is_waiting()
+            and self.page.evaluate("() => window.Htx.annotationStore.selected.suggestions.size") == count,
+        )
+
+    def accept_suggestions(self) -> None:
+        """Press the check mark in the bottom bar."""
+        self.page.get_by_test_id("bottombar-accept-suggestions-button").click()
+
     def drag(self, start_pct: tuple[float, float], end_pct: tuple[float, float]) -> None:
         """Drag from one point of the image to another, in steps as a hand does."""
         x0, y0 = self._screen(*start_pct)
@@ -226,6 +256,12 @@ class LabelingPage:
         box.fill(text)
         box.press("Enter")
         self.page.locator("body").click(position={"x": 5, "y": 500})
+
+    def type_text(self, field: str, text: str) -> None:
+        """Type into a text field of the selected region that is still empty."""
+        box = self.page.locator(f'textarea[name="{field}"], input[name="{field}"]').first
+        box.fill(text)
+        box.press("Enter")
 
     def submit(self) -> int:
         """Press Submit; the annotation's id."""

@@ -1,0 +1,68 @@
+"""One stack and one browser for all browser tests; each test has projects and windows of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from demo.stack.settings import CHECKOUT
+from tests.e2e.page import LabelingPage, launch_browser
+from tests.e2e.running_stack import RunningStack
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is an e2e test."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """The running stack."""
+    running = RunningStack(tmp_path_factory.mktemp("stack"))
+    try:
+        print(running.command("up").stdout)
+        yield running
+    finally:
+        running.command("down", check=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium; another one can be named in OSPREY_CHROMIUM."""
+    executable = os.environ.get("OSPREY_CHROMIUM") or shutil.which("chromium")
+    assert executable, "the browser tests need chromium: `make test` installs Debian's, or name one in OSPREY_CHROMIUM"
+    with sync_playwright() as playwright:
+        browser = launch_browser(playwright, executable)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def window(
+    stack: RunningStack, browser: Browser, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., LabelingPage]]:
+    """Opens browser windows, signed in; at the end no page may have thrown an exception."""
+    opened: list[LabelingPage] = []
+    shots = Path(os.environ.get("OSPREY_SCREENSHOTS", CHECKOUT / "build" / "screenshots")) / request.node.name
+
+    def open_window(*, auto_accept: bool = True, login: tuple[str, str] | None = None) -> LabelingPage:
+        page = LabelingPage(browser, stack.url, shots, auto_accept=auto_accept)
+        opened.append(page)
+        page.sign_in(*(login or stack.admin))
+        return page
+
+    yield open_window
+    for number, page in enumerate(opened):
+        page.shot(f"end-{number}")
+        page.close()
+    errors = [error for page in opened for error in page.errors]
+    assert not errors, f"the page threw exceptions: {errors}"

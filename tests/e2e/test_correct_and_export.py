@@ -1,0 +1,52 @@
+"""From the page to the training file: what a person corrected and submitted is what the export holds."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from demo.stack.sample_project import CONFIG
+from tests.e2e.targets import iou, pct, scene_with
+
+CORRECTED = "wall clock"
+
+
+def test_export_holds_the_corrected_text_and_the_mask_of_the_page(stack, window, tmp_path):
+    """Click, correct a field, submit, `osprey export`: the corrected text, and the very mask the page showed."""
+    scene, target = scene_with(0)
+    project = stack.make_project("e2e correct and export", CONFIG.read_text(), [scene.image])
+    page = window()
+    page.open_task(project.id, project.task_ids[0])
+    page.choose("point")
+    page.click(*pct(scene, target.inner_point_px))
+    (region,) = page.wait_for_masks(1)
+    page.select(region.id)
+    page.edit_text("category", CORRECTED)
+    (region,) = page.masks()
+    page.shot("corrected")
+    assert region.fields["category"] == [CORRECTED]
+    assert region.origin == "prediction-changed"
+    annotation = stack.annotation(page.submit())
+    geometry = next(item for item in annotation["result"] if item["type"].startswith("bitmask"))
+    assert geometry["origin"] == "prediction-changed"
+    assert geometry["meta"]["osprey"]["suggestion"]["category"] != CORRECTED, "the suggestion itself was not kept"
+
+    stack.osprey("export", "--project", str(project.id), "--out", str(tmp_path))
+    exported = [found for file in sorted(tmp_path.rglob("*.json")) for found in _regions(json.loads(file.read_text()))]
+    assert any(CORRECTED in json.dumps(each) for each in exported), f"the corrected text is in none of {exported}"
+    shown = region.mask
+    assert max(iou(mask, shown) for mask in (_decoded(each) for each in exported)) == 1.0
+
+
+def _regions(node: object) -> list[dict[str, object]]:
+    """Every object of a JSON document that has a mask as COCO RLE."""
+    if isinstance(node, dict):
+        here = [node] if isinstance(node.get("segmentation"), dict) else []
+        return here + [found for value in node.values() for found in _regions(value)]
+    return [found for value in node for found in _regions(value)] if isinstance(node, list) else []
+
+
+def _decoded(region: dict[str, object]) -> np.ndarray:
+    return coco_mask.decode(region["segmentation"]).astype(bool)

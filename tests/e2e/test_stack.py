@@ -1,0 +1,78 @@
+"""`make up` itself: run twice, after a crash, after `make down`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from demo.scenes import DEMO_SEEDS
+from demo.stack.sample_project import TITLE
+from demo.stack.state import MARK
+from tests.e2e.running_stack import RunningStack
+
+
+def sample(stack: RunningStack) -> tuple[int, list[int], int, int]:
+    """Id of the sample project, its task ids, and how many ML connections and webhooks it has."""
+    api = stack.api()
+    (project,) = [each for each in api.call("GET", "/api/projects")["results"] if each["title"] == TITLE]
+    of_project = {"project": project["id"]}
+    tasks = api.call("GET", "/api/tasks", params={**of_project, "page_size": 100})["tasks"]
+    connections = api.call("GET", "/api/ml", params=of_project)
+    assert connections[0]["is_interactive"]
+    assert connections[0]["state"] == "CO"
+    hooks = api.call("GET", "/api/webhooks/", params=of_project)
+    return project["id"], sorted(task["id"] for task in tasks), len(connections), len(hooks)
+
+
+def test_sample_project_is_ready_and_a_second_up_changes_nothing(stack):
+    """Twelve scenes, one connection, one webhook; the second `up` finds it all there, with the same processes."""
+    before, pids = sample(stack), [stack.supervisor.component_pid(name) for name in ("redis", "label-studio", "masks")]
+    assert len(before[1]) == len(DEMO_SEEDS) == 12
+    assert before[2:] == (1, 1)
+    output = stack.command("up").stdout
+    assert stack.url in output
+    assert stack.admin[1] in output
+    assert sample(stack) == before
+    assert [stack.supervisor.component_pid(name) for name in ("redis", "label-studio", "masks")] == pids
+    assert stack.command("status").returncode == 0
+
+
+def test_a_killed_worker_comes_back(stack):
+    """Killed the hard way, it is started again without anybody's help."""
+    killed = stack.supervisor.component_pid("describe")
+    os.kill(killed, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while stack.supervisor.component_pid("describe") in (0, killed):
+        assert time.monotonic() < deadline, stack.log("describe")
+        time.sleep(0.2)
+    stack.wait_until_works("describe")
+
+
+@pytest.mark.parametrize("how", ["crash of the supervisor", "down"])
+def test_up_after(stack, how):
+    """After `make down`, or a supervisor that was killed with its children left running: everything is kept."""
+    before = sample(stack)
+    if how == "down":
+        stack.command("down")
+        assert not marked(stack), "processes are left after `make down`"
+    else:
+        os.kill(int((stack.stack.state.run / "supervisord.pid").read_text()), signal.SIGKILL)
+        assert marked(stack), "the children should have outlived their supervisor"
+    stack.command("up")
+    assert sample(stack) == before
+
+
+def marked(stack: RunningStack) -> list[int]:
+    """Processes that belong to this stack."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == str(stack.stack.state.path):
+                found.append(process.pid)
+        except (psutil.Error, OSError):
+            continue
+    return found
