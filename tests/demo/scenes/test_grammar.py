@@ -18,6 +18,11 @@ from demo.scenes.grammar import (
     short_description,
 )
 
+EXPECTED = [
+    "This is a blue plastic rocket in the right of the picture. It has an orange flame and green fins. It is to the right of the black car.",
+    "This is a black checkered car in the center of the picture. It has a purple cabin and a white window. It is below the green chair.",
+    "This is a green plastic chair in the top left of the picture. It has orange legs and a blue seat. It is above the black car.",
+]
 OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
 
 
@@ -120,3 +125,9 @@ def test_every_word_is_in_the_vocabulary(scenes: list[Scene]) -> None:
         for region in _regions(scene):
             text = f"{short_description(scene, region)} {detailed_description(scene, region)}"
             assert set(re.findall(r"[a-z]+", text.lower())) <= set(VOCABULARY)
+
+
+def test_the_scenes_are_those_the_checkpoints_learned() -> None:
+    """A change of the drawing changes what the committed checkpoints see: retrain them, then change this."""
+    scene = make_scene(10_000_007)
+    assert [detailed_description(scene, thing) for thing in scene.objects] == EXPECTED

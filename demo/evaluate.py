@@ -1,0 +1,208 @@
+"""`make eval-demo`: click every object of unseen scenes through the backend and print what came back.
+
+    python -m demo.evaluate                        # starts what it needs, 200 scenes
+    python -m demo.evaluate --scenes 20            # a shorter look
+    python -m demo.evaluate --backend-url http://127.0.0.1:9090 --user u --password p
+
+Every object is clicked once at its inner point. Of every object one part (another one in every scene)
+is clicked up to three times on one spot: object, part, sub-part. The last line printed is JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import tempfile
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from demo.evaluation.annotator_page import AnnotatorPage, BackendAnsweredBadlyError, RegionAnswer
+from demo.evaluation.machine import hardware, versions
+from demo.evaluation.private_service import Endpoint, ServiceDidNotStartError, private_service
+from demo.evaluation.quality import Row, mask_iou, score_object, score_part, table
+from demo.evaluation.scene_server import SceneServer, scene_png
+from demo.scenes import EVAL_SEEDS, Scene, ScenePart, make_scene
+from demo.stack.settings import CHECKOUT
+
+LABEL_CONFIG = CHECKOUT / "label_config" / "bitmask.xml"
+_FIELDS = ("category", "attribute", "short_description", "detailed_description")
+_LATE_TRIES = 20
+_LATE_PAUSE_S = 0.5
+_GOOD_PART_IOU = 0.9  # a nested mask this good ends the series of clicks: the next one would only be smaller
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Clicks through scenes. `image_url` gives the address of a scene's picture; task ids never repeat."""
+
+    client: httpx.Client
+    image_url: Callable[[int], str]
+    label_config: str
+    task_ids: Iterator[int]
+
+    def evaluate(self, scene: Scene, parts_per_object: int) -> list[dict[str, float]]:
+        """The scores of every object of a scene and of `parts_per_object` parts of each."""
+        scores = []
+        for thing in scene.objects:
+            scores.append(score_object(scene, thing, self._click(self._page(scene), thing.inner_point_px)))
+            parts = list(thing.parts)
+            start = scene.seed % max(1, len(parts))
+            for part in (parts[start:] + parts[:start])[:parts_per_object]:
+                scores.append(score_part(scene, part, self._click_part(scene, part)))
+        return scores
+
+    def _click_part(self, scene: Scene, part: ScenePart) -> list[RegionAnswer]:
+        page = self._page(scene)
+        answers: list[RegionAnswer] = []
+        for _ in range(3):
+            answer = self._click(page, part.inner_point_px)
+            if answer is None or any(answer.region_id == earlier.region_id for earlier in answers):
+                break  # nothing smaller there
+            answers.append(answer)
+            if answer.parent_id is not None and mask_iou(answer.mask, part.mask) >= _GOOD_PART_IOU:
+                break
+        return answers
+
+    def _click(self, page: AnnotatorPage, point_px: tuple[int, int]) -> RegionAnswer | None:
+        """One click with all its fields: quality is measured here, so late words are asked for again."""
+        try:
+            answer = page.click(*point_px)
+            for _ in range(_LATE_TRIES):
+                if all(answer.fields.get(name) for name in _FIELDS):
+                    break
+                time.sleep(_LATE_PAUSE_S)
+                later = page.click(*point_px)
+                if later.region_id != answer.region_id:
+                    break  # the region was complete: a field that is empty stays empty
+                answer = later
+        except BackendAnsweredBadlyError as error:
+            typer.echo(str(error), err=True)
+            return None
+        return answer
+
+    def _page(self, scene: Scene) -> AnnotatorPage:
+        task_id = next(self.task_ids)
+        return AnnotatorPage(self.client, task_id, self.image_url(scene.seed), scene.image_wh, self.label_config)
+
+
+@app.command()
+def main(
+    scenes: Annotated[
+        int, typer.Option(help="how many of the 200 evaluation scenes", min=1, max=len(EVAL_SEEDS))
+    ] = 200,
+    parts_per_object: Annotated[int, typer.Option(help="parts clicked per object", min=0)] = 1,
+    backend_url: Annotated[str, typer.Option(help="a running backend; without it one is started for the run")] = "",
+    user: Annotated[str, typer.Option(help="basic-auth user of that backend")] = "label-studio",
+    password: Annotated[str, typer.Option(help="its password", envvar="OSPREY_BACKEND_PASSWORD")] = "",
+    out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
+    device: Annotated[str, typer.Option(help="for the workers that are started: cpu, cuda, auto")] = "auto",
+) -> None:
+    """Measure the small models on scenes that no training has seen."""
+    console = Console()
+    started = time.perf_counter()
+    with contextlib.ExitStack() as running:
+        endpoint, image_url = _prepare(running, backend_url, user, password, device, console)
+        client = running.enter_context(
+            httpx.Client(base_url=endpoint.backend_url, auth=(endpoint.user, endpoint.password), trust_env=False)
+        )
+        # Ids beyond any real task's, and new ones in every run: the backend remembers tasks.
+        task_ids = itertools.count(int(time.time()) * 100_000)
+        evaluator = Evaluator(client, image_url, LABEL_CONFIG.read_text(), task_ids)
+        models = _served_models(client)
+        scores = []
+        for seed in _shown(list(EVAL_SEEDS)[:scenes], console):
+            scores += evaluator.evaluate(make_scene(seed), parts_per_object)
+    rows = table(scores)
+    console.print(_rich_table(rows, scenes))
+    result = {
+        "subject": "quality of the demo models over HTTP /predict",
+        "scenes": scenes,
+        "parts_per_object": parts_per_object,
+        "measures": [{**asdict(row.measure), "value": round(row.value, 4), "count": row.count} for row in rows],
+        "models": models,
+        "elapsed_s": round(time.perf_counter() - started, 1),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+    typer.echo(json.dumps(result))
+    if not all(row.reached for row in rows):
+        raise typer.Exit(1)
+
+
+def _prepare(
+    running: contextlib.ExitStack, backend_url: str, user: str, password: str, device: str, console: Console
+) -> tuple[Endpoint, Callable[[int], str]]:
+    """A backend and a way to give its workers pictures."""
+    if backend_url:
+        # Workers elsewhere cannot reach a server of ours: the picture travels in the task.
+        return Endpoint(backend_url, user, password), _data_url
+    server = running.enter_context(SceneServer())
+    folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="osprey-eval-")))
+    environment = service_environment(os.environ) | {"OSPREY_DEVICE": device, "OSPREY_WAIT_BUDGET_S": "60"}
+    with console.status("Starting Redis, the backend and two workers"):
+        try:
+            return running.enter_context(private_service(folder, environment)), server.url
+        except ServiceDidNotStartError as error:
+            console.print(str(error), markup=False, highlight=False)
+            raise typer.Exit(2) from error
+
+
+def service_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the private service's backend and workers are told, before what a measurement changes."""
+    checkpoints = CHECKOUT / "demo" / "checkpoints"
+    return {
+        "OSPREY_MODEL": environ.get("OSPREY_MODEL") or str(checkpoints / "osprey-nano"),
+        "OSPREY_SAM": environ.get("OSPREY_SAM") or str(checkpoints / "sam-nano"),
+        "OSPREY_IMAGE_ALLOW_HOSTS": "127.0.0.1",
+    }
+
+
+def _data_url(seed: int) -> str:
+    return "data:image/png;base64," + b64encode(scene_png(seed)).decode()
+
+
+def _served_models(client: httpx.Client) -> Any:
+    """What /health says about itself, model versions included."""
+    answer = client.get("/health", timeout=10)
+    answer.raise_for_status()
+    return answer.json()
+
+
+def _shown(seeds: list[int], console: Console) -> Iterator[int]:
+    columns = (TextColumn("scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield from progress.track(seeds)
+
+
+def _rich_table(rows: list[Row], scenes: int) -> Table:
+    shown = Table(title=f"Quality on {scenes} unseen scenes, one click per region over HTTP /predict")
+    for header, justify in (("measure", "left"), ("value", "right"), ("to reach", "right"), ("regions", "right")):
+        shown.add_column(header, justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        floor = row.measure.floor
+        style = None if floor is None else "green" if row.reached else "red"
+        value = f"{row.value:.3f}" if row.measure.key.endswith("iou") else f"{100 * row.value:.1f} %"
+        target = "" if floor is None else f"{floor:.2f}" if row.measure.key.endswith("iou") else f"{100 * floor:.0f} %"
+        shown.add_row(row.measure.title, value, target, str(row.count), style=style)
+    return shown
+
+
+if __name__ == "__main__":
+    app()

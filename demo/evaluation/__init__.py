@@ -1,0 +1,1 @@
+"""Measuring the assistant from outside: what an annotator's page would get, over HTTP /predict."""

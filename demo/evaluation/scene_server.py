@@ -1,0 +1,62 @@
+"""Serves the demo world's pictures by seed, for a worker that fetches a task's image."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+
+from demo.scenes import make_scene
+
+_PATH = re.compile(r"/(?:\w+/)?scene-(\d{1,12})\.png")
+
+
+class SceneServer:
+    """`http://127.0.0.1:PORT/scene-SEED.png` on a free port while the `with` block runs."""
+
+    def __init__(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _SceneHandler)
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+
+    def url(self, seed: int, visit: str = "") -> str:
+        """The address of a scene. Another `visit` gives another address, so that no cache knows it."""
+        folder = f"{visit}/" if visit else ""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/{folder}scene-{seed}.png"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+@functools.lru_cache(maxsize=64)
+def scene_png(seed: int) -> bytes:
+    """The scene's picture as a PNG file."""
+    with io.BytesIO() as file:
+        make_scene(seed).image.save(file, "PNG", compress_level=1)
+        return file.getvalue()
+
+
+class _SceneHandler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """A scene, or 404."""
+        match = _PATH.fullmatch(self.path)
+        body = scene_png(int(match[1])) if match else b"no such scene"
+        self.send_response(200 if match else 404)
+        self.send_header("Content-Type", "image/png" if match else "text/plain")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Say nothing: the progress bar has the terminal."""
