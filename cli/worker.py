@@ -1,0 +1,85 @@
+"""`osprey worker` starts a worker, `osprey status` shows what runs and what went wrong."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from worker.queue import JobQueue, QueueHealth
+
+
+def worker(
+    queues: Annotated[str, typer.Option(help="Queues to serve, the most urgent first.")] = "masks,describe",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
+) -> None:
+    """Serve SAM and Osprey jobs until stopped."""
+    from worker.main import main
+
+    names = [name.strip() for name in queues.split(",") if name.strip()]
+    try:
+        main(os.environ, names, device or None)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def status() -> None:
+    """Show Redis, the queues, the workers with their models, and the last failures."""
+    from worker.queue import JobQueue
+    from worker.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    queue = JobQueue(settings.redis_url, settings.queue)
+    health = queue.health()
+    console = Console()
+    if not health.redis_ok:
+        console.print(f"[red]Redis does not answer:[/] {health.problem}")
+        raise typer.Exit(1)
+    console.print("Redis answers.")
+    console.print(_queues_table(health))
+    console.print(_workers_table(health) if health.workers else "[red]No worker runs.[/]")
+    for beat in health.workers:
+        if beat.problem:
+            console.print(f"[red]{beat.name}:[/] {beat.problem}")
+    _print_failures(console, queue)
+    raise typer.Exit(0 if all(state.workers for state in health.queues.values()) else 1)
+
+
+def _queues_table(health: QueueHealth) -> Table:
+    table = Table("Queue", "Workers", "Clicks waiting", "Background", "Model", "Device")
+    for name, state in health.queues.items():
+        workers = str(state.workers) if state.workers else "[red]none[/]"
+        waiting, background = str(state.depth), str(state.background_depth)
+        table.add_row(name, workers, waiting, background, ", ".join(state.model_versions), ", ".join(state.devices))
+    return table
+
+
+def _workers_table(health: QueueHealth) -> Table:
+    table = Table("Worker", "Process", "Queues", "State", "Last sign", "Device", "Models")
+    for beat in health.workers:
+        table.add_row(
+            beat.name,
+            f"{beat.pid} on {beat.host}",
+            ", ".join(beat.queues),
+            f"[red]{beat.state}[/]" if beat.problem else beat.state,
+            f"{beat.age_s:.0f} s ago",
+            beat.device,
+            ", ".join(beat.model_versions.values()),
+        )
+    return table
+
+
+def _print_failures(console: Console, queue: JobQueue) -> None:
+    failures = queue.recent_failures(10)
+    if not failures:
+        console.print("No failures.")
+        return
+    table = Table("At", "Where", "Task", "What", title="Last failures")
+    for failure in failures:
+        task = "" if failure.task_id is None else str(failure.task_id)
+        table.add_row(failure.at, failure.where, task, failure.message)
+    console.print(table)

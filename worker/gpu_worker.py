@@ -1,0 +1,221 @@
+"""A worker process: RQ's SimpleWorker (no fork, so models stay warm) that tells it lives and survives Redis.
+
+RQ's own liveness is too slow for a person who waits: its heartbeat is silent during a job and a killed worker
+is noticed after minutes. So a thread writes `worker.heartbeat` keys and keeps the running job's lease short.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from worker.heartbeat import WorkerBeat, remove_beat, write_beat
+from worker.queue import connect, rq_queue_name
+from worker.runtime import ModelRuntime, install
+
+_LOG = logging.getLogger(__name__)
+
+_BEAT_EVERY_S = 2.0
+_JOB_LEASE_S = 30  # a running job without a sign of life for so long is given to another worker
+_MAINTENANCE_EVERY_S = 10
+_WORKER_TTL_S = 20  # RQ waits this minus 15 s for a job before it looks after other things
+_MAX_RECONNECT_S = 2.0
+_HUNG_GRACE_S = 30.0
+
+
+class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
+    """One connection's worth of work; `GpuWorker` starts another when Redis was away."""
+
+    max_connection_wait_time = _MAX_RECONNECT_S
+    log_result_lifespan = False
+
+    def __init__(self, queues: Sequence[Queue], name: str, runtime: ModelRuntime, connection: Redis) -> None:
+        super().__init__(
+            list(queues),
+            name=name,
+            connection=connection,
+            serializer=JSONSerializer,
+            worker_ttl=_WORKER_TTL_S,
+            maintenance_interval=_MAINTENANCE_EVERY_S,
+            log_job_description=False,
+        )
+        self._runtime = runtime
+        self.is_stopping = False
+        self.busy_since: tuple[float, float] | None = None  # monotonic start, allowed seconds
+        self.running_queue: Queue | None = None
+
+    def subscribe(self) -> None:
+        """Nothing: RQ's remote commands are not used, and its listening thread does not survive a Redis restart."""
+
+    def unsubscribe(self) -> None:
+        """Nothing: see `subscribe`."""
+
+    def get_heartbeat_ttl(self, job: Job) -> int:  # noqa: ARG002 - RQ's signature
+        """Seconds until a running job counts as abandoned; the heartbeat thread renews it."""
+        return _JOB_LEASE_S
+
+    def run_maintenance_tasks(self) -> None:
+        """RQ's clean-up, and another try for a model that did not load."""
+        super().run_maintenance_tasks()
+        self._runtime.load_missing()
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Run a job in this process."""
+        self.busy_since, self.running_queue = (time.monotonic(), float(job.timeout or 0)), queue
+        try:
+            super().execute_job(job, queue)
+        finally:
+            self.busy_since = self.running_queue = None
+
+    def _shutdown(self) -> None:
+        """After SIGTERM or SIGINT: finish the running job, or leave at once when idle."""
+        self.is_stopping = True
+        if self.busy_since is None:
+            raise StopRequested
+        self._stop_requested = True
+
+
+class GpuWorker:
+    """Loads the models, then works until it is told to stop."""
+
+    def __init__(self, runtime: ModelRuntime, redis_url: str) -> None:
+        self._runtime = runtime
+        self._redis_url = redis_url
+        self._name = f"{socket.gethostname()}-{os.getpid()}"
+        self._num_connections = 0
+        self._worker: InterruptibleWorker | None = None
+        self._ended = threading.Event()
+
+    @property
+    def name(self) -> str:
+        """The name of the current connection's worker in Redis."""
+        return f"{self._name}-{self._num_connections}"
+
+    def work(self) -> None:
+        """Work until SIGTERM or SIGINT. Redis may be away at the start and may go away in between."""
+        install(self._runtime)
+        beats = threading.Thread(target=self._beat_until_ended, name="heartbeat", daemon=True)
+        beats.start()
+        try:
+            self._runtime.load_missing()
+            while not self._work_until_redis_is_lost():
+                self._num_connections += 1
+        except StopRequested:
+            pass
+        finally:
+            self._ended.set()
+            beats.join()
+            self._say_goodbye()
+            self._runtime.close()
+        _LOG.info("worker stopped")
+
+    def _work_until_redis_is_lost(self) -> bool:
+        """One RQ worker's life; True when it was asked to stop."""
+        timeout_s = self._runtime.settings.queue.redis_timeout_s
+        self._wait_for_redis()
+        with connect(self._redis_url, timeout_s) as connection:
+            queues = [
+                Queue(rq_queue_name(queue, background=background), connection=connection, serializer=JSONSerializer)
+                for background in (False, True)  # every click goes before any background job
+                for queue in self._runtime.queues
+            ]
+            try:
+                self._worker = InterruptibleWorker(queues, self.name, self._runtime, connection)
+                self._worker.work(logging_level="WARNING")
+            except RedisError as error:
+                _LOG.warning("lost the connection to Redis (%s: %s)", type(error).__name__, error)
+            return self._worker is not None and self._worker.is_stopping
+
+    def _wait_for_redis(self) -> None:
+        wait_s = 0.1
+        while True:
+            try:
+                with connect(self._redis_url, self._runtime.settings.queue.redis_timeout_s) as connection:
+                    connection.ping()
+            except RedisError as error:
+                if wait_s == _MAX_RECONNECT_S:
+                    _LOG.warning("Redis does not answer (%s); trying again every %.0f s", error, wait_s)
+                time.sleep(wait_s)
+                wait_s = min(wait_s * 2, _MAX_RECONNECT_S)
+            else:
+                return
+
+    def _beat_until_ended(self) -> None:
+        redis = connect(self._redis_url, self._runtime.settings.queue.redis_timeout_s)
+        written = None
+        while not self._ended.is_set():
+            _exit_when_hung(self._worker)
+            beat = self._beat()
+            try:
+                if written not in (None, beat.name):
+                    remove_beat(redis, written)
+                write_beat(redis, beat, self._runtime.settings.queue.heartbeat_ttl_s)
+                _renew_lease(self._worker, redis)
+                written = beat.name
+            except RedisError as error:
+                _LOG.debug("heartbeat not written: %s", error)  # the working thread logs and waits
+            # Models that have just loaded are announced at once.
+            self._ended.wait(_BEAT_EVERY_S if self._runtime.model_versions or beat.problem else 0.2)
+        redis.close()
+
+    def _beat(self) -> WorkerBeat:
+        runtime, worker = self._runtime, self._worker
+        if runtime.problem:
+            state = "broken"
+        elif len(runtime.model_versions) < len(runtime.queues):
+            state = "starting"
+        else:
+            state = "idle" if worker is None or worker.busy_since is None else "busy"
+        return WorkerBeat(
+            name=self.name,
+            queues=runtime.queues,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            device=runtime.device,
+            state=state,
+            model_versions=runtime.model_versions,
+            problem=runtime.problem,
+        )
+
+    def _say_goodbye(self) -> None:
+        try:
+            with connect(self._redis_url, self._runtime.settings.queue.redis_timeout_s) as redis:
+                remove_beat(redis, self.name)
+        except RedisError as error:
+            _LOG.info("left without a goodbye, Redis is away: %s", error)
+
+
+def _renew_lease(worker: InterruptibleWorker | None, redis: Redis) -> None:
+    """Say that the running job still runs."""
+    if worker is None:
+        return
+    execution, queue = worker.execution, worker.running_queue
+    if execution is not None and queue is not None:
+        pipeline = redis.pipeline()
+        execution.heartbeat(queue.started_job_registry, _JOB_LEASE_S, pipeline=pipeline)
+        pipeline.execute()
+
+
+def _exit_when_hung(worker: InterruptibleWorker | None) -> None:
+    """End the process when a job outlives its limit: a stuck GPU kernel never sees RQ's alarm."""
+    busy = None if worker is None else worker.busy_since
+    if busy is not None and time.monotonic() - busy[0] > busy[1] + _HUNG_GRACE_S:
+        _LOG.critical("a job runs %.0f s beyond its limit and does not react; ending the process", _HUNG_GRACE_S)
+        os._exit(os.EX_SOFTWARE)
+
+
+def handle_early_signal(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+    """Before RQ installs its own handlers (models load, Redis is away), a signal simply stops the worker."""
+    raise StopRequested

@@ -1,0 +1,53 @@
+"""Entry of a worker process: `osprey worker`, or `python -m worker.main`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+from collections.abc import Mapping, Sequence
+
+from rq.exceptions import StopRequested
+
+from worker.gpu_worker import GpuWorker, handle_early_signal
+from worker.queue import QUEUE_NAMES, connect
+from worker.runtime import Loaders, ModelRuntime, limit_threads
+from worker.settings import Settings
+
+
+def main(
+    environ: Mapping[str, str] = os.environ,
+    queues: Sequence[str] = QUEUE_NAMES,
+    device: str | None = None,
+    loaders: Loaders | None = None,
+) -> None:
+    """Work until SIGTERM or SIGINT.
+
+    Args:
+        environ: where the settings are read from.
+        queues: which queues to serve, the most urgent first.
+        device: overrides OSPREY_DEVICE.
+        loaders: other models than the configured ones.
+
+    Raises:
+        ValueError: a setting or a queue name that makes no sense.
+    """
+    settings = Settings.from_env(environ)
+    if device is not None:
+        settings = dataclasses.replace(settings, device=device)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("httpcore", "PIL"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for stop_signal in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop_signal, handle_early_signal)
+    if loaders is None:
+        limit_threads(settings.threads)
+    runtime = ModelRuntime(settings, queues, connect(settings.redis_url, settings.queue.redis_timeout_s), loaders)
+    with contextlib.suppress(StopRequested):
+        GpuWorker(runtime, settings.redis_url).work()
+
+
+if __name__ == "__main__":
+    main()

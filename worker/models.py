@@ -1,0 +1,123 @@
+"""The two models as the jobs see them, and Osprey's adapter: contracts in, contracts out.
+
+Small protocols, so that jobs and their tests need neither a checkpoint nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
+
+from PIL import Image
+
+from worker.contracts import Alternative, FieldAnswer, RegionQuery
+from worker.errors import ModelUnavailable
+from worker.mask_codec import decode_mask
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from osprey_model import Answer, Osprey
+    from worker.segmenter import Candidate
+
+OnAnswer = Callable[[int, FieldAnswer], None]
+
+
+class Segmenter(Protocol):
+    """What the segment job needs of a SAM: see `worker.segmenter.Segmenter`."""
+
+    model_version: str
+
+    def embed(self, image: Image.Image, image_key: str) -> None:
+        """Encode an image once; a known key costs nothing."""
+
+    def segment(
+        self,
+        image_key: str,
+        points_px: Sequence[tuple[float, float]] = (),
+        labels: Sequence[int] = (),
+        box_px_xyxy: tuple[float, float, float, float] | None = None,
+        previous_logits: NDArray[np.float32] | None = None,
+    ) -> list[Candidate]:
+        """Masks for a prompt on an embedded image, smallest first."""
+
+
+class Describer(Protocol):
+    """What the describe job needs of Osprey."""
+
+    model_version: str
+
+    def describe(self, image: Image.Image, regions: Sequence[RegionQuery], image_key: str, on_answer: OnAnswer) -> None:
+        """Answer every question of every region; each answer is handed over with its region's index when ready."""
+
+    def warm(self, image: Image.Image, image_key: str) -> None:
+        """Encode an image and its prefix, so that questions about it start at once."""
+
+
+class OspreyDescriber:
+    """`osprey_model.Osprey` behind the `Describer` protocol."""
+
+    def __init__(self, model: Osprey) -> None:
+        self._model = model
+        self.model_version = model.model_version
+
+    @classmethod
+    def load(cls, path: Path, device: str) -> Self:
+        """Load a checkpoint folder.
+
+        Raises:
+            ModelUnavailable: the folder is missing or does not hold a complete checkpoint.
+        """
+        from osprey_model import Osprey
+
+        if not path.is_dir():
+            raise ModelUnavailable(f"there is no Osprey checkpoint folder at {path}; set OSPREY_MODEL to one")
+        try:
+            return cls(Osprey.from_pretrained(path, device=device))
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelUnavailable(f"the Osprey checkpoint in {path} does not load: {error}") from error
+
+    def describe(self, image: Image.Image, regions: Sequence[RegionQuery], image_key: str, on_answer: OnAnswer) -> None:
+        """See `Describer.describe`."""
+        from osprey_model import Question, RegionRequest
+
+        requests = [
+            RegionRequest(
+                masks=tuple(decode_mask(mask) for mask in region.masks),
+                questions=tuple(
+                    Question(
+                        text=question.text,
+                        form=question.form,
+                        choices=question.choices,
+                        multiple=question.multiple,
+                        mask_idx=question.mask_idx,
+                        max_new_tokens=question.max_new_tokens,
+                    )
+                    for question in region.questions
+                ),
+            )
+            for region in regions
+        ]
+
+        def hand_over(region_idx: int, question_idx: int, answer: Answer) -> None:
+            on_answer(region_idx, _field_answer(regions[region_idx], question_idx, answer))
+
+        self._model.describe(image, requests, image_key=image_key, on_answer=hand_over)
+
+    def warm(self, image: Image.Image, image_key: str) -> None:
+        """See `Describer.warm`."""
+        self._model.warm(image, image_key)
+
+
+def _field_answer(region: RegionQuery, question_idx: int, answer: Answer) -> FieldAnswer:
+    return FieldAnswer(
+        region_id=region.region_id,
+        question_idx=question_idx,
+        field=region.questions[question_idx].field,
+        values=tuple(answer.values),
+        confidence=float(answer.confidence),
+        alternatives=tuple(Alternative(text, float(probability)) for text, probability in answer.alternatives),
+        warnings=tuple(answer.warnings),
+    )

@@ -1,0 +1,162 @@
+"""What one worker process holds: its models, loaded once and kept warm, its image resolver and its stores.
+
+Models load per queue; one that does not load is reported in the heartbeat and tried again later, so that
+a checkpoint put right is served without a restart.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+from redis import Redis
+
+from worker.errors import ModelUnavailable
+from worker.images import ImageResolver
+from worker.logits_store import LogitsStore
+from worker.models import Describer, OspreyDescriber, Segmenter
+from worker.queue import QUEUE_NAMES
+from worker.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_WARM_UP_WH = (64, 48)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaders:
+    """How the models are made; tests put their own in."""
+
+    segmenter: Callable[[Settings, str], Segmenter]
+    describer: Callable[[Settings, str], Describer]
+
+
+class ModelRuntime:
+    """The models and stores of one worker process."""
+
+    def __init__(self, settings: Settings, queues: Sequence[str], redis: Redis, loaders: Loaders | None = None) -> None:
+        """Loads nothing yet: see `load_missing`.
+
+        Raises:
+            ValueError: a queue that does not exist, or none at all.
+        """
+        unknown = sorted(set(queues) - set(QUEUE_NAMES))
+        if unknown or not queues:
+            raise ValueError(f"queues must be some of {', '.join(QUEUE_NAMES)}, got {', '.join(queues) or 'none'}")
+        self.settings = settings
+        self.queues = tuple(queues)
+        self.redis = redis
+        self.images = ImageResolver(settings)
+        self.logits = LogitsStore(redis)
+        self.device = settings.device
+        self._loaders = loaders or Loaders(_load_segmenter, _load_describer)
+        self._segmenter: Segmenter | None = None
+        self._describer: Describer | None = None
+        self._problems: dict[str, str] = {}
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The SAM of the queue `masks`.
+
+        Raises:
+            ModelUnavailable: it is not loaded.
+        """
+        if self._segmenter is None:
+            raise ModelUnavailable(self._problems.get("masks", "this worker has not loaded a SAM"))
+        return self._segmenter
+
+    @property
+    def describer(self) -> Describer:
+        """The Osprey of the queue `describe`.
+
+        Raises:
+            ModelUnavailable: it is not loaded.
+        """
+        if self._describer is None:
+            raise ModelUnavailable(self._problems.get("describe", "this worker has not loaded an Osprey"))
+        return self._describer
+
+    @property
+    def model_versions(self) -> dict[str, str]:
+        """Queue -> model version, for the models that are loaded."""
+        models = {"masks": self._segmenter, "describe": self._describer}
+        return {queue: model.model_version for queue, model in models.items() if model is not None}
+
+    @property
+    def problem(self) -> str | None:
+        """Why a model does not load, or None."""
+        return "; ".join(self._problems.values()) or None
+
+    def load_missing(self) -> None:
+        """Load what the queues need and what is not there yet. A failure is kept as `problem`, not raised."""
+        missing = [queue for queue in self.queues if queue not in self.model_versions]
+        if missing and self.device == "auto":
+            self.device = pick_device()
+        for queue in missing:
+            try:
+                self._load(queue)
+            except ModelUnavailable as error:
+                if self._problems.get(queue) != str(error):
+                    _LOG.error("queue %s: %s", queue, error)
+                self._problems[queue] = str(error)
+            else:
+                self._problems.pop(queue, None)
+                _LOG.info("queue %s serves %s on %s", queue, self.model_versions[queue], self.device)
+
+    def close(self) -> None:
+        """Close connections."""
+        self.images.close()
+
+    def _load(self, queue: str) -> None:
+        # The first forward pass allocates and tunes; it must not be an annotator's.
+        image = Image.new("RGB", _WARM_UP_WH, "gray")
+        if queue == "masks":
+            segmenter = self._loaders.segmenter(self.settings, self.device)
+            segmenter.embed(image, "warm-up")
+            segmenter.segment("warm-up", [(32.0, 24.0)], [1])
+            self._segmenter = segmenter
+        else:
+            describer = self._loaders.describer(self.settings, self.device)
+            describer.warm(image, "warm-up")
+            self._describer = describer
+
+
+def pick_device() -> str:
+    """`cuda` where there is a usable GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def limit_threads(num_threads: int | None) -> None:
+    """Let torch use `num_threads` cores; None leaves its own choice, all of them."""
+    import torch
+
+    if num_threads is not None:
+        torch.set_num_threads(num_threads)
+
+
+def _load_segmenter(settings: Settings, device: str) -> Segmenter:
+    from worker.segmenter import Segmenter as SamSegmenter
+
+    return SamSegmenter.load(settings.sam, device)
+
+
+def _load_describer(settings: Settings, device: str) -> Describer:
+    return OspreyDescriber.load(settings.model, device)
+
+
+_installed: ModelRuntime | None = None
+
+
+def install(runtime: ModelRuntime) -> None:
+    """Make `runtime` the one that this process's jobs use; RQ calls jobs by name, without arguments of ours."""
+    global _installed
+    _installed = runtime
+
+
+def current() -> ModelRuntime:
+    """The runtime that `install` was given."""
+    assert _installed is not None, "jobs run inside a GpuWorker, which installs its runtime first"
+    return _installed
