@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import typer
 
+from cli import worker
+
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
 
 @app.callback()
 def root() -> None:
     """Osprey for Label Studio: masks by SAM, words by Osprey, corrections back as training data."""
+
+
+app.command()(worker.worker)
+app.command()(worker.status)

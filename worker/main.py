@@ -40,11 +40,11 @@ def main(
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("httpcore", "PIL"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    runtime = ModelRuntime(settings, queues, connect(settings.redis_url, settings.queue.redis_timeout_s), loaders)
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop_signal, handle_early_signal)
-    if loaders is None:
+    if loaders is None and settings.threads is not None:
         limit_threads(settings.threads)
-    runtime = ModelRuntime(settings, queues, connect(settings.redis_url, settings.queue.redis_timeout_s), loaders)
     with contextlib.suppress(StopRequested):
         GpuWorker(runtime, settings.redis_url).work()
 

@@ -129,12 +129,11 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def limit_threads(num_threads: int | None) -> None:
-    """Let torch use `num_threads` cores; None leaves its own choice, all of them."""
+def limit_threads(num_threads: int) -> None:
+    """Let torch use `num_threads` cores instead of all of them."""
     import torch
 
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
+    torch.set_num_threads(num_threads)
 
 
 def _load_segmenter(settings: Settings, device: str) -> Segmenter:

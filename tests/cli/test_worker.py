@@ -1,0 +1,56 @@
+"""`osprey worker` and `osprey status` as a person runs them."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from worker.heartbeat import WorkerBeat, write_beat
+from worker.queue import JobQueue
+
+pytestmark = pytest.mark.redis
+
+
+def run(*arguments: str, redis_url: str):
+    environ = {"OSPREY_REDIS_URL": redis_url, "COLUMNS": "200", "OSPREY_LOG_LEVEL": "ERROR"}
+    return CliRunner().invoke(app, list(arguments), env=environ)
+
+
+def test_status_shows_workers_models_and_failures(redis_server, redis_client):
+    """Everything served: exit 0, with model, device and the last failure."""
+    versions = {"masks": "sam-nano-1", "describe": "osprey-nano-1"}
+    beat = WorkerBeat("w1", ("masks", "describe"), 17, "gpubox", "cuda", "idle", versions)
+    write_beat(redis_client, beat, 10)
+    JobQueue(redis_server.url).record_failure("image gone (HTTP 404)", task_id=12)
+    result = run("status", redis_url=redis_server.url)
+    assert result.exit_code == 0, result.output
+    for expected in ("sam-nano-1", "osprey-nano-1", "cuda", "17 on gpubox", "image gone (HTTP 404)", "12"):
+        assert expected in result.output
+
+
+def test_status_without_a_worker_says_so(redis_server):
+    result = run("status", redis_url=redis_server.url)
+    assert result.exit_code == 1
+    assert "No worker runs." in result.output
+
+
+def test_status_shows_why_a_model_does_not_load(redis_server, redis_client):
+    beat = WorkerBeat("w1", ("masks",), 17, "gpubox", "cpu", "broken", {}, problem="no checkpoint at /models/x")
+    write_beat(redis_client, beat, 10)
+    result = run("status", redis_url=redis_server.url)
+    assert "no checkpoint at /models/x" in result.output
+    assert "broken" in result.output
+
+
+def test_status_with_redis_down_says_so(own_redis_server):
+    own_redis_server.stop()
+    result = run("status", redis_url=own_redis_server.url)
+    assert result.exit_code == 1
+    assert "Redis does not answer" in result.output
+
+
+def test_worker_refuses_an_unknown_queue(redis_server):
+    result = run("worker", "--queues", "maks", redis_url=redis_server.url)
+    assert result.exit_code == 2
+    assert "maks" in result.output

@@ -1,0 +1,50 @@
+"""Settings come from a mapping, once, with messages that name the variable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from worker.settings import Settings
+
+
+def test_empty_environment_gives_the_defaults():
+    assert Settings.from_env({}) == Settings.from_env({"OSPREY_REDIS_URL": " ", "OSPREY_THREADS": ""})
+
+
+def test_every_variable_is_read():
+    settings = Settings.from_env(
+        {
+            "OSPREY_REDIS_URL": "redis://r",
+            "OSPREY_LABEL_STUDIO_URL": "http://ls",
+            "OSPREY_LABEL_STUDIO_TOKEN": "secret",
+            "OSPREY_MODEL": "/m",
+            "OSPREY_SAM": "vit_b",
+            "OSPREY_DEVICE": "cuda:1",
+            "OSPREY_THREADS": "2",
+            "OSPREY_CACHE_DIR": "/c",
+            "OSPREY_IMAGE_ALLOW_HOSTS": "a, 10.0.0.0/8,",
+            "OSPREY_IMAGE_MAX_BYTES": "1_000",
+            "OSPREY_IMAGE_MAX_PIXELS": "2000",
+            "OSPREY_LOG_LEVEL": "debug",
+        }
+    )
+    assert settings.redis_url == "redis://r"
+    assert settings.label_studio_url == "http://ls"
+    assert settings.model == Path("/m")
+    assert settings.sam == "vit_b"
+    assert settings.device == "cuda:1"
+    assert settings.threads == 2
+    assert settings.cache_dir == Path("/c")
+    assert settings.image_allow_hosts == ("a", "10.0.0.0/8")
+    assert settings.image_max_bytes == 1000
+    assert settings.image_max_pixels == 2000
+    assert settings.log_level == "DEBUG"
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize("value", ["many", "0", "-1", "1.5"])
+def test_bad_number_names_its_variable(value):
+    with pytest.raises(ValueError, match=f"OSPREY_THREADS must be a whole number above zero, got '{value}'"):
+        Settings.from_env({"OSPREY_THREADS": value})
