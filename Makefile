@@ -36,20 +36,20 @@ python-ok:
 
 $(VENV)/.ready: pyproject.toml constraints.txt | python-ok
 	@echo "[1/2] Python packages into $(VENV): about 6 GB with torch, some minutes. The next run does nothing."
-	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[$(EXTRAS)]" & \
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[$(EXTRAS)]" & \
 	  pid=$$!; start=$$SECONDS; \
 	  while kill -0 $$pid 2>/dev/null; do sleep 1; \
 	    if (( (SECONDS - start) % 15 == 0 )); then echo "      $$((SECONDS - start)) s, $$(du -sm $(VENV) | cut -f1) MB installed"; fi; done; \
 	  wait $$pid || { echo "make env: pip could not install the packages (see above); correct the cause and run make env again" >&2; exit 1; }
 	@# Its pins (Flask 1.1, Jinja 3.0, ...) are end of life and it imports none of them where we use it.
-	$(VENV)/bin/pip install --disable-pip-version-check -q --no-deps label-studio-ml==1.0.9 label-studio-tools==0.0.4
+	@$(VENV)/bin/pip install --disable-pip-version-check -q --no-deps label-studio-ml==1.0.9 label-studio-tools==0.0.4
 	@touch $@
 
 $(LABEL_STUDIO_VENV)/.ready: constraints-label-studio.txt | python-ok
 	@echo "[2/2] Label Studio into $(LABEL_STUDIO_VENV): about 1 GB, a minute or two."
-	$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
-	$(LABEL_STUDIO_VENV)/bin/pip install --disable-pip-version-check -q -c constraints-label-studio.txt label-studio==1.23.2 \
+	@$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
+	@$(LABEL_STUDIO_VENV)/bin/pip install --disable-pip-version-check -q -c constraints-label-studio.txt label-studio==1.23.2 \
 	  || { echo "make env: pip could not install Label Studio (see above)" >&2; exit 1; }
 	@touch $@
 

@@ -16,10 +16,17 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 # Settings of the backend and the workers that the stack hands through; all others it sets itself.
 HANDED_THROUGH = (
     "OSPREY_MODEL",
+    "OSPREY_MODEL_VERSION",
     "OSPREY_SAM",
     "OSPREY_DEVICE",
+    "OSPREY_THREADS",
     "OSPREY_WAIT_BUDGET_S",
+    "OSPREY_MASK_WAIT_S",
+    "OSPREY_SESSION_TTL_S",
+    "OSPREY_BACKEND_THREADS",
+    "OSPREY_BACKEND_MAX_BODY_BYTES",
     "OSPREY_CACHE_DIR",
+    "OSPREY_CACHE_MAX_BYTES",
     "OSPREY_IMAGE_ALLOW_HOSTS",
     "OSPREY_IMAGE_MAX_BYTES",
     "OSPREY_IMAGE_MAX_PIXELS",

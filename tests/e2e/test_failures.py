@@ -83,28 +83,38 @@ def test_worker_not_running(stack, page, target):
 
 @pytest.mark.usefixtures("mended")
 def test_redis_down(stack, page, target):
-    """The message names Redis; when it is back, backend and workers find it again by themselves."""
+    """The message names the queue; when it is back, backend and workers find it again by themselves."""
     stack.stop("redis")
     page.click(*pct(target[0], target[1].inner_point_px))
-    wait_for_notice(page, "redis")
+    wait_for_notice(page, "queue")
     stack.start("redis")
     click_until_answered(page, target)
 
 
 @pytest.mark.usefixtures("mended")
 def test_model_version_unknown(stack, page, target):
-    """A checkpoint that is not there: the mask still comes, and the page says that there are no texts and why."""
-    before = stack.restart_with("describe", {"OSPREY_MODEL": "/nowhere/osprey-unknown"})
+    """A model version that no worker serves: the page says that the model is not available, and why."""
+    before = stack.restart_with("backend", {"OSPREY_MODEL_VERSION": "osprey-from-nowhere"})
+    stack.wait_until_works("backend")
     try:
         scene, clicked = target
         page.click(*pct(scene, clicked.inner_point_px))
-        (region,) = page.wait_for_masks(1)
-        page.shot("no-texts")
-        assert iou(region.mask, clicked.mask) >= 0.8
-        assert region.note or page.notice(), "nothing in the page says why the fields are empty"
+        said = page.wait_for("a message in the page", lambda: messages(page), SEEN_WITHIN_S)
+        page.shot("message")
+        assert "model" in said.lower()
+        assert not page.pending_prompts(), "a point was left behind"
     finally:
-        stack.restart_with("describe", before)
-        stack.wait_until_works("describe")
+        stack.restart_with("backend", before)
+        stack.wait_until_works("backend")
+    other = next(each for each in target[0].objects if each.idx != target[1].idx)
+    count = len(page.masks())
+    page.click(*pct(target[0], other.inner_point_px))
+    assert page.wait_for_masks(count + 1)[-1].text("category")
+
+
+def messages(page: LabelingPage) -> str:
+    """All that the assistant says in the page: the image's message and the regions' notes."""
+    return " ".join([page.notice(), *(region.note for region in page.masks())]).strip()
 
 
 @pytest.mark.parametrize("kind", ["gone", "corrupt"])
