@@ -47,9 +47,10 @@ def load_osprey(
     model = build_osprey(config, device="meta")
     state = read_weights(folder)
     check_complete(model.state_dict(), state, source=str(folder))
+    # Copied also where nothing changes: tensors mapped from a file are not aligned as kernels like them.
     placed = {
-        name: tensor.to(device, torch.float32 if name.startswith("mask_extractor.") else dtype)
-        for name, tensor in state.items()
+        name: state.pop(name).to(device, torch.float32 if name.startswith("mask_extractor.") else dtype, copy=True)
+        for name in list(state)
     }
     model.load_state_dict(placed, strict=True, assign=True)
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)

@@ -6,6 +6,7 @@ Reads `model.safetensors`, sharded safetensors, `pytorch_model.bin` and sharded 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ _INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _ROTARY_BUFFER = re.compile(r"^model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
 # transformers 4.31 renames `gamma` to `weight` while loading, so re-saved checkpoints have the right side.
 _LAYER_SCALE_ALIAS = re.compile(r"^(model\.vision_tower\..*\.blocks\.\d+)\.weight$")
+_BLOCK_BYTES, _MAX_BLOCKS = 1 << 20, 256
 _TOWER_PREFIX = "model.vision_tower.vision_tower."
 
 
@@ -115,6 +117,20 @@ def save_checkpoint(model: OspreyForCausalLM, folder: Path | str) -> None:
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config_json = json.dumps(model.sizes.to_dict(), indent=2)
     (folder / CONFIG_FILE).write_text(config_json + "\n", encoding="utf-8")
+
+
+def fingerprint(folder: Path | str) -> str:
+    """40 hex digits of config and weights. Of files beyond 256 MB evenly spread blocks are read, not all bytes."""
+    digest = hashlib.sha256((Path(folder) / CONFIG_FILE).read_bytes())
+    for path in _weight_files(Path(folder)):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}".encode())
+        with path.open("rb") as file:
+            starts = range(0, size, max(_BLOCK_BYTES, size // _MAX_BLOCKS))
+            for start in starts:
+                file.seek(start)
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()[:40]
 
 
 def check_complete(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, source: str) -> None:

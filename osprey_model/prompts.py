@@ -130,13 +130,18 @@ def clean_description(text: str, *, colon_rule: bool = False) -> str:
     text = clean(text)
     if colon_rule:
         return _released_demo(text)
+    text = drop_repeats(text)
+    return text if not text or text[-1] in ".!?" else f"{text}."
+
+
+def drop_repeats(text: str) -> str:
+    """Cut a text where the model begins to repeat a sentence."""
     sentences: list[str] = []
     for sentence in re.split(r"(?<=[.!?])\s+", text):
         if sentence in sentences:
-            break  # the model has begun to repeat itself
+            break
         sentences.append(sentence)
-    joined = " ".join(sentence for sentence in sentences if sentence)
-    return joined if not joined or joined[-1] in ".!?" else f"{joined}."
+    return " ".join(sentences)
 
 
 def clean_category(text: str, *, colon_rule: bool = False) -> str:

@@ -99,33 +99,17 @@ def _splice_one(
         )
     if image_at and image_tokens_ND is None:
         raise PlaceholderMismatch(f"sample {sample_idx} has an <image> placeholder but no image was given")
-    text_from = image_at[0] + 1 if image_at else 0
     mask_at = (ids_L == mask_token_id).nonzero().flatten()
-    num_regions = 0 if regions is None else regions.mask_tokens_RD.shape[0]
-    if not image_at and len(mask_at):
-        raise PlaceholderMismatch(f"sample {sample_idx} names {len(mask_at)} regions but has no <image> placeholder")
-    if len(mask_at) and int(mask_at[0]) < text_from:
+    if len(mask_at) and (not image_at or int(mask_at[0]) < image_at[0]):
         raise PlaceholderMismatch(
-            f"sample {sample_idx} has <mask> before <image>; region placeholders come after the image"
+            f"sample {sample_idx} has <mask> without an <image> before it; region placeholders come after the image"
         )
-    if len(mask_at) != num_regions:
-        raise PlaceholderMismatch(
-            f"sample {sample_idx} has {len(mask_at)} <mask> placeholders but {num_regions} masks were given; "
-            "write <mask><pos> once per mask, in the order of the masks"
-        )
-    if num_regions and int(mask_at[-1]) + 1 >= len(ids_L):
-        raise PlaceholderMismatch(f"sample {sample_idx} ends with <mask>; it needs <pos> behind it")
-
-    table_ids_L = ids_L.clone()
-    table_ids_L[ids_L == IMAGE_TOKEN_ID] = 0
-    table_ids_L[mask_at] = 0
-    table_ids_L[mask_at + 1] = 0
-    embeds_LD = embed(table_ids_L)
-    if regions is not None and num_regions:
-        tokens_2RD = torch.cat([regions.mask_tokens_RD, regions.position_tokens_RD]).to(embeds_LD.dtype)
-        embeds_LD = embeds_LD.index_copy(0, torch.cat([mask_at, mask_at + 1]), tokens_2RD)
-        if labels_L is not None:
-            labels_L = labels_L.index_fill(0, torch.cat([mask_at, mask_at + 1]), IGNORE_INDEX)
+    try:
+        embeds_LD = place_regions(ids_L, embed=embed, mask_token_id=mask_token_id, regions=regions)
+    except PlaceholderMismatch as error:
+        raise PlaceholderMismatch(f"sample {sample_idx}: {error}") from error
+    if labels_L is not None and len(mask_at):
+        labels_L = labels_L.index_fill(0, torch.cat([mask_at, mask_at + 1]), IGNORE_INDEX)
     if not image_at or image_tokens_ND is None:
         return embeds_LD, labels_L
     at = image_at[0]
@@ -134,3 +118,29 @@ def _splice_one(
         ignored_N = labels_L.new_full((image_tokens_ND.shape[0],), IGNORE_INDEX)
         labels_L = torch.cat([labels_L[:at], ignored_N, labels_L[at + 1 :]])
     return row_TD, labels_L  # (T, D), (T,)
+
+
+def place_regions(
+    ids_L: Tensor, *, embed: Callable[[Tensor], Tensor], mask_token_id: int, regions: RegionTokens | None
+) -> Tensor:
+    """Embeddings (L, D) of ids in which the k-th `<mask>` and the id behind it become the k-th region's tokens.
+
+    Raises:
+        PlaceholderMismatch: the counts differ, or nothing stands behind the last `<mask>`.
+    """
+    mask_at = (ids_L == mask_token_id).nonzero().flatten()
+    num_regions = 0 if regions is None else regions.mask_tokens_RD.shape[0]
+    if len(mask_at) != num_regions:
+        raise PlaceholderMismatch(
+            f"{len(mask_at)} <mask> placeholders but {num_regions} masks were given; "
+            "write <mask><pos> once per mask, in the order of the masks"
+        )
+    if num_regions and int(mask_at[-1]) + 1 >= len(ids_L):
+        raise PlaceholderMismatch("the prompt ends with <mask>; it needs <pos> behind it")
+    region_at = torch.cat([mask_at, mask_at + 1])
+    # Neither -200 nor the region ids may reach the embedding table.
+    embeds_LD = embed(ids_L.clamp_min(0).index_fill(0, region_at, 0))
+    if regions is None or not num_regions:
+        return embeds_LD
+    tokens_2RD = torch.cat([regions.mask_tokens_RD, regions.position_tokens_RD]).to(embeds_LD.dtype)
+    return embeds_LD.index_copy(0, region_at, tokens_2RD)

@@ -129,6 +129,11 @@ class OspreyTokenizer:
         """Text of generated ids, special tokens left out, not stripped."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def character_id(self, character: str) -> int:
+        """The id of one ASCII character inside a word: its own piece or its byte."""
+        found = self._tokenizer.token_to_id(character)
+        return int(self._tokenizer.token_to_id(f"<0x{ord(character):02X}>") if found is None else found)
+
     def token(self, token_id: int) -> str:
         """The piece behind an id, for messages and inspection."""
         return IMAGE_TOKEN if token_id == IMAGE_TOKEN_ID else str(self._tokenizer.id_to_token(token_id))

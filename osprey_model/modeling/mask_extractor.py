@@ -29,6 +29,22 @@ class RegionTokens:
     mask_tokens_RD: Tensor
     position_tokens_RD: Tensor
     covered_cells_RL: Tensor  # (R, 4) in the order of LEVELS; 0 = the region vanished at that level
+    mask_pixels_R: Tensor  # how many pixels of its own raster each mask has
+
+    @property
+    def is_empty(self) -> bool:
+        """No mask has a pixel."""
+        return not bool(self.mask_pixels_R.any())
+
+    def one(self, idx: int) -> RegionTokens:
+        """The tokens of one region, R = 1."""
+        only = slice(idx, idx + 1)
+        return RegionTokens(
+            self.mask_tokens_RD[only],
+            self.position_tokens_RD[only],
+            self.covered_cells_RL[only],
+            self.mask_pixels_R[only],
+        )
 
 
 class PositionMlp(nn.Module):
@@ -82,7 +98,12 @@ class MaskExtractor(nn.Module):
                 embed_RE = self.get_submodule(name)(pooled_RC).to(level_CHW.dtype).float()
                 level_sum_RE = embed_RE if level_sum_RE is None else level_sum_RE + embed_RE
             mask_tokens_RD = self.feat_linear(level_sum_RE)
-            return RegionTokens(mask_tokens_RD, self.position_tokens(masks_R1HW), torch.stack(covered, dim=-1).long())
+            return RegionTokens(
+                mask_tokens_RD,
+                self.position_tokens(masks_R1HW),
+                torch.stack(covered, dim=-1).long(),
+                (masks_R1HW > 0).sum(dim=(1, 2, 3)),
+            )
 
     def position_tokens(self, masks_R1HW: Tensor) -> Tensor:
         """Spatial tokens (R, D) of the raw, not binarised masks."""

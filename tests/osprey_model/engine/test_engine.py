@@ -1,0 +1,219 @@
+"""`Osprey.describe`: the fast path equals the plain one, and every promise of its docstring."""
+
+from __future__ import annotations
+
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from osprey_model import prompts
+from osprey_model.checkpoint import save_checkpoint
+from osprey_model.engine.answers import WARNING_EMPTY, WARNING_VANISHED
+from osprey_model.engine.engine import Osprey, PromptTooLong, content_key
+from osprey_model.engine.masks import BadMask
+from osprey_model.engine.requests import Answer, Question, RegionRequest
+from osprey_model.modeling.osprey import OspreyForCausalLM
+from osprey_model.preprocess import ImagePreprocessor
+from osprey_model.tokenizer import OspreyTokenizer
+
+QUESTIONS = (
+    Question(prompts.CATEGORY, max_new_tokens=6),
+    Question("What part is {region}?", "part", max_new_tokens=9),
+    Question(prompts.SHORT_DESCRIPTION, max_new_tokens=12),
+    Question(prompts.DETAILED_DESCRIPTION, max_new_tokens=24),
+)
+CATEGORY = QUESTIONS[0]
+
+
+def plain_answer(
+    model: OspreyForCausalLM,
+    tokenizer: OspreyTokenizer,
+    image: Image.Image,
+    mask: np.ndarray,
+    question: Question,
+) -> tuple[str, list[float]]:
+    """The oracle: one whole prompt per question, transformers' own generate. Text and token log-probabilities."""
+    message = prompts.PREFIX_P + prompts.question_message(question.text, question.form)
+    ids = torch.tensor([tokenizer.encode_prompt(prompts.INFERENCE.prompt([(message, None)]))])
+    pixels = ImagePreprocessor(model.sizes.image_size)(image)[None]
+    with torch.inference_mode():
+        batch = model.embed_batch(ids, pixels, [torch.from_numpy(mask)[None]])
+        out = model.generate(
+            inputs_embeds=batch.inputs_embeds_BTD,
+            attention_mask=batch.attention_mask_BT,
+            max_new_tokens=question.max_new_tokens,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    logprobs = [step[0].log_softmax(-1)[token].item() for step, token in zip(out.logits, out.sequences[0], strict=True)]
+    return prompts.drop_repeats(prompts.clean(tokenizer.decode(out.sequences[0].tolist()))), logprobs
+
+
+def test_one_shared_prefix_batch_equals_one_generate_per_question(
+    osprey: Osprey, image: Image.Image, masks: list[np.ndarray]
+) -> None:
+    """Three regions with four questions in one batch give the tokens of twelve plain calls."""
+    answers = osprey.describe(image, [RegionRequest((mask,), QUESTIONS) for mask in masks])
+    texts = set()
+    for mask, row in zip(masks, answers, strict=True):
+        for question, answer in zip(QUESTIONS, row, strict=True):
+            text, logprobs = plain_answer(osprey.model, osprey.tokenizer, image, mask, question)
+            assert answer.text == text
+            assert answer.token_logprobs == pytest.approx(logprobs, abs=1e-4)
+            texts.add(text)
+    assert len(texts) >= 4, "answers that are all the same would prove nothing"
+
+
+def test_batch_size_changes_nothing(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """Decoded together, in twos, or one by one: the same answers."""
+    requests = [RegionRequest((mask,), QUESTIONS) for mask in masks]
+    together = osprey.describe(image, requests)
+    in_twos = Osprey(osprey.model, osprey.tokenizer, model_version="golden", max_batch_rows=2).describe(image, requests)
+    for left, right in zip(chain(*together), chain(*in_twos), strict=True):
+        assert (left.text, left.values) == (right.text, right.values)
+        assert left.confidence == pytest.approx(right.confidence, rel=1e-4)
+    assert together == osprey.describe(image, requests)
+
+
+def test_on_answer_gets_every_answer_once_and_short_ones_first(
+    osprey: Osprey, image: Image.Image, masks: list[np.ndarray]
+) -> None:
+    """The callback sees (region, question, answer) in the order rows end, the same objects that are returned."""
+    seen: dict[tuple[int, int], Answer] = {}
+    answers = osprey.describe(
+        image,
+        [RegionRequest((mask,), QUESTIONS) for mask in masks],
+        on_answer=lambda region, question, answer: seen.update({(region, question): answer}),
+    )
+    assert seen == {(r, q): answers[r][q] for r in range(3) for q in range(4)}
+    order = [len(answer.token_logprobs) for answer in seen.values()]
+    assert order == sorted(order)
+
+
+def test_choices_are_never_left(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """A random model, whatever it would rather say, answers with a listed value; alternatives are other ones."""
+    choices = ("hat", "hat rack", "lamp", "Traffic_light", "old chair")
+    question = Question(prompts.CATEGORY, choices=choices)
+    for row in osprey.describe(image, [RegionRequest((mask,), (question,)) for mask in masks]):
+        (answer,) = row
+        assert len(answer.values) == 1
+        assert answer.values[0] in choices
+        assert 0 < answer.confidence <= 1
+        others = [alternative.text for alternative in answer.alternatives]
+        assert len(set(others)) == len(others)
+        assert set(others) <= set(choices) - set(answer.values)
+        total = answer.confidence + sum(alternative.probability for alternative in answer.alternatives)
+        assert total == pytest.approx(1.0, abs=1e-4)
+
+
+def test_multiple_choices_come_once_each(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """A list holds listed values, each at most once."""
+    choices = ("red", "blue", "dark green")
+    question = Question("What is the color of {region}?", "part", choices=choices, multiple=True)
+    for row in osprey.describe(image, [RegionRequest((mask,), (question,)) for mask in masks]):
+        values = row[0].values
+        assert values
+        assert set(values) <= set(choices)
+        assert len(set(values)) == len(values)
+
+
+def test_mask_idx_picks_the_mask(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """Question 1 asks about the second mask, as if it were the region's own."""
+    part, whole = masks[0], masks[1]
+    both = RegionRequest((part, whole), (CATEGORY, Question(prompts.CATEGORY, mask_idx=1, max_new_tokens=6)))
+    (own, of_whole) = osprey.describe(image, [both])[0]
+    (alone,) = osprey.describe(image, [RegionRequest((whole,), (CATEGORY,))])[0]
+    assert of_whole.text == alone.text
+    assert of_whole.token_logprobs == pytest.approx(alone.token_logprobs, abs=1e-4)
+    assert own.token_logprobs != pytest.approx(of_whole.token_logprobs, abs=1e-4)
+
+
+def test_an_image_is_encoded_once(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """Warm, then two calls: the tower runs once; a pixel changed, it runs again."""
+    calls = []
+    handle = osprey.model.model.vision_tower.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        osprey.warm(image, content_key(image))
+        for mask in masks[:2]:
+            osprey.describe(image, [RegionRequest((mask,), (CATEGORY,))])
+        assert len(calls) == 1
+        changed = image.copy()
+        changed.putpixel((0, 0), (1, 2, 3))
+        osprey.describe(changed, [RegionRequest((masks[0],), (CATEGORY,))])
+        assert len(calls) == 2
+    finally:
+        handle.remove()
+
+
+def test_regions_nobody_can_see_are_told(osprey: Osprey, image: Image.Image) -> None:
+    """An empty mask, one that falls between all sample points, and the opt-in that reads it nonetheless."""
+    empty = np.zeros((97, 143), bool)
+    speck = np.zeros((1920, 1920), bool)
+    speck[1011:1013, 1011:1013] = True
+    rows = osprey.describe(image, [RegionRequest((mask,), (CATEGORY,)) for mask in (empty, speck)])
+    assert rows[0][0].warnings == (WARNING_EMPTY,)
+    assert rows[1][0].warnings == (WARNING_VANISHED,)
+    finer = Osprey(osprey.model, osprey.tokenizer, model_version="golden", finer_mask_read=True)
+    ((answer,),) = finer.describe(image, [RegionRequest((speck,), (CATEGORY,))])
+    assert answer.warnings == ()
+    assert answer.token_logprobs != rows[1][0].token_logprobs
+
+
+def test_nothing_asked_is_nothing_answered(osprey: Osprey, image: Image.Image) -> None:
+    """No regions, or a region without questions."""
+    assert osprey.describe(image, []) == []
+    assert osprey.describe(image, [RegionRequest((), ())]) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("mask", "said"),
+    [
+        (np.zeros((3, 4, 5), bool), r"region 0, mask 0: expected a mask of shape \(H, W\), got \(3, 4, 5\)"),
+        (np.full((4, 5), 255), "values from 255 to 255"),
+        (np.zeros((0, 5), bool), r"got \(0, 5\)"),
+        ({"size": [4, 5]}, "expected a COCO RLE"),
+    ],
+)
+def test_bad_masks_are_named(osprey: Osprey, image: Image.Image, mask: object, said: str) -> None:
+    """Wrong rank, 0..255 values, no pixels, half an RLE: an error that says which mask and what came."""
+    with pytest.raises(BadMask, match=said):
+        osprey.describe(image, [RegionRequest((mask,), (CATEGORY,))])
+
+
+def test_bad_questions_are_named(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """No region named, a placeholder smuggled in, a mask that is not there, a prompt without room."""
+    cases = [
+        (Question("What is this?"), "names {region} exactly once"),
+        (Question("What is {region}? <mask><pos>"), "may not hold special tokens"),
+        (Question("What is {region}?", mask_idx=1), "has 1 masks"),
+        (Question("What is {region}?", form="sentence"), "unknown question form"),
+    ]
+    for question, said in cases:
+        with pytest.raises(ValueError, match=said):
+            osprey.describe(image, [RegionRequest((masks[0],), (question,))])
+    with pytest.raises(PromptTooLong, match="shorten the question"):
+        osprey.describe(image, [RegionRequest((masks[0],), (Question("{region}" + " why" * 2000),))])
+
+
+def test_from_pretrained(osprey: Osprey, image: Image.Image, masks: list[np.ndarray], tmp_path: Path) -> None:
+    """A saved folder answers the same; its version changes with its weights."""
+    save_checkpoint(osprey.model, tmp_path / "model")
+    osprey.tokenizer.save_json(tmp_path / "model" / "tokenizer.json")
+    loaded = Osprey.from_pretrained(tmp_path / "model")
+    requests = [RegionRequest((mask,), QUESTIONS) for mask in masks]
+    # Another place in memory may round the last bit otherwise, so numbers are compared approximately.
+    for left, right in zip(
+        chain(*loaded.describe(image, requests)), chain(*osprey.describe(image, requests)), strict=True
+    ):
+        assert left.text == right.text
+        assert left.token_logprobs == pytest.approx(right.token_logprobs, abs=1e-4)
+    assert loaded.model_version.startswith("model@")
+    with torch.no_grad():
+        loaded.model.lm_head.weight[5, 5] += 1e-3
+    save_checkpoint(loaded.model, tmp_path / "model")
+    assert Osprey.from_pretrained(tmp_path / "model").model_version != loaded.model_version
