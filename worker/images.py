@@ -109,8 +109,9 @@ class ImageResolver:
             used -= _num_bytes(oldest.image)
 
     def _absolute(self, ref: ImageRef) -> str:
-        scheme = urllib.parse.urlsplit(ref.url).scheme
+        scheme = ref.url.partition(":")[0]
         if scheme in ("http", "https"):
+            _refuse_malformed(ref.url, ref)
             return ref.url
         if ref.url.startswith("/") and not ref.url.startswith("//"):
             return self._needs_label_studio(ref).absolute(ref.url)
@@ -140,6 +141,7 @@ class ImageResolver:
             target = response.headers.get("location")
             if response.status not in (301, 302, 303, 307, 308) or target is None:
                 break
+            _refuse_malformed(target, ref)
             url = urllib.parse.urljoin(url, target)
             if self._is_own(url) and urllib.parse.urlsplit(url).path.rstrip("/").endswith("/user/login"):
                 raise ImageUnavailable(self._refused(ref, "asks to log in"))
@@ -192,16 +194,30 @@ class ImageResolver:
         )
 
 
+def _refuse_malformed(url: str, ref: ImageRef) -> None:
+    """Addresses that Python itself cannot take apart (`http://[::1`, `http://host:port/`)."""
+    try:
+        _ = urllib.parse.urlsplit(url).port
+    except ValueError as error:
+        raise ImageUnavailable(f"the image address{_of_task(ref)} is malformed: {error}") from error
+
+
 def _name(ref: ImageRef) -> str:
-    task = f" of task {ref.task_id}" if ref.task_id is not None else ""
-    return f"image {_public(ref.url)}{task}"
+    return f"image {_public(ref.url)}{_of_task(ref)}"
+
+
+def _of_task(ref: ImageRef) -> str:
+    return f" of task {ref.task_id}" if ref.task_id is not None else ""
 
 
 def _public(url: str) -> str:
     """A URL as it may be shown: no password, no signature, no megabytes of data."""
     if url.startswith("data:"):
         return "data: URL"
-    parts = urllib.parse.urlsplit(url)
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError:
+        return "(malformed address)"
     query = f"?{parts.query}" if parts.path.endswith("/data/local-files/") else ""
     host = parts.netloc.rpartition("@")[2]
     return (f"{parts.scheme}://{host}" if parts.scheme else "") + parts.path + query

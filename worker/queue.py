@@ -242,14 +242,18 @@ class JobQueue:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     state = self._status(job_id)
+                    if state is None:
+                        raise JobFailed(
+                            f"job {job_id} is not known any more (it expired, or Redis lost it); ask again", "JobLost"
+                        )
                     raise JobTimedOut(f"job {job_id} is {state} after {timeout_s:.1f} s; its answer will be kept")
                 block_ms = max(1, int(min(left_s, _BLOCK_SLICE_S) * 1000))
                 if self._redis.xread({Result.get_key(job_id): "0-0"}, block=block_ms):
                     result = self._latest_result(job_id)
         return _unwrap(job_id, result)
 
-    def _status(self, job_id: str) -> str:
-        return _text(self._redis.hget(Job.key_for(job_id), "status")) or "unknown to the queue"
+    def _status(self, job_id: str) -> str | None:
+        return _text(self._redis.hget(Job.key_for(job_id), "status"))
 
     def _latest_result(self, job_id: str) -> Result | None:
         return Job(job_id, connection=self._redis, serializer=JSONSerializer).latest_result()

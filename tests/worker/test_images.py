@@ -224,10 +224,22 @@ def test_dead_server_is_named(make_resolver, studio):
         resolver.resolve(ref("/data/upload/1/a.png"))
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "a.png", "//host/a.png", "ftp://host/a.png", ""])
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "a.png", "//host/a.png", "ftp://host/a.png", "x://[", ""])
 def test_other_addresses_are_refused(resolver, url):
     with pytest.raises(ImageUnavailable, match="not an address"):
         resolver.resolve(ref(url))
+
+
+@pytest.mark.parametrize("url", ["http://[::1/a.png", "http://host:port/a.png", "http:///a.png", "http://"])
+def test_malformed_addresses_are_named(resolver, url):
+    with pytest.raises(ImageUnavailable, match=r"malformed|cannot be fetched"):
+        resolver.resolve(ref(url))
+
+
+def test_redirect_to_a_malformed_address_is_named(studio, resolver):
+    studio.replies["/data/upload/1/a.png"] = Reply(302, headers={"Location": "http://[::1"})
+    with pytest.raises(ImageUnavailable, match="malformed"):
+        resolver.resolve(ref("/data/upload/1/a.png"))
 
 
 def test_missing_label_studio_address_is_named(make_resolver):

@@ -196,6 +196,13 @@ def test_wait_ends_at_its_deadline(queue, redis_client):
     assert 0.45 < time.monotonic() - start < 1.0
 
 
+def test_forgotten_job_is_said(queue):
+    """A late answer that expired, or that a restarted Redis lost, is not awaited for ever."""
+    with pytest.raises(JobFailed, match="ask again") as caught:
+        queue.wait_describe("0" * 40, 0)
+    assert caught.value.kind == "JobLost"
+
+
 def test_partial_answers_come_in_the_order_of_the_questions(queue, redis_client):
     late = FieldAnswer(region_id="r", question_idx=10, field="short_description", values=("a cup",), confidence=0.5)
     early = FieldAnswer(region_id="r", question_idx=2, field="category", values=("cup",), confidence=0.9)
