@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from demo.evaluation.annotator_page import AnnotatorPage, BackendAnsweredBadlyError, RegionAnswer
+from demo.evaluation.annotator_page import AnnotatorPage, BackendAnsweredBadlyError, Predict, RegionAnswer, to_backend
 from demo.evaluation.machine import hardware, versions
 from demo.evaluation.private_service import Endpoint, ServiceDidNotStartError, private_service
 from demo.evaluation.quality import Row, mask_iou, score_object, score_part, table
@@ -49,7 +49,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 class Evaluator:
     """Clicks through scenes. `image_url` gives the address of a scene's picture; task ids never repeat."""
 
-    client: httpx.Client
+    predict: Predict
     image_url: Callable[[int], str]
     label_config: str
     task_ids: Iterator[int]
@@ -69,7 +69,8 @@ class Evaluator:
         page = self._page(scene)
         answers: list[RegionAnswer] = []
         for _ in range(3):
-            answer = self._click(page, part.inner_point_px)
+            # A refusal after the first click says that nothing smaller lies there.
+            answer = self._click(page, part.inner_point_px, quiet=bool(answers))
             if answer is None or any(answer.region_id == earlier.region_id for earlier in answers):
                 break  # nothing smaller there
             answers.append(answer)
@@ -77,7 +78,7 @@ class Evaluator:
                 break
         return answers
 
-    def _click(self, page: AnnotatorPage, point_px: tuple[int, int]) -> RegionAnswer | None:
+    def _click(self, page: AnnotatorPage, point_px: tuple[int, int], *, quiet: bool = False) -> RegionAnswer | None:
         """One click with all its fields: quality is measured here, so late words are asked for again."""
         try:
             answer = page.click(*point_px)
@@ -90,13 +91,14 @@ class Evaluator:
                     break  # the region was complete: a field that is empty stays empty
                 answer = later
         except BackendAnsweredBadlyError as error:
-            typer.echo(str(error), err=True)
+            if not quiet:
+                typer.echo(str(error), err=True)
             return None
         return answer
 
     def _page(self, scene: Scene) -> AnnotatorPage:
         task_id = next(self.task_ids)
-        return AnnotatorPage(self.client, task_id, self.image_url(scene.seed), scene.image_wh, self.label_config)
+        return AnnotatorPage(self.predict, task_id, self.image_url(scene.seed), scene.image_wh, self.label_config)
 
 
 @app.command()
@@ -121,7 +123,8 @@ def main(
         )
         # Ids beyond any real task's, and new ones in every run: the backend remembers tasks.
         task_ids = itertools.count(int(time.time()) * 100_000)
-        evaluator = Evaluator(client, image_url, LABEL_CONFIG.read_text(), task_ids)
+        label_config = LABEL_CONFIG.read_text()
+        evaluator = Evaluator(to_backend(client, label_config), image_url, label_config, task_ids)
         models = _served_models(client)
         scores = []
         for seed in _shown(list(EVAL_SEEDS)[:scenes], console):
@@ -158,7 +161,7 @@ def _prepare(
     environment = service_environment(os.environ) | {"OSPREY_DEVICE": device, "OSPREY_WAIT_BUDGET_S": "60"}
     with console.status("Starting Redis, the backend and two workers"):
         try:
-            return running.enter_context(private_service(folder, environment)), server.url
+            return running.enter_context(private_service(folder, environment, os.environ)), server.url
         except ServiceDidNotStartError as error:
             console.print(str(error), markup=False, highlight=False)
             raise typer.Exit(2) from error

@@ -2,13 +2,14 @@
 
 A click becomes POST /predict with the whole task; the answer's items replace those of the same
 region, and the next request carries them as the draft, each per-region text repeated with its geometry.
+`to_backend` posts as Label Studio's server does; `demo/evaluation/label_studio.py` goes through the real one.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -45,29 +46,49 @@ class RegionAnswer:
         return " ".join(self.fields.get(name, ()))
 
 
+# (task with its drafts, context of the smart tool) -> (the first of the answer's results, response headers)
+Predict = Callable[[dict[str, Any], dict[str, Any] | None], tuple[dict[str, Any], Mapping[str, str]]]
+
+
+def to_backend(client: httpx.Client, label_config: str, timeout_s: float = 120.0) -> Predict:
+    """Post to a backend directly. `client` has its address and credentials."""
+
+    def predict(task: dict[str, Any], context: dict[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
+        body = {
+            "tasks": [task],
+            "project": f"{task['project']}.1795199756",
+            "label_config": label_config,
+            "params": {"login": None, "password": None, "context": context},
+        }
+        response = client.post("/predict", json=body, timeout=timeout_s)
+        response.raise_for_status()
+        return (response.json().get("results") or [{}])[0], response.headers
+
+    return predict
+
+
 @dataclass
 class AnnotatorPage:
-    """One task open in a browser. `client` has the backend's address and credentials."""
+    """One task open in a browser."""
 
-    client: httpx.Client
+    predict: Predict
     task_id: int
     image_url: str
     image_wh: tuple[int, int]
     label_config: str
     project_id: int = 1
-    timeout_s: float = 120.0
     regions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def open(self) -> None:
         """What opening a task sends; the backend warms up the image."""
-        self._post(None)
+        self.predict(self._task(), None)
 
     def click(self, x_px: float, y_px: float, *, positive: bool = True) -> RegionAnswer:
         """A smart click at a pixel of the image.
 
         Raises:
             BackendAnsweredBadlyError: no region came back.
-            httpx.HTTPError: the backend does not answer, or not with 200.
+            httpx.HTTPError: the backend cannot be reached, or answers something else than 200.
         """
         config = read_label_config(self.label_config)
         control = next(prompt.name for prompt in config.prompts if prompt.kind == "keypoint")
@@ -90,10 +111,9 @@ class AnnotatorPage:
             },
         }
         started = time.perf_counter()
-        response = self._post({"result": [point]})
+        answer, headers = self.predict(self._task(), {"result": [point]})
         elapsed_s = time.perf_counter() - started
-        body = response.json()
-        items = (body.get("results") or [{}])[0].get("result") or []
+        items = answer.get("result") or []
         geometry = next((item for item in items if item.get("from_name") == config.output.name), None)
         mask = region_mask(geometry) if geometry else None
         if geometry is None or mask is None:
@@ -107,10 +127,10 @@ class AnnotatorPage:
             mask=mask,
             fields={item["from_name"]: values for item in own if item is not geometry and (values := _values(item))},
             parent_id=geometry.get("parentID"),
-            model_version=str(body["results"][0].get("model_version", "")),
+            model_version=str(answer.get("model_version", "")),
             elapsed_s=elapsed_s,
             meta=geometry.get("meta") or {},
-            headers=dict(response.headers),
+            headers=headers,
         )
 
     def _accept(self, items: list[dict[str, Any]]) -> None:
@@ -126,11 +146,12 @@ class AnnotatorPage:
                 *({**item, "origin": "prediction", "value": {**shape, **item["value"]}} for item in own[1:]),
             ]
 
-    def _post(self, context: dict[str, Any] | None) -> httpx.Response:
+    def _task(self) -> dict[str, Any]:
+        """The task as Label Studio's server sends it, the page's regions as its draft."""
         now = datetime.now(UTC).isoformat()
         result = [item for items in self.regions.values() for item in items]
         draft = {"id": self.task_id, "user": "eval@osprey.local", "result": result, "task": self.task_id}
-        task = {
+        return {
             "id": self.task_id,
             "data": {read_label_config(self.label_config).image_key: self.image_url},
             "annotations": [],
@@ -142,15 +163,6 @@ class AnnotatorPage:
             "inner_id": self.task_id,
             "project": self.project_id,
         }
-        body = {
-            "tasks": [task],
-            "project": f"{self.project_id}.1795199756",
-            "label_config": self.label_config,
-            "params": {"login": None, "password": None, "context": context},
-        }
-        response = self.client.post("/predict", json=body, timeout=self.timeout_s)
-        response.raise_for_status()
-        return response
 
 
 def _values(item: Mapping[str, Any]) -> tuple[str, ...]:

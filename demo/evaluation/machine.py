@@ -11,21 +11,15 @@ _PACKAGES = ("torch", "transformers", "segment-anything", "rq", "redis", "numpy"
 
 
 def hardware() -> dict[str, str | int]:
-    """Processor, the cores this process may use, and the GPU where torch sees one."""
-    cpuinfo = Path("/proc/cpuinfo")
-    model = (
-        next(
-            (
-                line.split(":", 1)[1].strip()
-                for line in cpuinfo.read_text().splitlines()
-                if line.startswith("model name")
-            ),
-            platform.processor(),
-        )
-        if cpuinfo.exists()
-        else platform.processor()
-    )
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "machine": platform.machine(), "gpu": _gpu()}
+    """Processor, the cores this process may use, and the GPU that the driver names."""
+    cpu = _named_in(Path("/proc/cpuinfo"), "model name") or platform.processor() or "unknown"
+    gpus = [_named_in(file, "Model") for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "gpu": ", ".join(name for name in gpus if name) or "none",
+    }
 
 
 def versions() -> dict[str, str]:
@@ -39,9 +33,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _gpu() -> str:
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return "none"
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+def _named_in(file: Path, name: str) -> str | None:
+    """The first value of `name: value` in a file of the kernel, None where there is none."""
+    if not file.exists():
+        return None
+    lines = (line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)
+    return next((value.strip() for key, value in lines if key.strip() == name), None)

@@ -6,7 +6,6 @@ so that `make eval-demo` needs no running stack and disturbs none.
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
@@ -38,8 +37,12 @@ class Endpoint:
 
 
 @contextmanager
-def private_service(folder: Path, environment: Mapping[str, str]) -> Iterator[Endpoint]:
-    """Start the service with its state and logs in `folder`; `environment` goes to backend and workers.
+def private_service(folder: Path, told: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[Endpoint]:
+    """Start the service with its state and logs in `folder`.
+
+    Args:
+        told: `OSPREY_*` variables for backend and workers.
+        environ: this process's environment, of which the children get what is not ours.
 
     Raises:
         ServiceDidNotStartError: one of its processes does not work within its time.
@@ -48,13 +51,13 @@ def private_service(folder: Path, environment: Mapping[str, str]) -> Iterator[En
     state = StateFolder(folder)
     state.create()
     # No Label Studio listens on its port: the pictures come from elsewhere.
-    launch = Launch("", dict(zip(names, _free_ports(len(names)), strict=True)), dict(environment))
+    launch = Launch("", dict(zip(names, _free_ports(len(names)), strict=True)), dict(told))
     stack = Stack(state, launch, Secrets.generate())
     with ExitStack() as running:
         waiting = []
         for component in COMPONENTS:
             if component.name != "label-studio":
-                child = running.enter_context(_child(component, stack))
+                child = running.enter_context(_child(component, stack, environ))
                 if component.name == "redis":
                     _wait_until_healthy(component, child, stack)
                 else:
@@ -65,9 +68,9 @@ def private_service(folder: Path, environment: Mapping[str, str]) -> Iterator[En
 
 
 @contextmanager
-def _child(component: Component, stack: Stack) -> Iterator[subprocess.Popen[bytes]]:
+def _child(component: Component, stack: Stack, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     process = component.process(stack)
-    inherited = {key: value for key, value in os.environ.items() if process.inherited(key)}
+    inherited = {key: value for key, value in environ.items() if process.inherited(key)}
     with _log(component, stack).open("wb") as log:
         child = subprocess.Popen(
             process.command,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from demo.evaluate import LABEL_CONFIG, Evaluator
-from demo.evaluation.annotator_page import AnnotatorPage, BackendAnsweredBadlyError
+from demo.evaluation.annotator_page import AnnotatorPage, BackendAnsweredBadlyError, to_backend
 from demo.evaluation.quality import MEASURES, mask_iou, table
 from demo.scenes import Scene, SceneObject, ScenePart, make_scene
 from demo.scenes.grammar import detailed_description, short_description
@@ -97,7 +97,10 @@ def scene() -> Scene:
 def _evaluate(scene: Scene, backend: Any) -> dict[str, float]:
     with httpx.Client(base_url="http://backend", transport=httpx.MockTransport(backend)) as client:
         evaluator = Evaluator(
-            client, lambda seed: f"http://pictures/{seed}", LABEL_CONFIG.read_text(), itertools.count(1)
+            to_backend(client, LABEL_CONFIG.read_text()),
+            lambda seed: f"http://pictures/{seed}",
+            LABEL_CONFIG.read_text(),
+            itertools.count(1),
         )
         rows = table(evaluator.evaluate(scene, parts_per_object=2))
     return {row.measure.key: row.value for row in rows}
@@ -151,7 +154,13 @@ def test_the_page_sends_its_regions_as_label_studio_does(scene: Scene) -> None:
     """The draft repeats the region's geometry in each of its texts; a failed request is raised."""
     backend = OracleBackend(scene)
     with httpx.Client(base_url="http://backend", transport=httpx.MockTransport(backend)) as client:
-        page = AnnotatorPage(client, 5, "http://pictures/1", scene.image_wh, LABEL_CONFIG.read_text())
+        page = AnnotatorPage(
+            to_backend(client, LABEL_CONFIG.read_text()),
+            5,
+            "http://pictures/1",
+            scene.image_wh,
+            LABEL_CONFIG.read_text(),
+        )
         page.open()
         point = scene.objects[0].inner_point_px
         first = page.click(*point)
@@ -163,7 +172,13 @@ def test_the_page_sends_its_regions_as_label_studio_does(scene: Scene) -> None:
     assert [item["value"]["text"] for item in sent if item["from_name"] == "category"] == [[scene.objects[0].category]]
 
     with httpx.Client(base_url="http://b", transport=httpx.MockTransport(lambda _: httpx.Response(500))) as client:
-        page = AnnotatorPage(client, 6, "http://pictures/1", scene.image_wh, LABEL_CONFIG.read_text())
+        page = AnnotatorPage(
+            to_backend(client, LABEL_CONFIG.read_text()),
+            6,
+            "http://pictures/1",
+            scene.image_wh,
+            LABEL_CONFIG.read_text(),
+        )
         with pytest.raises(httpx.HTTPStatusError):
             page.click(*point)
 
@@ -171,7 +186,13 @@ def test_the_page_sends_its_regions_as_label_studio_does(scene: Scene) -> None:
 def test_an_answer_without_a_region_is_an_error(scene: Scene) -> None:
     empty = httpx.MockTransport(lambda _: httpx.Response(200, json={"results": [{"result": []}]}))
     with httpx.Client(base_url="http://b", transport=empty) as client:
-        page = AnnotatorPage(client, 7, "http://pictures/1", scene.image_wh, LABEL_CONFIG.read_text())
+        page = AnnotatorPage(
+            to_backend(client, LABEL_CONFIG.read_text()),
+            7,
+            "http://pictures/1",
+            scene.image_wh,
+            LABEL_CONFIG.read_text(),
+        )
         with pytest.raises(BackendAnsweredBadlyError, match="0 items without one"):
             page.click(1, 1)
 

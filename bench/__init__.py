@@ -1,0 +1,1 @@
+"""Benchmarks: what each number means is in README.md beside this file."""

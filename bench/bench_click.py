@@ -1,0 +1,157 @@
+"""From a click to its mask and all fields.
+
+    python -m bench.bench_click                    # a service of its own, /predict directly, split by step
+    python -m bench.bench_click --label-studio     # the stack of `make up`, through Label Studio's server
+
+Three kinds of clicks: `cold` is the first click on a picture nobody opened before (fetch, decode, both models
+see it for the first time), `opened` the first click two seconds after its task was opened, `next` a click on
+another object of a picture that was clicked before. See bench/README.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.harness import report, summary
+from demo.evaluate import LABEL_CONFIG, service_environment
+from demo.evaluation.annotator_page import AnnotatorPage, RegionAnswer, to_backend
+from demo.evaluation.label_studio import bench_project
+from demo.evaluation.private_service import private_service
+from demo.evaluation.scene_server import SceneServer
+from demo.scenes import make_scene
+from demo.stack.components import Stack
+from demo.stack.settings import CHECKOUT
+from demo.stack.state import StateFolder
+
+SEEDS_FROM = 30_000_000  # of no split: no cache has seen them
+OPEN_S = 2.0  # how long an annotator looks at a task before the first click
+FIELDS = ("category", "attribute", "short_description", "detailed_description")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass
+class Clicks:
+    """Times of each kind of click, and of each step of its answers, in seconds."""
+
+    times_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    steps_s: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    late: int = 0
+
+    def add(self, kind: str, answer: RegionAnswer) -> None:
+        """Count one answer; one that lacks a field is late, and its time says little."""
+        self.times_s[kind].append(answer.elapsed_s)
+        self.late += not all(answer.fields.get(name) for name in FIELDS)
+        for name, seconds in server_timing(answer.headers.get("server-timing", "")).items():
+            self.steps_s[kind][name].append(seconds)
+
+
+def server_timing(header: str) -> dict[str, float]:
+    """Seconds by step of a `Server-Timing` header."""
+    return {name: float(ms) / 1000 for name, ms in re.findall(r"([\w.\-]+);dur=([\d.]+)", header)}
+
+
+def click_through(seeds: list[int], page_of: Callable[[int], AnnotatorPage]) -> Clicks:
+    """Click every object of every scene once; every second scene is opened first."""
+    clicks = Clicks()
+    for position, seed in enumerate(seeds):
+        page, opened = page_of(seed), position % 2 == 1
+        if opened:
+            page.open()
+            time.sleep(OPEN_S)
+        for number, thing in enumerate(make_scene(seed).objects):
+            kind = "next" if number else "opened" if opened else "cold"
+            clicks.add(kind, page.click(*thing.inner_point_px))
+    return clicks
+
+
+@app.command()
+def main(
+    scenes: Annotated[int, typer.Option(help="how many pictures", min=4)] = 40,
+    label_studio: Annotated[bool, typer.Option(help="through the running stack of `make up`")] = False,
+    wait_budget: Annotated[float, typer.Option(help="seconds a click of the own service may wait for words")] = 10.0,
+    device: Annotated[str, typer.Option(help="for the own service's workers: cpu, cuda, auto")] = "auto",
+    seeds_from: Annotated[int, typer.Option(help="another range of pictures than the last run's")] = SEEDS_FROM,
+    out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
+) -> None:
+    """Measure clicks and print a table; the last line is JSON."""
+    config = LABEL_CONFIG.read_text()
+    # Two more pictures before the measured ones: the first click of a process compiles and allocates.
+    seeds = list(range(seeds_from, seeds_from + scenes + 2))
+    with contextlib.ExitStack() as running:
+        page_of = (
+            _pages_of_stack(running, seeds, config)
+            if label_studio
+            else _pages_of_own_service(
+                running, config, {"OSPREY_WAIT_BUDGET_S": str(wait_budget), "OSPREY_DEVICE": device}
+            )
+        )
+        click_through(seeds[:2], page_of)
+        clicks = click_through(seeds[2:], page_of)
+    Console().print(_table(clicks))
+    way = "through Label Studio" if label_studio else "POST /predict"
+    figures: dict[str, Any] = {kind: summary(times) for kind, times in sorted(clicks.times_s.items())}
+    steps = {
+        kind: {name: summary(times) for name, times in by_name.items()} for kind, by_name in clicks.steps_s.items()
+    }
+    report(f"click to mask and all fields, {way}", {**figures, "late": clicks.late, "steps": steps}, out)
+
+
+def _pages_of_own_service(
+    running: contextlib.ExitStack, config: str, environment: Mapping[str, str]
+) -> Callable[[int], AnnotatorPage]:
+    server = running.enter_context(SceneServer())
+    folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="osprey-bench-")))
+    endpoint = running.enter_context(
+        private_service(folder, service_environment(os.environ) | dict(environment), os.environ)
+    )
+    auth = (endpoint.user, endpoint.password)
+    client = running.enter_context(httpx.Client(base_url=endpoint.backend_url, auth=auth, trust_env=False))
+    task_ids = itertools.count(1)
+    return lambda seed: AnnotatorPage(
+        to_backend(client, config), next(task_ids), server.url(seed), make_scene(seed).image_wh, config
+    )
+
+
+def _pages_of_stack(running: contextlib.ExitStack, seeds: list[int], config: str) -> Callable[[int], AnnotatorPage]:
+    state = StateFolder(Path(os.environ.get("OSPREY_STATE_DIR", CHECKOUT / ".osprey")))
+    launch = state.load_launch()
+    if launch is None:
+        raise typer.BadParameter(f"no stack runs from {state.path}; start one with `make up`")
+    project = running.enter_context(bench_project(Stack(state, launch, state.load_secrets()), seeds, config))
+
+    def page_of(seed: int) -> AnnotatorPage:
+        task_id, image_url = project.tasks[seed]
+        return AnnotatorPage(project.predict, task_id, image_url, make_scene(seed).image_wh, config)
+
+    return page_of
+
+
+def _table(clicks: Clicks) -> Table:
+    shown = Table("click", "p50", "p95", "clicks", title=f"Click to mask and all fields ({clicks.late} late)")
+    for kind, times_s in sorted(clicks.times_s.items()):
+        row = summary(times_s)
+        shown.add_row(kind, f"{row['p50_s']:.2f} s", f"{row['p95_s']:.2f} s", str(row["count"]), style="bold")
+        for name, step_times_s in clicks.steps_s[kind].items():
+            step = summary(step_times_s)
+            shown.add_row(f"  {name}", f"{1000 * step['p50_s']:.0f} ms", f"{1000 * step['p95_s']:.0f} ms", "")
+    return shown
+
+
+if __name__ == "__main__":
+    app()

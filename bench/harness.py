@@ -1,0 +1,65 @@
+"""What every benchmark shares: repeated timing, percentiles, and the JSON line at the end.
+
+A result names the hardware and the versions it was taken with; a kept one lies in `bench/results/` as
+`<subject>_<hardware>_<yyyymm>.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from demo.evaluation.machine import hardware, versions
+
+
+def repeat(
+    action: Callable[[], object], warmup: int, repeats: int, sync: Callable[[], object] | None = None
+) -> list[float]:
+    """Seconds of each of `repeats` calls after `warmup` unmeasured ones.
+
+    Args:
+        sync: waits for work that `action` only started (`torch.cuda.synchronize` on a GPU).
+    """
+    times_s = []
+    for idx in range(warmup + repeats):
+        started = time.perf_counter()
+        action()
+        if sync is not None:
+            sync()
+        if idx >= warmup:
+            times_s.append(time.perf_counter() - started)
+    return times_s
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that at least `percent` % of the values do not exceed (nearest rank).
+
+    Raises:
+        ValueError: no values.
+    """
+    if not values:
+        raise ValueError(f"no values to take the {percent}th percentile of; did every repetition fail?")
+    return sorted(values)[max(0, math.ceil(percent / 100 * len(values)) - 1)]
+
+
+def summary(times_s: Sequence[float]) -> dict[str, float | int]:
+    """p50, p95 and largest of some times, rounded to milliseconds, with their number."""
+    return {
+        "p50_s": round(percentile(times_s, 50), 3),
+        "p95_s": round(percentile(times_s, 95), 3),
+        "max_s": round(max(times_s), 3),
+        "count": len(times_s),
+    }
+
+
+def report(subject: str, figures: Mapping[str, Any], out: Path | None = None) -> None:
+    """Print the result as one line of JSON, the last of the output, and keep it in `out`."""
+    result = {"subject": subject, **figures, "hardware": hardware(), "versions": versions()}
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result))

@@ -1,0 +1,69 @@
+"""A throw-away project in the running one-machine stack, to measure clicks on their whole way.
+
+The page's smart tool calls Label Studio's server, which adds the task and its drafts and calls the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from demo.evaluation.annotator_page import Predict
+from demo.evaluation.scene_server import scene_png
+from demo.stack.components import BACKEND_USER, Stack
+from demo.stack.label_studio_api import LabelStudioApi
+from demo.stack.sample_project import BackendAddress, connect
+
+
+@dataclass(frozen=True)
+class BenchProject:
+    """`tasks` holds a scene's task id and image address by its seed."""
+
+    project_id: int
+    tasks: Mapping[int, tuple[int, str]]
+    predict: Predict
+
+
+@contextmanager
+def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iterator[BenchProject]:
+    """A project with one task per seed, connected to the stack's backend; deleted at the end.
+
+    Raises:
+        StackError: Label Studio refuses something.
+    """
+    api = LabelStudioApi(stack.label_studio_url, stack.secrets.label_studio_token)
+    try:
+        project_id = int(api.call("POST", "/api/projects", json={"title": "bench", "label_config": label_config})["id"])
+        try:
+            yield _filled(api, stack, project_id, seeds)
+        finally:
+            api.call("DELETE", f"/api/projects/{project_id}")
+    finally:
+        api.close()
+
+
+def _filled(api: LabelStudioApi, stack: Stack, project_id: int, seeds: Sequence[int]) -> BenchProject:
+    for seed in seeds:
+        file = (f"scene-{seed}.png", scene_png(seed), "image/png")
+        api.call("POST", f"/api/projects/{project_id}/import", files={"file": file})
+    secrets = stack.secrets
+    connect(
+        api,
+        project_id,
+        BackendAddress(stack.backend_url, BACKEND_USER, secrets.backend_password, secrets.webhook_secret),
+    )
+    backend_id = int(api.call("GET", "/api/ml", params={"project": project_id})[0]["id"])
+    listed = api.call("GET", "/api/tasks", params={"project": project_id, "page_size": 1000, "fields": "task_only"})
+    by_name = {str(task["data"]["image"]).rsplit("-", 1)[-1]: task for task in listed["tasks"]}
+    tasks = {seed: (int(task["id"]), task["data"]["image"]) for seed in seeds if (task := by_name[f"{seed}.png"])}
+
+    def predict(task: dict[str, Any], context: dict[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
+        if context is None:  # what opening the task in the page does
+            api.call("GET", f"/api/tasks/{task['id']}", params={"project": project_id})
+            return {}, {}
+        body = {"task": task["id"], "context": context}
+        return api.call("POST", f"/api/ml/{backend_id}/interactive-annotating", json=body).get("data") or {}, {}
+
+    return BenchProject(project_id, tasks, predict)
