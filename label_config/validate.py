@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from label_config.geometry.region_mask import region_mask
 from label_config.schema import Field, LabelConfig
@@ -180,7 +180,7 @@ def _count(field: Field, values: Sequence[Any]) -> Iterable[str]:
         yield f"the control holds at most {most} of the {len(values)} values"
 
 
-def _is_text_list(value: Any) -> bool:
+def _is_text_list(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 

@@ -60,4 +60,5 @@ def ellipse_contains(value: Mapping[str, Any], image_wh: tuple[int, int]) -> NDA
 def _rotate(points: FloatArray, degrees: float) -> FloatArray:
     # y points down, so a positive angle turns clockwise, as Label Studio's canvas does.
     angle = np.deg2rad(degrees)
-    return points @ np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
+    rotated: FloatArray = points @ np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
+    return rotated

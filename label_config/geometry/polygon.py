@@ -107,7 +107,7 @@ def _simplified(outlines: list[tuple[FloatArray, list[FloatArray]]], tolerance_p
     """One ring per part, largest first, with at most `tolerance_px` between it and the outline."""
     smallest_px2 = 4 * tolerance_px**2
     sized = sorted(((_area(outer), outer, holes) for outer, holes in outlines), key=lambda part: -part[0])
-    parts = []
+    parts: list[FloatArray] = []
     for area, outer, holes in sized:
         if parts and area < smallest_px2:
             break
