@@ -1,0 +1,48 @@
+"""Entry of the backend: reads the settings, wires the parts, serves (`osprey backend`, `python -m backend.main`)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+import uvicorn
+from starlette.applications import Starlette
+
+from backend.app import Api
+from backend.ml_backend import backend_class
+from backend.predict import ClickService
+from backend.session import SessionStore
+from backend.settings import Settings
+from backend.versions import ServedVersion
+from backend.webhook import WebhookInbox
+from worker.queue import JobQueue, connect
+from worker.settings import QueueSettings
+
+logger = logging.getLogger(__name__)
+
+
+def build_app(settings: Settings) -> Starlette:
+    """The application with everything behind it. Connects to nothing yet."""
+    queue_settings = QueueSettings()
+    redis = connect(settings.redis_url, queue_settings.redis_timeout_s)
+    queue = JobQueue(redis, queue_settings)
+    sessions = SessionStore(redis, settings.session_ttl_s)
+    service = ClickService(queue, sessions, ServedVersion(queue, redis), settings)
+    backend = backend_class(service)()
+    return Api(backend, queue, WebhookInbox(redis, sessions, service), settings).app()
+
+
+def main(environ: Mapping[str, str] = os.environ) -> None:
+    """Serve until a signal ends it."""
+    settings = Settings.from_env(environ)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if settings.password is None:
+        logger.warning("auth is off: whoever reaches port %d can ask for predictions", settings.port)
+    app = build_app(settings)
+    logger.info("listening on http://%s:%d", settings.host, settings.port)
+    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A failure -> the words the annotator reads, and the result item that shows them. Pure.
+
+The page shows no error by itself. A text for a per-image control is a well-formed result: it is shown at once,
+replaces the one before, and (auto-accept on) makes the pending point disappear.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backend.prompts import PromptError
+from label_config.reader import ConfigError, LabelConfig
+from worker.errors import (
+    ImageCorrupt,
+    ImageUnavailable,
+    JobFailed,
+    JobTimedOut,
+    ModelUnavailable,
+    NoWorker,
+    QueueBusy,
+    QueueUnavailable,
+)
+
+NOTICE_ID = "osprey-notice"
+
+LATE = "The description is still being written; it comes with your next click."
+
+_ADVICE: dict[type[Exception], str] = {
+    QueueUnavailable: "The assistant's queue does not answer. Ask your administrator; then click again.",
+    NoWorker: "No worker of the assistant is running. Ask your administrator to start one; then click again.",
+    QueueBusy: "The assistant has too much to do right now. Click again in a few seconds.",
+    JobTimedOut: "The assistant is not ready with this image yet. Click again in a few seconds.",
+    ImageUnavailable: "The assistant cannot get this task's image.",
+    ImageCorrupt: "The assistant cannot read this task's image: the file is damaged or no image.",
+    ModelUnavailable: "The assistant's model is not available. Ask your administrator.",
+    ConfigError: "The assistant cannot work with this project's labeling config.",
+    PromptError: "The assistant did not understand this click.",
+    JobFailed: "The assistant failed on this click.",
+}
+# Messages that hold addresses or internals: they are for the log, the advice alone is for the page.
+_LOG_ONLY = (QueueUnavailable, NoWorker, QueueBusy, JobTimedOut)
+_MAX_DETAIL = 300
+
+
+def failure_text(error: Exception, task_id: object) -> str:
+    """What the annotator reads about a failure: what is wrong, and what to do. One line, no traceback."""
+    advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), None)
+    if advice is None:
+        return f"The assistant failed on this click (task {task_id}); its log says why. Click again, or ask."
+    if isinstance(error, _LOG_ONLY):
+        return advice
+    return f"{advice} {' '.join(str(error).split())[:_MAX_DETAIL]}"
+
+
+def notice_item(config: LabelConfig, text: str | None) -> dict[str, Any] | None:
+    """The item that shows `text` (None: takes a shown notice away); None where the config has no control for it."""
+    if config.notice is None:
+        return None
+    return {
+        "id": NOTICE_ID,
+        "type": "textarea",
+        "from_name": config.notice,
+        "to_name": config.image_name,
+        "value": {"text": [] if text is None else [text]},
+    }

@@ -1,0 +1,24 @@
+"""What the backend needs from the queue: `worker.queue.JobQueue` in service, a fake in tests."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from worker.contracts import DescribeAnswer, DescribeJob, FieldAnswer, SegmentAnswer, SegmentJob, WarmJob
+from worker.queue import QueueHealth
+
+
+class ClickQueue(Protocol):
+    """`worker.queue.JobQueue`, as far as a click uses it; see there for what each method raises."""
+
+    def submit(self, job: SegmentJob | DescribeJob | WarmJob, *, bulk: bool = False) -> str: ...
+
+    def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer: ...
+
+    def wait_describe(self, job_id: str, timeout_s: float) -> DescribeAnswer: ...
+
+    def partial_describe(self, job_id: str) -> tuple[FieldAnswer, ...]: ...
+
+    def health(self) -> QueueHealth: ...
+
+    def record_failure(self, message: str, *, task_id: int | None = None, where: str = "backend") -> None: ...

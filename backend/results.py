@@ -1,0 +1,87 @@
+"""A region -> Label Studio result items: geometry first, one shared id, one item per filled control. Pure.
+
+A text before the geometry, a text alone or a bare string breaks the annotator's page (`label_config/validate.py`
+checks each answer once more before it leaves). Previous on the path of one click: `backend/predict.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from backend.page import BoolMask
+from label_config.geometry import encode_bitmask_png, encode_brush_rle, mask_to_polygon_pct
+from label_config.reader import Field, LabelConfig
+
+_VALUE_KEYS = {"textarea": "text", "choices": "choices", "taxonomy": "taxonomy"}
+
+
+@dataclass(frozen=True)
+class AnsweredRegion:
+    """One region as it goes to the page. `values` as `backend.fields.Filled.values`.
+
+    `drawn` is the geometry item as the page has it: then it goes back unchanged instead of `mask`, so that a
+    description never moves a pixel.
+    """
+
+    region_id: str
+    image_wh: tuple[int, int]
+    mask: BoolMask
+    label: str | None
+    values: Mapping[str, list[Any]]
+    score: float
+    origin: str = "prediction"
+    parent_id: str | None = None
+    drawn: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    osprey_meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+def region_items(config: LabelConfig, region: AnsweredRegion) -> list[dict[str, Any]]:
+    """The complete result items of one region: a result with an id that the page knows replaces that region."""
+    envelope: dict[str, Any] = {
+        "id": region.region_id,
+        "to_name": config.image_name,
+        "original_width": region.image_wh[0],
+        "original_height": region.image_wh[1],
+        "image_rotation": 0,
+        "origin": region.origin,
+    }
+    if region.parent_id is not None:
+        envelope["parentID"] = region.parent_id
+    geometry = {
+        **envelope,
+        "type": config.output.result_type,
+        "from_name": config.output.name,
+        "score": round(region.score, 4),
+        "meta": {"text": list(region.notes), "osprey": dict(region.osprey_meta)},
+        "value": _geometry(config, region),
+    }
+    if not region.notes:
+        del geometry["meta"]["text"]
+    return [geometry] + [
+        {**envelope, "type": asked.result_type, "from_name": asked.name, "value": _field_value(asked, content)}
+        for asked in config.fields
+        if (content := region.values.get(asked.name))
+    ]
+
+
+def _geometry(config: LabelConfig, region: AnsweredRegion) -> dict[str, Any]:
+    if region.drawn is not None:
+        return copy.deepcopy(dict(region.drawn["value"]))
+    output = config.output
+    if output.kind == "bitmask":
+        value: dict[str, Any] = {"imageDataURL": encode_bitmask_png(region.mask)}
+    elif output.kind == "polygon":
+        value = {"points": mask_to_polygon_pct(region.mask), "closed": True}
+    else:
+        value = {"format": "rle", "rle": encode_brush_rle(region.mask)}
+    if region.label is not None:
+        value[output.result_type] = [region.label]
+    return value
+
+
+def _field_value(asked: Field, content: list[Any]) -> dict[str, Any]:
+    return {_VALUE_KEYS[asked.result_type]: content}

@@ -1,0 +1,51 @@
+"""Which model version the workers serve; when none is alive, the last one that was."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from backend.ports import ClickQueue
+
+logger = logging.getLogger(__name__)
+
+NEVER_SEEN = "osprey"  # Label Studio wants a name even before the first worker has started
+_KEY = "osprey:last-model-version"
+_FRESH_S = 2.0
+
+
+class ServedVersion:
+    """Asks the queue's health, at most every two seconds. Safe to share between threads."""
+
+    def __init__(self, queue: ClickQueue, redis: Redis) -> None:
+        self._queue = queue
+        self._redis = redis
+        self._lock = threading.Lock()
+        self._known: str | None = None
+        self._asked_s = float("-inf")
+
+    def last_known(self) -> str:
+        """Without asking anyone."""
+        return self._known or NEVER_SEEN
+
+    def current(self) -> str:
+        """The version that is served now, else the last known one. Never raises."""
+        with self._lock:
+            if time.monotonic() - self._asked_s < _FRESH_S:
+                return self.last_known()
+            self._asked_s = time.monotonic()
+        state = self._queue.health().queues.get("describe")
+        served = state.model_versions if state else ()
+        try:
+            if served and served[-1] != self._known:
+                self._known = served[-1]
+                self._redis.set(_KEY, served[-1])
+            elif self._known is None and (stored := self._redis.get(_KEY)):
+                self._known = stored.decode()
+        except RedisError as error:
+            logger.warning("the last model version is not kept: %s", error)
+        return self.last_known()
