@@ -7,7 +7,12 @@ first used, so that importing a light module such as `osprey_model.config` does 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from osprey_model.config import OspreyConfig
+    from osprey_model.engine.engine import Osprey
+    from osprey_model.engine.requests import Alternative, Answer, Question, RegionRequest
 
 _EXPORTS = {
     "Alternative": "osprey_model.engine.requests",

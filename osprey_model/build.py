@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
@@ -21,8 +22,8 @@ def build_osprey(
     The mask extractor is float32 whatever `dtype` is. On `device="meta"` it has shapes and names only.
     """
     with torch.device(device):
-        model = OspreyForCausalLM(OspreyHfConfig.from_sizes(config))
-    return model.to(dtype).keep_extractor_in_float32()
+        model = OspreyForCausalLM(OspreyHfConfig.from_sizes(config)).to(dtype)
+    return cast(OspreyForCausalLM, model.keep_extractor_in_float32())
 
 
 def load_osprey(
@@ -54,4 +55,5 @@ def load_osprey(
     }
     model.load_state_dict(placed, strict=True, assign=True)
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
-    return model.eval()
+    model.eval()
+    return model

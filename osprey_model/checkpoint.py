@@ -11,8 +11,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import cast
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -72,17 +75,24 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """One weight file, safetensors or `.bin`, names as they are.
 
     Raises:
-        CheckpointError: the file holds something else.
+        CheckpointError: the file is damaged or holds something else than tensors.
     """
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except RuntimeError:  # files written before torch 1.6 cannot be mapped
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = load_file(path) if path.suffix == ".safetensors" else _read_bin(path)
+    except (SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as tensors only: {error}; fetch it again or convert it"
+        ) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path} does not hold a dict of tensors; expected a state dict")
     return loaded
+
+
+def _read_bin(path: Path) -> dict[str, Tensor]:
+    try:
+        return cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    except RuntimeError:  # files written before torch 1.6 cannot be mapped
+        return cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
 
 
 def load_weights(model: OspreyForCausalLM, state: Mapping[str, Tensor], *, source: str = "the checkpoint") -> None:

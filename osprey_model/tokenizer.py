@@ -104,7 +104,9 @@ class OspreyTokenizer:
         model: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))["model"]
         if model.get("type") != "BPE":
             raise ValueError(f"{path} holds a {model.get('type')!r} tokenizer; Osprey's is BPE")
-        merges = [tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
+        # Written as "left right" before tokenizers 0.20, as [left, right] since.
+        halves = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        merges = [(str(left), str(right)) for left, right in halves]
         return cls(model["vocab"], merges)
 
     def save_json(self, path: Path | str) -> None:
@@ -131,8 +133,11 @@ class OspreyTokenizer:
 
     def character_id(self, character: str) -> int:
         """The id of one ASCII character inside a word: its own piece or its byte."""
-        found = self._tokenizer.token_to_id(character)
-        return int(self._tokenizer.token_to_id(f"<0x{ord(character):02X}>") if found is None else found)
+        for piece in (character, f"<0x{ord(character):02X}>"):
+            token_id = self._tokenizer.token_to_id(piece)
+            if token_id is not None:
+                return int(token_id)
+        raise ValueError(f"expected an ASCII character, got {character!r}")
 
     def token(self, token_id: int) -> str:
         """The piece behind an id, for messages and inspection."""

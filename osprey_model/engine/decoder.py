@@ -80,8 +80,8 @@ class SharedPrefixDecoder:
             prefix_scores = q_MBGSK.flatten(1, 3) @ keys_MPK.transpose(-1, -2)  # (M, B*G*S, P)
             prefix_scores = prefix_scores.view(*shape[:4], -1).float()
             weights = torch.cat([prefix_scores, row_scores], dim=-1).softmax(dim=-1).to(q_MBGSK.dtype)
-            over_prefix, over_row = weights.split([prefix_scores.shape[-1], row_scores.shape[-1]], dim=-1)
-            context = (over_prefix.flatten(1, 3) @ values_MPK).view(shape)
+            over_prefix, over_row = weights.tensor_split([prefix.length], dim=-1)
+            context: Tensor = (over_prefix.flatten(1, 3) @ values_MPK).view(shape)
             return context + (over_row.flatten(2, 3) @ values_MBTK).view(shape)
 
         hidden_BSD = self._run_layers(embeds_BSD, positions_BS, attend)

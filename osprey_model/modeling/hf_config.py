@@ -9,7 +9,7 @@ from transformers import LlamaConfig
 from osprey_model.config import OspreyConfig
 
 
-class OspreyHfConfig(LlamaConfig):
+class OspreyHfConfig(LlamaConfig):  # type: ignore[misc] # transformers is untyped here
     """`model_type: osprey`. `sizes()` is the frozen config that the modules are built from."""
 
     model_type = "osprey"

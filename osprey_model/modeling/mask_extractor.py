@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +56,9 @@ class PositionMlp(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, values: Tensor) -> Tensor:
-        for layer in self.layers[:-1]:
-            values = functional.relu(layer(values))
-        return self.layers[-1](values)
+        for idx, layer in enumerate(self.layers):
+            values = layer(functional.relu(values) if idx else values)
+        return values
 
 
 class MaskExtractor(nn.Module):
@@ -109,7 +110,7 @@ class MaskExtractor(nn.Module):
         """Spatial tokens (R, D) of the raw, not binarised masks."""
         size = (self.mask_shape, self.mask_shape)
         small_R1ss = functional.interpolate(masks_R1HW, size=size, mode="bilinear", align_corners=False)
-        return self.mask_linear(small_R1ss.flatten(1))  # (R, D)
+        return cast(Tensor, self.mask_linear(small_R1ss.flatten(1)))  # (R, D)
 
 
 def read_mask(masks_R1HW: Tensor, grid_hw: tuple[int, int] | torch.Size, *, finer_read: bool = False) -> Tensor:

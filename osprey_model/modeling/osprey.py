@@ -26,7 +26,7 @@ from osprey_model.modeling.vision_encoder import VisionEncoder
 from osprey_model.splice import PlaceholderMismatch, SplicedBatch, splice
 
 
-class OspreyForCausalLM(LlamaForCausalLM):
+class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers is untyped here
     """Images, masks and token ids -> next-token logits. Build it with `osprey_model.build.build_osprey`."""
 
     config_class = OspreyHfConfig

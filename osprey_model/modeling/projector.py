@@ -14,4 +14,6 @@ class Projector(nn.Sequential):
     def forward(self, level_BCHW: Tensor) -> Tensor:
         """Image tokens (B, H*W, D), row-major."""
         tokens_BNC = level_BCHW.flatten(2).transpose(1, 2)
-        return super().forward(tokens_BNC)  # (B, N, D)
+        for layer in self:
+            tokens_BNC = layer(tokens_BNC)
+        return tokens_BNC  # (B, N, D)

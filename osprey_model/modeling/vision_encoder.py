@@ -9,6 +9,7 @@ levels deep: `vision_tower.visual.trunk...`. CLIP's own head is loaded with a ch
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import cast
 
 from timm.layers import Mlp
 from timm.models.convnext import ConvNeXt
@@ -87,4 +88,5 @@ class VisionEncoder(nn.Module):
                 f"expected images of shape (B, {', '.join(map(str, expected))}), got {tuple(images_B3SS.shape)}; "
                 "prepare them with osprey_model.preprocess.ImagePreprocessor"
             )
-        return self.vision_tower.visual(images_B3SS.to(self.vision_tower.visual.trunk.stem[0].weight.dtype))
+        dtype = self.vision_tower.visual.trunk.stem[0].weight.dtype
+        return cast(dict[str, Tensor], self.vision_tower.visual(images_B3SS.to(dtype)))
