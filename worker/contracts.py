@@ -48,7 +48,8 @@ class Contract:
                 f"{cls.__name__} of contract version {version!r} reached a process that speaks version "
                 f"{CONTRACT_VERSION}; restart backend and workers from the same release"
             )
-        return _build(cls, {key: value for key, value in data.items() if key != "version"})
+        built: Self = _build(cls, {key: value for key, value in data.items() if key != "version"})
+        return built
 
     def content_id(self) -> str:
         """40 hex digits that depend on nothing but the content: the job id and cache key."""
@@ -203,12 +204,12 @@ def _build(kind: Any, value: Any) -> Any:
         if len(item_kinds) != len(value):
             raise ValueError(f"expected {len(item_kinds)} values for {kind}, got {len(value)}: {value!r}")
         return tuple(_build(item_kind, item) for item_kind, item in zip(item_kinds, value, strict=True))
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         unknown, missing = set(value) - set(hints), _required(kind) - set(value)
         if unknown or missing:
             raise ValueError(
-                f"{kind.__name__}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}; "  # type: ignore[union-attr]
+                f"{kind.__name__}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}; "
                 "sender and receiver are of different releases"
             )
         return kind(**{key: _build(hints[key], item) for key, item in value.items()})

@@ -26,4 +26,5 @@ def encode_mask(mask: BoolMask) -> Rle:
 def decode_mask(rle: Rle) -> BoolMask:
     """The bool mask of shape (H, W) that `encode_mask` was given."""
     decoded = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")})
-    return decoded.astype(np.bool_)
+    mask: BoolMask = decoded.astype(np.bool_)
+    return mask

@@ -76,7 +76,7 @@ class OspreyDescriber:
             raise ModelUnavailable(f"there is no Osprey checkpoint folder at {path}; set OSPREY_MODEL to one")
         try:
             return cls(Osprey.from_pretrained(path, device=device))
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelUnavailable(f"the Osprey checkpoint in {path} does not load: {error}") from error
 
     def describe(self, image: Image.Image, regions: Sequence[RegionQuery], image_key: str, on_answer: OnAnswer) -> None:
@@ -118,6 +118,6 @@ def _field_answer(region: RegionQuery, question_idx: int, answer: Answer) -> Fie
         field=region.questions[question_idx].field,
         values=tuple(answer.values),
         confidence=float(answer.confidence),
-        alternatives=tuple(Alternative(text, float(probability)) for text, probability in answer.alternatives),
+        alternatives=tuple(Alternative(other.text, float(other.probability)) for other in answer.alternatives),
         warnings=tuple(answer.warnings),
     )

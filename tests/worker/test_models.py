@@ -1,0 +1,66 @@
+"""Osprey behind the jobs' protocol, with the shipped golden model: contracts in, contracts out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from worker.contracts import FieldAnswer, Question, RegionQuery
+from worker.errors import ModelUnavailable
+from worker.mask_codec import encode_mask
+from worker.models import OspreyDescriber
+
+GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "osprey_tiny_a"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    """The golden model as a checkpoint folder: its tokenizer lies beside its weights."""
+    folder = tmp_path_factory.mktemp("osprey-tiny")
+    for path in [*GOLDEN.glob("*.json"), *GOLDEN.glob("*.safetensors"), *(GOLDEN / "tokenizer").iterdir()]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def region(*questions: Question) -> RegionQuery:
+    mask = np.zeros((48, 64), np.bool_)
+    mask[10:30, 10:40] = True
+    return RegionQuery("r1", (encode_mask(mask),), questions)
+
+
+def test_answers_come_back_with_region_field_and_alternatives(checkpoint):
+    """A closed list is answered from the list, with the other choices; free text with text; short ones first."""
+    describer = OspreyDescriber.load(checkpoint, "cpu")
+    image = Image.new("RGB", (64, 48), "gray")
+    describer.warm(image, "k")
+    answers: list[tuple[int, FieldAnswer]] = []
+    category = Question("category", "What is the category of {region}?", choices=("cat", "dog"))
+    short = Question("short_description", "Describe {region}.", max_new_tokens=4)
+    describer.describe(image, [region(short), region(short, category)], "k", lambda *pair: answers.append(pair))
+    assert sorted((place, answer.question_idx, answer.field) for place, answer in answers) == [
+        (0, 0, "short_description"),
+        (1, 0, "short_description"),
+        (1, 1, "category"),
+    ]
+    chosen = next(answer for _, answer in answers if answer.field == "category")
+    (other,) = chosen.alternatives
+    assert {chosen.values[0], other.text} == {"cat", "dog"}
+    assert chosen.confidence + other.probability == pytest.approx(1.0, abs=1e-4)
+    assert all(FieldAnswer.from_json(answer.to_json()) == answer for _, answer in answers)
+
+
+def test_missing_and_broken_checkpoints_are_named(checkpoint, tmp_path):
+    with pytest.raises(ModelUnavailable, match="OSPREY_MODEL"):
+        OspreyDescriber.load(tmp_path / "nowhere", "cpu")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelUnavailable, match="does not load"):
+        OspreyDescriber.load(tmp_path, "cpu")
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ModelUnavailable, match="does not load"):
+        OspreyDescriber.load(broken, "cpu")
