@@ -104,12 +104,15 @@ class Describer:
         steps.add_worker("describe", answer.timings_ms)
         return answer.answers, answer.model_version, False, None
 
-    def late_regions(self, page: Page, config: LabelConfig, besides: str) -> Iterator[LateRegion]:
+    def late_regions(
+        self, page: Page, config: LabelConfig, active_label: str | None, besides: str | None
+    ) -> Iterator[LateRegion]:
         """Regions whose words have come since, for the page to replace whole.
 
         Only regions that the request shows, each as it shows them: a region that was deleted stays deleted, and
         whatever the annotator drew, typed or deleted in one stays. (Drafts lag about 5 s, so a region that no
-        draft shows yet waits for the next answer.)
+        draft shows yet waits for the next answer.) While a label is active in the page, only regions of that label:
+        Label Studio would put it on the others.
         """
         waiting = [
             (region, region.record)
@@ -117,11 +120,14 @@ class Describer:
             if region.record is not None and region.record.describe_job is not None and region.region_id != besides
         ]
         for region, record in waiting[:_MOST_LATE_REGIONS]:
-            late = self._late(region, record, config) if region.items else None
+            label_stays = active_label is None or active_label == region.meant_label
+            late = self._late(region, record, config, active_label) if region.items and label_stays else None
             if late is not None:
                 yield late
 
-    def _late(self, region: PageRegion, record: RegionRecord, config: LabelConfig) -> LateRegion | None:
+    def _late(
+        self, region: PageRegion, record: RegionRecord, config: LabelConfig, active_label: str | None
+    ) -> LateRegion | None:
         try:
             answer = self._queue.wait_describe(record.describe_job or "", 0.0)
         except JobTimedOut:
@@ -131,14 +137,15 @@ class Describer:
         except WorkerError as error:
             logger.warning("region %s stays without words: %s", region.region_id, error)
             return LateRegion(region, replace(record, describe_job=None), Filled(values=record.sent), failure=error)
-        filled = fill(config, region.label, record.questions, answer.answers, part=record.is_part)
+        filled = fill(config, region.meant_label, record.questions, answer.answers, part=record.is_part)
         filled = keep_typed(filled, region)
         done = replace(
             record,
             describe_job=None,
             described=True,
             sent=filled.values,
-            label=region.label,
+            label=region.meant_label,
+            active_label=active_label,
             origin=region.origin,
             model_version=answer.model_version,
         )

@@ -60,6 +60,18 @@ class PageRegion:
         return self.record.label if self.record else None
 
     @property
+    def meant_label(self) -> str | None:
+        """The label, or the one that was sent where Label Studio itself put another one on the region.
+
+        It puts the label that is active in the page, also that of a selected region, on every region of an answer:
+        a part clicked inside a selected object becomes an "Object".
+        """
+        record = self.record
+        if record is not None and self.origin == "prediction" and self.label == record.active_label:
+            return record.label
+        return self.label
+
+    @property
     def parent_id(self) -> str | None:
         parent_id = (self.geometry or {}).get("parentID") or (self.record.parent_id if self.record else None)
         return str(parent_id) if parent_id else None

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backend.describing import Describer, Description, LateRegion, keep_typed
@@ -22,7 +22,7 @@ from backend.notices import LATE, failure_text, notice_item
 from backend.page import Page, read_page
 from backend.ports import ClickQueue
 from backend.prompts import Prompt, read_prompt
-from backend.results import AnsweredRegion, region_items
+from backend.results import AnsweredRegion, region_items, relabelled_items
 from backend.segmenting import Refused, RegionFinder, Target
 from backend.session import RegionRecord, SessionStore
 from backend.settings import Settings
@@ -85,8 +85,6 @@ class ClickService:
             answer = self._answer(
                 task, config, prompt.without_items(self._failed_prompts.among(prompt.item_ids)), steps
             )
-        except Refused as refusal:
-            answer = self._notice(config, task_id, str(refusal), steps)
         except Exception as error:
             self._failed_prompts.add(*(prompt.item_ids if prompt else ()))
             self._report(error, task_id)
@@ -109,7 +107,14 @@ class ClickService:
             page = read_page(task, records, config, prompt.image_wh, time.time())
         with steps.step("gesture"):
             gesture = decide(prompt, page)
-        target = self._finder.find(gesture, prompt, page, config, image, steps)
+        try:
+            target = self._finder.find(gesture, prompt, page, config, image, steps)
+        except Refused as refusal:
+            items: list[dict[str, Any]] = []
+            self._add_late(items, page, config, task_key, prompt, None, steps)
+            self._add_notice(items, str(refusal), page, config, task_key)
+            logger.info("click refused: task_id=%s %s", task.get("id"), refusal)
+            return Answer(items, self._versions.last_known(), steps=steps)
         wait_s = max(self._settings.wait_budget_s - steps.elapsed_s, self._settings.describe_floor_s)
         description = self._describer.describe(target, config, image, prompt.image_wh, wait_s, steps)
         with steps.step("results"):
@@ -117,8 +122,7 @@ class ClickService:
             items = region_items(config, answered)
         with steps.step("session"):
             self._sessions.save(task_key, record)
-        with steps.step("late"):
-            notice = self._add_late(items, page, config, task_key, besides=target.region_id)
+        notice = self._add_late(items, page, config, task_key, prompt, target.region_id, steps)
         if description.failure is not None:
             self._report(description.failure, task.get("id"))
             notice = failure_text(description.failure, task.get("id"))
@@ -131,16 +135,34 @@ class ClickService:
         return Answer(items, description.model_version or self._versions.last_known(), answered.score, steps)
 
     def _add_late(
-        self, items: list[dict[str, Any]], page: Page, config: LabelConfig, task_key: str, besides: str
+        self,
+        items: list[dict[str, Any]],
+        page: Page,
+        config: LabelConfig,
+        task_key: str,
+        prompt: Prompt,
+        besides: str | None,
+        steps: Steps,
     ) -> str | None:
-        """Append regions whose words came since; returns what to tell about words that never will."""
+        """Append earlier regions that have to be sent again; returns what to tell about words that never will come.
+
+        Sent again: a region whose words came since, and one on which Label Studio put the active label.
+        """
         notice = None
-        for late in self._describer.late_regions(page, config, besides):
-            if late.failure is None:
-                items += region_items(config, _late_to_page(late))
-            else:
-                notice = f"An earlier region stays without words: click inside it to ask again. {late.failure}"
-            self._sessions.save(task_key, late.record)
+        with steps.step("late"):
+            sent = {besides}
+            for late in self._describer.late_regions(page, config, prompt.label, besides):
+                if late.failure is None:
+                    items += region_items(config, _late_to_page(late))
+                    sent.add(late.record.region_id)
+                else:
+                    notice = f"An earlier region stays without words: click inside it to ask again. {late.failure}"
+                self._sessions.save(task_key, late.record)
+            for region in page.regions if prompt.label is None else ():
+                label = region.meant_label
+                if region.record and region.items and label and label != region.label and region.region_id not in sent:
+                    items += relabelled_items(config, region, label)
+                    self._sessions.save(task_key, replace(region.record, active_label=None))
         return notice
 
     def _add_notice(
@@ -266,6 +288,7 @@ def _to_page(
         score=target.score,
         answered_at=time.time(),
         label=label,
+        active_label=prompt.label,
         parent_id=target.parent_id,
         object_mask=encode_mask(target.object_mask) if target.object_mask is not None else None,
         points=target.points,

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from backend.page import BoolMask
+import numpy as np
+
+from backend.page import BoolMask, PageRegion
 from label_config.geometry import encode_bitmask_png, encode_brush_rle, mask_to_polygon_pct
 from label_config.reader import Field, LabelConfig
 
@@ -68,10 +70,31 @@ def region_items(config: LabelConfig, region: AnsweredRegion) -> list[dict[str, 
     ]
 
 
+def relabelled_items(config: LabelConfig, region: PageRegion, label: str) -> list[dict[str, Any]]:
+    """A region of the page as the page has it, under another label."""
+    assert region.geometry is not None, f"region {region.region_id} is not in the request"
+    meta = region.geometry.get("meta") or {}
+    answered = AnsweredRegion(
+        region_id=region.region_id,
+        image_wh=region.image_wh,
+        mask=np.zeros((0, 0), dtype=np.bool_),  # not used: the drawn geometry goes back
+        label=label,
+        values=region.values,
+        score=float(region.geometry.get("score") or 0.0),
+        origin=region.origin,
+        parent_id=region.parent_id,
+        drawn=region.geometry,
+        notes=tuple(meta.get("text") or ()),
+        osprey_meta=meta.get("osprey") or {},
+    )
+    return region_items(config, answered)
+
+
 def _geometry(config: LabelConfig, region: AnsweredRegion) -> dict[str, Any]:
-    if region.drawn is not None:
-        return copy.deepcopy(dict(region.drawn["value"]))
     output = config.output
+    if region.drawn is not None:
+        drawn: dict[str, Any] = copy.deepcopy(dict(region.drawn["value"]))
+        return drawn if region.label is None else {**drawn, output.result_type: [region.label]}
     if output.kind == "bitmask":
         value: dict[str, Any] = {"imageDataURL": encode_bitmask_png(region.mask)}
     elif output.kind == "polygon":

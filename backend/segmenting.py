@@ -215,7 +215,7 @@ def _existing(region: PageRegion, page: Page) -> Target:
     return Target(
         region_id=region.region_id,
         mask=region.mask,
-        label=region.label,
+        label=region.meant_label,
         score=record.score if record else 1.0,
         parent_id=region.parent_id,
         object_mask=object_mask,

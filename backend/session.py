@@ -29,7 +29,8 @@ class RegionRecord(Contract):
     """One region as this backend last answered it.
 
     `mask` is the region's, `object_mask` that of the object it is a part of (None for an object). `prompt_ids` are
-    the ids of `points`, one each. `sent` holds each field's value exactly as it was sent, so that a later difference
+    the ids of `points`, one each. `active_label` was active in the page when the region was
+    answered. `sent` holds each field's value exactly as it was sent, so that a later difference
     is the annotator's. `describe_job` (asking `questions`) is set while words are still awaited. `described` is False
     as long as the fields were not all answered. `annotator` is the user of the request's drafts, None while there
     was no draft. `answered_at` is seconds since the epoch.
@@ -41,6 +42,7 @@ class RegionRecord(Contract):
     score: float
     answered_at: float
     label: str | None = None
+    active_label: str | None = None
     parent_id: str | None = None
     object_mask: Rle | None = None
     points: tuple[PromptPoint, ...] = ()

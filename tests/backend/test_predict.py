@@ -488,3 +488,36 @@ def _draw_everywhere(queue: FakeQueue) -> None:
         return SegmentAnswer((candidate,), (1024, 768), "0" * 64, "sam-nano-1")
 
     queue.wait_segment = answer
+
+
+def test_a_refused_click_still_brings_late_words(desk: Desk) -> None:
+    late, _ = late_then_saved(desk)
+    answer = desk.click(500, 380, "p2")
+    assert "Nothing was found" in notice(answer)[0]
+    assert {item["from_name"] for item in answer.items if item["id"] == late.items[0]["id"]} == {"mask", *FIVE_FIELDS}
+
+
+def active(item: dict[str, Any], label: str) -> list[dict[str, Any]]:
+    """The click as Label Studio sends it while an output label is active, such as that of a selected region."""
+    value = {**item["value"], "labels": [label]}
+    output = {**item, "type": "bitmasklabels", "from_name": "mask", "value": {**value, "bitmasklabels": [label]}}
+    return [{**item, "value": value}, output]
+
+
+def test_a_part_gets_its_label_back_that_the_page_replaced(desk: Desk) -> None:
+    """The page puts a selected object's label on the part; the first answer without an active label mends it."""
+    whole = desk.click(200, 160)
+    part = desk.send(*active(point_item(160, 160, "p2"), "Object"))
+    assert part.items[0]["value"]["bitmasklabels"] == ["Part"]
+    items = desk.save_draft(whole, part)
+    for item in items:
+        if "bitmasklabels" in item["value"]:
+            item["value"]["bitmasklabels"] = ["Object"]
+    while_active = desk.send(*active(point_item(350, 200, "p3"), "Object"))
+    assert {item["id"] for item in while_active.items}.isdisjoint({part.items[0]["id"], whole.items[0]["id"]})
+    mended = desk.click(350, 200, "p4")
+    again = [item for item in mended.items if item["id"] == part.items[0]["id"]]
+    assert again[0]["value"]["bitmasklabels"] == ["Part"]
+    assert [item["value"] for item in again[1:]] == [item["value"] for item in part.items[1:]]
+    assert again[0]["meta"] == part.items[0]["meta"]
+    assert not any(item["id"] == whole.items[0]["id"] for item in mended.items)
