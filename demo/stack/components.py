@@ -197,8 +197,8 @@ def worker_problem(queue: Literal["masks", "describe"]) -> Callable[[Stack], str
 
 COMPONENTS = (
     Component("redis", "Redis", redis_process, redis_problem, 20),
-    Component("label-studio", "Label Studio", label_studio_process, label_studio_problem, 180),
-    Component("backend", "Backend", backend_process, backend_problem, 60),
-    Component("masks", "Worker for masks", masks_process, worker_problem("masks"), 120),
-    Component("describe", "Worker for texts", describe_process, worker_problem("describe"), 120),
+    Component("label-studio", "Label Studio", label_studio_process, label_studio_problem, 400),
+    Component("backend", "Backend", backend_process, backend_problem, 240),
+    Component("masks", "Worker for masks", masks_process, worker_problem("masks"), 240),
+    Component("describe", "Worker for texts", describe_process, worker_problem("describe"), 240),
 )

@@ -23,6 +23,7 @@ def main() -> None:
     component = next(each for each in COMPONENTS if each.name == name)
     process = component.process(Stack(state, launch, state.load_secrets()))
     write_private(state.run / f"{name}.fingerprint", process.fingerprint())
+    os.chdir(state.path)  # a folder that stays: a checkout may be moved or switched while the stack runs
     inherited = {key: value for key, value in os.environ.items() if process.inherited(key) or key == MARK}
     os.execve(process.command[0], process.command, {**inherited, **process.environment})
 

@@ -26,13 +26,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The running stack."""
-    running = RunningStack(tmp_path_factory.mktemp("stack"))
+    """The running stack. With OSPREY_E2E_STATE_DIR it is kept for the next run: for work on these tests."""
+    kept = os.environ.get("OSPREY_E2E_STATE_DIR")
+    running = RunningStack(Path(kept) if kept else tmp_path_factory.mktemp("stack"))
     try:
         print(running.command("up").stdout)
         yield running
     finally:
-        running.command("down", check=False)
+        if not kept:
+            running.command("down", check=False)
 
 
 @pytest.fixture(scope="session")

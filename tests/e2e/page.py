@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, Playwright
 
 from label_config.geometry.region_mask import region_mask
 
-ANSWER_LIMIT_S = 20.0
+ANSWER_LIMIT_S = 40.0
 # Chromium without the background calls that a closed network would refuse one by one.
 CHROMIUM_FLAGS = [
     "--no-sandbox",

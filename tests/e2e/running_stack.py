@@ -24,7 +24,7 @@ from demo.stack.settings import CHECKOUT
 from demo.stack.state import Launch, StateFolder
 from demo.stack.supervisor import Supervisor
 
-START_LIMIT_S = 400
+START_LIMIT_S = 1000
 
 
 @dataclass(frozen=True)
