@@ -16,7 +16,7 @@ from worker.contracts import FieldAnswer, Question
 
 logger = logging.getLogger(__name__)
 
-WHOLE = "whole"  # what the part control says about a whole object, where its choices list it
+WHOLE = "whole"  # what the part control says about a whole object: a text always, choices where they list it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,8 @@ def fill(
         if not asked.applies_to(label):
             continue
         if asked.role == "part" and not part:
-            whole = [choice.text for choice in asked.choices if choice.text.strip().lower() == WHOLE]
+            listed = [choice.text for choice in asked.choices if choice.text.strip().lower() == WHOLE]
+            whole = [WHOLE] if asked.tag == "TextArea" and not asked.choices else listed
             if whole:
                 values[asked.name], suggestion[asked.name] = _stored(asked, whole[:1]), whole[:1]
             continue

@@ -97,6 +97,7 @@ def notice(answer: Answer) -> list[str] | None:
 
 FIVE_FIELDS = {
     "category": ["ball"],
+    "part": ["whole"],
     "attribute": ["red", "rubber"],
     "short_description": ["a red ball"],
     "detailed_description": ["A red ball on a white ground."],
@@ -215,7 +216,7 @@ def test_late_words_leave_the_mask_in_time_and_say_so(desk: Desk) -> None:
     desk.queue.describe_ready, desk.queue.partial = False, 3
     answer = desk.click(200, 160)
     assert np.array_equal(mask_of(answer), BALL)
-    assert texts(answer) == {"category": ["ball"], "attribute": ["red", "rubber"]}
+    assert texts(answer) == {"category": ["ball"], "part": ["whole"], "attribute": ["red", "rubber"]}
     assert answer.items[0]["meta"]["text"] == [LATE]
 
 
