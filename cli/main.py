@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backend, config, worker
+from cli import backend, config, export, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -18,3 +18,4 @@ app.command()(worker.worker)
 app.command()(worker.status)
 app.add_typer(config.app, name="config")
 app.command()(backend.backend)
+app.command()(export.export)

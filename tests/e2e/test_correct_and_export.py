@@ -34,8 +34,11 @@ def test_export_holds_the_corrected_text_and_the_mask_of_the_page(stack, window,
     assert geometry["meta"]["osprey"]["suggestion"]["category"] != CORRECTED, "the suggestion itself was not kept"
 
     stack.osprey("export", "--project", str(project.id), "--out", str(tmp_path))
-    exported = [found for file in sorted(tmp_path.rglob("*.json")) for found in _regions(json.loads(file.read_text()))]
-    assert any(CORRECTED in json.dumps(each) for each in exported), f"the corrected text is in none of {exported}"
+    files = {file.name: json.loads(file.read_text()) for file in sorted(tmp_path.glob("osprey_*.json"))}
+    assert any(CORRECTED in json.dumps(entries) for entries in files.values()), (
+        f"the corrected text is in none of {files}"
+    )
+    exported = _regions(list(files.values()))
     shown = region.mask
     assert max(iou(mask, shown) for mask in (_decoded(each) for each in exported)) == 1.0
 

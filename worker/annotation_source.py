@@ -1,0 +1,102 @@
+"""A project's tasks with their annotations, through Label Studio's API: the source of truth for export.
+
+Next on the path: `worker/export_regions.py` (items -> regions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from worker.errors import WorkerError
+from worker.label_studio import LabelStudio
+
+# One page of tasks is one answer in memory; a task with 24 brush regions is about 1 MB.
+_PAGE_SIZE = 20
+_TIMEOUT_S = 100.0
+
+
+class AnnotationsUnavailable(WorkerError):
+    """Label Studio does not give the project's annotations; the message says why and what to check."""
+
+
+class AnnotationSource:
+    """Reads projects of one Label Studio server. Close it after use, or use it in a `with` statement."""
+
+    def __init__(self, base_url: str, label_studio: LabelStudio, transport: httpx.BaseTransport | None = None) -> None:
+        """`label_studio` gives the authorization; `transport` replaces the network in tests."""
+        self._base_url = base_url.rstrip("/")
+        self._label_studio = label_studio
+        # Proxies of the environment are for the outside world; Label Studio's address is given as it is reached.
+        self._client = httpx.Client(timeout=_TIMEOUT_S, trust_env=False, transport=transport)
+
+    def __enter__(self) -> AnnotationSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def project(self, project_id: int) -> dict[str, Any]:
+        """The project, its `label_config` and `title` among the rest.
+
+        Raises:
+            AnnotationsUnavailable: no answer, no such project, or no right to see it.
+        """
+        project = self._get(f"/api/projects/{project_id}", {})
+        if not isinstance(project, dict) or not isinstance(project.get("label_config"), str):
+            raise AnnotationsUnavailable(f"{self._base_url} answers without a label config; is it a Label Studio?")
+        return project
+
+    def tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
+        """Every task of the project with all of its annotations, page by page.
+
+        Raises:
+            AnnotationsUnavailable: as for `project`.
+        """
+        page, num_seen = 1, 0
+        while True:
+            answer = self._get(
+                "/api/tasks", {"project": project_id, "fields": "all", "page": page, "page_size": _PAGE_SIZE}
+            )
+            tasks = answer.get("tasks") if isinstance(answer, dict) else None
+            if not isinstance(tasks, list) or not isinstance(answer.get("total"), int):
+                raise AnnotationsUnavailable(f"{self._base_url}/api/tasks answers without a list of tasks")
+            yield from tasks
+            num_seen += len(tasks)
+            # A page beyond the last one is an error in Label Studio, so the total says when to stop.
+            if not tasks or num_seen >= answer["total"]:
+                return
+            page += 1
+
+    def _get(self, path: str, query: dict[str, Any]) -> Any:
+        try:
+            answer = self._once(path, query, fresh=False)
+            if answer.status_code == 401:  # the access token ended between two pages
+                answer = self._once(path, query, fresh=True)
+        except httpx.HTTPError as error:
+            raise AnnotationsUnavailable(
+                f"Label Studio at {self._base_url} does not answer ({type(error).__name__}: {error}); "
+                "check OSPREY_LABEL_STUDIO_URL"
+            ) from error
+        if answer.status_code == 401:
+            raise AnnotationsUnavailable(
+                "Label Studio refuses the token; put a personal access token (Account & Settings) "
+                "into OSPREY_LABEL_STUDIO_TOKEN"
+            )
+        if answer.status_code in (403, 404):
+            raise AnnotationsUnavailable(
+                f"Label Studio answers {answer.status_code} to {path}; no such project, "
+                "or the user of the token may not see it"
+            )
+        if answer.status_code != 200:
+            raise AnnotationsUnavailable(f"Label Studio answers {answer.status_code} to {path}: {answer.text[:200]}")
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise AnnotationsUnavailable(f"{self._base_url}{path} does not answer with JSON") from error
+
+    def _once(self, path: str, query: dict[str, Any], *, fresh: bool) -> httpx.Response:
+        headers = self._label_studio.headers(fresh=fresh)
+        return self._client.get(self._base_url + path, params=query, headers=headers)
