@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from osprey_model.config import LEVELS
 from osprey_model.engine.decode import Row
@@ -35,13 +36,18 @@ def answer_of(row: Row, question: Question, tokenizer: OspreyTokenizer, warnings
             warnings=warnings,
             token_logprobs=tuple(row.token_logprobs),
         )
+    answer = free_text(row, tokenizer)
+    value = answer.text.removesuffix(".") if _asks_for_a_phrase(question) else answer.text
+    return replace(answer, values=(value,) if value else (), warnings=warnings)
+
+
+def free_text(row: Row, tokenizer: OspreyTokenizer) -> Answer:
+    """The decoded text as it is, up to where it begins to repeat itself."""
     text = drop_repeats(clean(tokenizer.decode(row.token_ids)))
-    value = text.removesuffix(".") if _asks_for_a_phrase(question) else text
     return Answer(
         text=text,
-        values=(value,) if value else (),
+        values=(text,) if text else (),
         confidence=row.confidence(),
-        warnings=warnings,
         token_logprobs=tuple(row.token_logprobs),
     )
 

@@ -9,6 +9,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,8 @@ from PIL import Image
 
 from osprey_model.build import load_osprey
 from osprey_model.checkpoint import fingerprint
-from osprey_model.engine.answers import answer_of, region_warnings
+from osprey_model.config import IMAGE_TOKEN_ID
+from osprey_model.engine.answers import answer_of, free_text, region_warnings
 from osprey_model.engine.choices import ChoiceTrie, ChoiceWalk
 from osprey_model.engine.decode import Row, decode_rows
 from osprey_model.engine.decoder import SharedPrefixDecoder
@@ -27,8 +29,9 @@ from osprey_model.engine.requests import Answer, Question, RegionRequest
 from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.prompts import INFERENCE, question_message
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.prompts import INFERENCE, PREFIX_P, question_message
+from osprey_model.splice import PlaceholderMismatch
+from osprey_model.tokenizer import IMAGE_TOKEN, OspreyTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -173,6 +176,54 @@ class Osprey:
             self._answer_batch(prefix, regions, asked[start : start + self._max_batch_rows], tokens, deliver)
         return [[answer for answer in row if answer is not None] for row in answers]
 
+    @torch.inference_mode()
+    def chat(
+        self,
+        image: Image.Image | None,
+        masks: Sequence[Any],
+        turns: Sequence[tuple[str, str | None]],
+        *,
+        max_new_tokens: int = 512,
+        image_key: str | None = None,
+    ) -> Answer:
+        """Continue a conversation about an image, its regions, or neither.
+
+        Args:
+            image: None for text only.
+            masks: one for every `<mask><pos>` of the messages, in order of appearance.
+            turns: (message, answer); the last answer is None. With an image, prefix P is put before the first
+                message unless it already holds `<image>`.
+            max_new_tokens: limit of the answer.
+            image_key: as in `describe`.
+
+        Raises:
+            PlaceholderMismatch: placeholders and masks differ in number, or masks came without an image.
+            ValueError: no turn, or a conversation that is already answered.
+        """
+        if not turns or turns[-1][1] is not None:
+            raise ValueError("expected turns of (message, answer) whose last answer is None: the one to give")
+        message, answer = turns[0]
+        if image is not None and IMAGE_TOKEN not in message:
+            message = PREFIX_P + message
+        prompt = self.tokenizer.encode_prompt(INFERENCE.prompt([(message, answer), *turns[1:]]))
+        kv, shared, regions = None, 0, None
+        if image is not None:
+            prefix = self._prefix_of(image, image_key)
+            shared = prefix.shared_with([prompt])
+            kv = prefix.kv_of(shared)
+            if masks:
+                extracted = self._extract(prefix, {(0, idx): as_mask(mask) for idx, mask in enumerate(masks)})
+                regions = RegionTokens.joined([extracted[0, idx] for idx in range(len(masks))])
+        elif masks or IMAGE_TOKEN_ID in prompt:
+            raise PlaceholderMismatch("masks or <image> were given without an image")
+        if IMAGE_TOKEN_ID in prompt[shared:]:
+            raise PlaceholderMismatch("expected one <image>, at the beginning of the first message")
+        room = self._room((0 if kv is None else kv.length) + len(prompt) - shared, 1)
+        suffix_SD = embed_suffix(self._decoder, self.tokenizer.mask_token_id, prompt[shared:], regions)
+        row = Row(suffix_SD, max_new_tokens=min(max_new_tokens, room))
+        decode_rows(self._decoder, kv, [row], eos_token_id=self.tokenizer.eos_token_id, on_end=lambda _: None)
+        return free_text(row, self.tokenizer)
+
     def _answer_batch(
         self,
         prefix: ImagePrefix,
@@ -198,19 +249,23 @@ class Osprey:
         decode_rows(self._decoder, kv, rows, eos_token_id=self.tokenizer.eos_token_id, on_end=finish)
 
     def _row(self, question: Question, suffix_ids: Sequence[int], region: RegionTokens, prefix_length: int) -> Row:
-        room = self.model.sizes.max_position_embeddings - prefix_length - len(suffix_ids)
         walk, limit = None, question.max_new_tokens
         if question.choices:
             trie = self._trie(question.choices)
             walk = ChoiceWalk(trie, multiple=question.multiple)
             limit = max(limit, trie.longest + 1)
-        if room < 1 or (walk is not None and room < limit):
-            raise PromptTooLong(
-                f"the prompt takes {prefix_length + len(suffix_ids)} of {self.model.sizes.max_position_embeddings} "
-                f"positions, which leaves {max(room, 0)} for the answer; shorten the question {question.text[:60]!r}"
-            )
+        room = self._room(prefix_length + len(suffix_ids), limit if walk is not None else 1)
         suffix_SD = embed_suffix(self._decoder, self.tokenizer.mask_token_id, suffix_ids, region)
         return Row(suffix_SD, max_new_tokens=min(limit, room), walk=walk)
+
+    def _room(self, prompt_length: int, needed: int) -> int:
+        context = self.model.sizes.max_position_embeddings
+        if context - prompt_length < needed:
+            raise PromptTooLong(
+                f"the prompt takes {prompt_length} of {context} positions, which leaves "
+                f"{max(context - prompt_length, 0)} where the answer needs {needed}; shorten the question"
+            )
+        return context - prompt_length
 
     def _prompt_ids(self, question: Question) -> list[int]:
         message = question_message(question.text, question.form)

@@ -11,7 +11,7 @@ Everything here is float32, whatever the rest of the model runs in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -36,6 +36,16 @@ class RegionTokens:
     def is_empty(self) -> bool:
         """No mask has a pixel."""
         return not bool(self.mask_pixels_R.any())
+
+    @classmethod
+    def joined(cls, parts: Sequence[RegionTokens]) -> RegionTokens:
+        """Regions of several calls as one."""
+        return cls(
+            torch.cat([part.mask_tokens_RD for part in parts]),
+            torch.cat([part.position_tokens_RD for part in parts]),
+            torch.cat([part.covered_cells_RL for part in parts]),
+            torch.cat([part.mask_pixels_R for part in parts]),
+        )
 
     def one(self, idx: int) -> RegionTokens:
         """The tokens of one region, R = 1."""

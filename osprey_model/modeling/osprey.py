@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from osprey_model.config import IGNORE_INDEX, IMAGE_LEVEL, LEVELS, OspreyConfig
@@ -30,6 +30,8 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
     """Images, masks and token ids -> next-token logits. Build it with `osprey_model.build.build_osprey`."""
 
     config_class = OspreyHfConfig
+    # transformers' own loading then leaves the extractor in float32 too; see `keep_extractor_in_float32`.
+    _keep_in_fp32_modules_strict = frozenset({"mask_extractor"})
 
     def __init__(self, config: OspreyHfConfig) -> None:
         super().__init__(config)
@@ -166,3 +168,7 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         """The mask extractor stays float32 whatever the rest was cast to; returns self."""
         self.mask_extractor.to(torch.float32)
         return self
+
+
+AutoConfig.register(OspreyHfConfig.model_type, OspreyHfConfig, exist_ok=True)
+AutoModelForCausalLM.register(OspreyHfConfig, OspreyForCausalLM, exist_ok=True)

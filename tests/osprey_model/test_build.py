@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from osprey_model.build import build_osprey, load_osprey
 from osprey_model.checkpoint import save_checkpoint, to_reference
@@ -49,3 +50,17 @@ def test_a_config_survives_its_json(name: str) -> None:
     """to_dict and from_dict are inverse, through JSON."""
     config = OspreyConfig.preset(name)
     assert OspreyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_transformers_own_saving_and_loading(tiny_model: OspreyForCausalLM, tmp_path: Path) -> None:
+    """save_pretrained and the Auto classes: equal outputs, and the extractor stays float32 in bfloat16."""
+    tiny_model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert isinstance(loaded, OspreyForCausalLM)
+    assert loaded.sizes == tiny_model.sizes == load_osprey(tmp_path).sizes
+    ids = torch.tensor([[1, 5, 9, 20]])
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(ids).logits, tiny_model(ids).logits, atol=1e-6, rtol=0)
+    half = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.bfloat16)
+    assert {parameter.dtype for parameter in half.mask_extractor.parameters()} == {torch.float32}
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}
