@@ -94,6 +94,11 @@ def scene() -> Scene:
     return make_scene(10_000_000, (256, 192))
 
 
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo.evaluate._LATE_PAUSE_S", 0.0)
+
+
 def _evaluate(scene: Scene, backend: Any) -> dict[str, float]:
     with httpx.Client(base_url="http://backend", transport=httpx.MockTransport(backend)) as client:
         evaluator = Evaluator(
@@ -111,9 +116,8 @@ def test_an_oracle_reaches_one_in_every_measure(scene: Scene) -> None:
     assert reached == dict.fromkeys((measure.key for measure in MEASURES), 1.0)
 
 
-def test_late_words_are_asked_for_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_late_words_are_asked_for_again(scene: Scene) -> None:
     """Quality is measured, not latency: two clicks without words before they come change nothing."""
-    monkeypatch.setattr("demo.evaluate._LATE_PAUSE_S", 0.0)
     reached = _evaluate(scene, OracleBackend(scene, late=2))
     assert reached == dict.fromkeys((measure.key for measure in MEASURES), 1.0)
 
@@ -148,6 +152,21 @@ def test_a_backend_that_only_gives_notices_scores_zero(scene: Scene, capsys: pyt
     reached = _evaluate(scene, notice)
     assert set(reached.values()) == {0.0}
     assert "the notice 'no worker'" in capsys.readouterr().err
+
+
+def test_a_machine_that_is_not_ready_at_first_costs_nothing(scene: Scene) -> None:
+    """A notice instead of the first region is a reason to click again, not a miss."""
+    oracle = OracleBackend(scene)
+    asked: set[int] = set()
+
+    def busy_at_first(request: httpx.Request) -> httpx.Response:
+        task_id = json.loads(request.content)["tasks"][0]["id"]
+        if task_id in asked:
+            return oracle(request)
+        asked.add(task_id)
+        return httpx.Response(200, json={"results": [{"result": []}]})
+
+    assert set(_evaluate(scene, busy_at_first).values()) == {1.0}
 
 
 def test_the_page_sends_its_regions_as_label_studio_does(scene: Scene) -> None:
