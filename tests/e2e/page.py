@@ -18,6 +18,7 @@ from playwright.sync_api import Browser, Page, Playwright
 from label_config.geometry.region_mask import region_mask
 
 ANSWER_LIMIT_S = 40.0
+PAGE_LIMIT_S = 120  # Label Studio's pages on a machine that does other things as well
 # Chromium without the background calls that a closed network would refuse one by one.
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -78,6 +79,7 @@ class LabelingPage:
 
     def __init__(self, browser: Browser, url: str, shots: Path, *, auto_accept: bool = True) -> None:
         context = browser.new_context(viewport={"width": 1500, "height": 950}, base_url=url)
+        context.set_default_timeout(PAGE_LIMIT_S * 1000)
         accept = "true" if auto_accept else "false"
         context.add_init_script(
             "localStorage.setItem('autoAnnotation', 'true');"
