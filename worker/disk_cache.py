@@ -45,6 +45,10 @@ class DiskCache:
         if self._num_bytes > self._max_bytes:
             self._evict()
 
+    def remove(self, key: str) -> None:
+        """Forget what is stored under `key`, if anything."""
+        self._path(key).unlink(missing_ok=True)
+
     def _evict(self) -> None:
         entries = sorted(self._entries())
         total = sum(size for _, size, _ in entries)

@@ -71,20 +71,31 @@ class ImageResolver:
             ImageUnavailable: it cannot be fetched; the message says why and what to do.
             ImageCorrupt: what was fetched is not an image, or not the one that was shown.
         """
-        resolved = self._decoded.get(ref.url)
-        if resolved is None:
-            resolved = self._load(ref)
-            self._keep(ref.url, resolved)
-        else:
-            self._decoded.move_to_end(ref.url)
+        resolved = self._kept(ref)
         if image_wh is not None and resolved.image.size != tuple(image_wh):
-            self._decoded.pop(ref.url, None)
+            self._forget(ref)  # the file may have been replaced since it was cached
+            resolved = self._kept(ref)
+        if image_wh is not None and resolved.image.size != tuple(image_wh):
             width, height = resolved.image.size
             raise ImageCorrupt(
                 f"{_name(ref)} is {width}x{height} pixels, but Label Studio showed {image_wh[0]}x{image_wh[1]}; "
                 "the file has changed: reload the page"
             )
         return resolved
+
+    def _kept(self, ref: ImageRef) -> ResolvedImage:
+        resolved = self._decoded.get(ref.url)
+        if resolved is None:
+            resolved = self._load(ref)
+            self._keep(ref.url, resolved)
+        else:
+            self._decoded.move_to_end(ref.url)
+        return resolved
+
+    def _forget(self, ref: ImageRef) -> None:
+        self._decoded.pop(ref.url, None)
+        if not ref.url.startswith("data:"):
+            self._disk.remove(self._absolute(ref))
 
     def _load(self, ref: ImageRef) -> ResolvedImage:
         if ref.url.startswith("data:"):

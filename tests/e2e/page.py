@@ -82,8 +82,7 @@ class LabelingPage:
         context.set_default_timeout(PAGE_LIMIT_S * 1000)
         accept = "true" if auto_accept else "false"
         context.add_init_script(
-            "localStorage.setItem('autoAnnotation', 'true');"
-            f"localStorage.setItem('autoAcceptSuggestions', '{accept}')"
+            f"localStorage.setItem('autoAnnotation', 'true');localStorage.setItem('autoAcceptSuggestions', '{accept}')"
         )
         self._shots = shots
         self.page: Page = context.new_page()
@@ -159,8 +158,10 @@ class LabelingPage:
         self.page.wait_for_timeout(300)  # the prompt leaves the page a moment after the click
         self.wait_for(
             f"{count} suggestions and nothing on its way",
-            lambda: not self.is_waiting()
-            and self.page.evaluate("() => window.Htx.annotationStore.selected.suggestions.size") == count,
+            lambda: (
+                not self.is_waiting()
+                and self.page.evaluate("() => window.Htx.annotationStore.selected.suggestions.size") == count
+            ),
         )
 
     def accept_suggestions(self) -> None:
@@ -203,7 +204,7 @@ class LabelingPage:
         """The mask regions, once there are `count` and no prompt is pending."""
         found: list[ShownRegion] = self.wait_for(
             f"{count} masks and no pending prompt",
-            lambda: (masks if len(masks := self.masks()) == count and not self.pending_prompts() else None),
+            lambda: masks if len(masks := self.masks()) == count and not self.pending_prompts() else None,
             limit_s,
         )
         return found
@@ -225,8 +226,9 @@ class LabelingPage:
         row.first.locator(".lsf-outliner-item__title").click()
         self.wait_for(
             f"region {region_id} selected",
-            lambda: self.page.evaluate("() => window.Htx.annotationStore.selected.highlightedNode?.cleanId")
-            == region_id,
+            lambda: (
+                self.page.evaluate("() => window.Htx.annotationStore.selected.highlightedNode?.cleanId") == region_id
+            ),
         )
 
     def unselect(self) -> None:
@@ -248,9 +250,7 @@ class LabelingPage:
 
     def edit_text(self, field: str, text: str) -> None:
         """Correct a text field of the selected region with its pencil."""
-        view = self.page.locator('[data-testid="textarea-region"]').filter(
-            has=self.page.locator(f'[name^="{field}:"]')
-        )
+        view = self.page.locator('[data-testid="textarea-region"]').filter(has=self.page.locator(f'[name^="{field}:"]'))
         control = self.page.locator('[data-testid="textarea-control"]').filter(has=view).first
         view.first.hover()
         view.first.locator('[data-testid="htx-textbox-edit-button"]').click()

@@ -287,6 +287,15 @@ def test_another_size_than_shown_is_an_error(make_resolver):
         make_resolver().resolve(data_ref(RED), (4, 8))
 
 
+def test_replaced_file_is_fetched_again(studio, make_resolver):
+    """A cached image of another size than the page shows is not the page's image any more."""
+    studio.replies["/data/upload/1/a.png"] = Reply(body=png(Image.new("RGB", (4, 8))))
+    resolver = make_resolver(label_studio_url=studio.url)
+    resolver.resolve(ref("/data/upload/1/a.png"), (4, 8))
+    studio.replies["/data/upload/1/a.png"] = Reply(body=RED)
+    assert resolver.resolve(ref("/data/upload/1/a.png"), (8, 4)).image.size == (8, 4)
+
+
 def _palette() -> Image.Image:
     image = Image.new("P", (2, 1))
     image.putpalette([255, 0, 0, 0, 255, 0] + [0] * 762)
