@@ -20,7 +20,7 @@ ENV_STAMPS := $(if $(filter file,$(origin VENV)),$(VENV)/.ready) \
 STACK := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m demo.stack
 PYTEST := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m pytest
 
-.PHONY: help env browser up down logs status test test-all test-compose lint train-demo eval-demo
+.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -58,6 +58,9 @@ up: env ## start everything on this machine; prints the address and the login
 
 down: ## stop everything; projects, annotations and settings stay in .osprey/
 	@[ ! -x $(PY) ] || $(STACK) down
+
+osprey: ## run the osprey command against the running stack: make osprey ARGS="export --project 1 --out data"
+	@$(STACK) osprey $(ARGS)
 
 logs: ## follow the logs of every part
 	@$(STACK) logs

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from demo.stack.components import COMPONENTS, LOGIN, Stack
+from demo.stack.components import COMPONENTS, LOGIN, Stack, osprey_process
 from demo.stack.errors import StackError
 from demo.stack.settings import StackSettings
 from demo.stack.state import StateFolder
@@ -77,6 +77,17 @@ def logs() -> None:
         subprocess.run(["tail", "-n", "20", "-F", *map(str, files)], check=False)
     except KeyboardInterrupt:
         return
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def osprey(context: typer.Context) -> None:
+    """Run `osprey ...` against the running stack: its addresses and secrets are filled in."""
+    state = StateFolder(StackSettings.from_env(os.environ).state_dir)
+    launch = state.load_launch()
+    if launch is None:
+        raise StackError("the stack never ran here; start it with `make up`")
+    process = osprey_process(Stack(state, launch, state.load_secrets()), *context.args)
+    os.execve(process.command[0], process.command, {**os.environ, **process.environment})
 
 
 def _supervisor(state: StateFolder) -> Supervisor | None:

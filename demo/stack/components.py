@@ -21,6 +21,7 @@ from demo.stack.state import Launch, Secrets, StateFolder, write_private
 
 LOGIN = "admin@osprey.local"
 BACKEND_USER = "label-studio"
+ROOMS = ("backend", "cli", "label_config", "osprey_model", "worker")
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ class Process:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     inherited: Callable[[str], bool]
+    code: str = ""  # a fingerprint of the source it runs
 
     def fingerprint(self) -> str:
-        """Changes when the process would be started differently."""
-        return hashlib.sha256(json.dumps([self.command, dict(self.environment)]).encode()).hexdigest()
+        """Changes when the process would be started differently, or with other code."""
+        return hashlib.sha256(json.dumps([self.command, dict(self.environment), self.code]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -109,24 +111,25 @@ def label_studio_process(stack: Stack) -> Process:
 
 def backend_process(stack: Stack) -> Process:
     """`osprey backend`."""
-    return _osprey(stack, "backend")
+    return osprey_process(stack, "backend")
 
 
 def masks_process(stack: Stack) -> Process:
     """`osprey worker` for the queue where the annotator waits."""
-    return _osprey(stack, "worker", "--queues", "masks", "--device", _device(stack))
+    return osprey_process(stack, "worker", "--queues", "masks", "--device", _device(stack))
 
 
 def describe_process(stack: Stack) -> Process:
     """`osprey worker` for the texts."""
-    return _osprey(stack, "worker", "--queues", "describe", "--device", _device(stack))
+    return osprey_process(stack, "worker", "--queues", "describe", "--device", _device(stack))
 
 
 def _device(stack: Stack) -> str:
     return stack.launch.handed_through.get("OSPREY_DEVICE", "auto")
 
 
-def _osprey(stack: Stack, *arguments: str) -> Process:
+def osprey_process(stack: Stack, *arguments: str) -> Process:
+    """`osprey ARGUMENTS` with the settings of this stack."""
     environment = {
         "OSPREY_CACHE_DIR": str(stack.state.path / "cache"),
         **stack.launch.handed_through,
@@ -141,7 +144,12 @@ def _osprey(stack: Stack, *arguments: str) -> Process:
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONUNBUFFERED": "1",
     }
-    return Process((str(Path(sys.executable).with_name("osprey")), *arguments), environment, _ours)
+    return Process((str(Path(sys.executable).with_name("osprey")), *arguments), environment, _ours, _code())
+
+
+def _code() -> str:
+    files = (file for room in ROOMS for file in sorted((CHECKOUT / room).rglob("*.py")))
+    return hashlib.sha256(repr([(str(file), file.stat().st_mtime_ns) for file in files]).encode()).hexdigest()
 
 
 def _ours(variable: str) -> bool:

@@ -160,15 +160,8 @@ class RunningStack:
         return before
 
     def osprey(self, *arguments: str) -> str:
-        """What `osprey ARGUMENTS` prints, run with the settings a person would export."""
-        process = COMPONENTS[2].process(self.stack)
-        done = subprocess.run(
-            [process.command[0], *arguments],
-            env={**os.environ, **process.environment}, cwd=CHECKOUT, text=True, timeout=120, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        assert done.returncode == 0, f"osprey {arguments}: exit {done.returncode}\n{done.stdout}"
-        return done.stdout
+        """What `osprey ARGUMENTS` prints, run as `make osprey` does."""
+        return self.command("osprey", *arguments).stdout
 
     def annotation(self, annotation_id: int) -> dict[str, Any]:
         """A stored annotation."""
