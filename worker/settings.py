@@ -17,8 +17,8 @@ _CHECKPOINTS = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
 class QueueSettings:
     """Bounds and lifetimes of jobs. Times in seconds."""
 
-    segment_timeout_s: int = 30  # one click: SAM, with the image's download and encoding
-    describe_timeout_s: int = 120  # all fields of a few regions on a slow CPU
+    segment_timeout_s: int = 120  # a large SAM on a CPU embeds for a minute; the next click finds it embedded
+    describe_timeout_s: int = 300  # all fields of a few regions on a slow CPU
     background_timeout_s: int = 600  # warm-up and bulk jobs
     interactive_bound: int = 32  # waiting jobs per queue before a click is answered "busy"
     background_bound: int = 2000
