@@ -178,8 +178,8 @@ class Api:
         try:
             # Megabytes of drafts: parsed in a thread, so that other requests go on.
             parsed = await anyio.to_thread.run_sync(json.loads, bytes(body), limiter=self._short)
-        except ValueError as error:
-            raise HTTPException(400, "the request is not JSON") from error
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, "the request is not JSON, or nested without end") from error
         if not isinstance(parsed, dict):
             raise HTTPException(400, f"expected a JSON object, got {type(parsed).__name__}")
         return parsed
