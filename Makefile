@@ -89,8 +89,10 @@ lint: env ## ruff and mypy
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-train-demo: env ## train the two small models on drawn scenes (resumable; docs in their model cards)
-	$(PY) -m demo.training.train_demo
+train-demo: env ## train both small models again, about two hours on two cores; goes on where a stop happened
+	$(PY) -m demo.training.sam --out demo/checkpoints/sam-nano --resume
+	$(PY) -m demo.training.osprey --out demo/checkpoints/osprey-nano --resume
+	@echo "Trained. The work folders .osprey/train-sam and .osprey/train-osprey can go; remove them to start over."
 
 eval-demo: env ## click every object of 200 unseen scenes through the backend and print the table
 	$(PY) -m demo.evaluate
