@@ -118,9 +118,7 @@ def training_scene(scene: Scene, image_size: int) -> TrainingScene:
                 levels[leaves, 0] = add(subpart)
                 classes[leaves] = _name_class(f"{thing.category}/{part.name}/{subpart.name}")
     image = ResizeLongestSide(image_size).apply_image(np.asarray(scene.image))
-    return TrainingScene(
-        image, scene.region_map, levels, np.array(members), np.array(points, np.int16), classes
-    )
+    return TrainingScene(image, scene.region_map, levels, np.array(members), np.array(points, np.int16), classes)
 
 
 class SceneStore:
@@ -134,7 +132,7 @@ class SceneStore:
 
     def render_in_background(self) -> multiprocessing.Process:
         """Start the process that renders what is missing; it ends with its parent."""
-        process = multiprocessing.get_context("spawn").Process(target=self._render_all, daemon=True)
+        process = multiprocessing.get_context("spawn").Process(target=self._render_politely, daemon=True)
         process.start()
         return process
 
@@ -169,8 +167,12 @@ class SceneStore:
     def _path(self, shard_idx: int) -> Path:
         return self._folder / f"{shard_idx:05d}.npz"
 
-    def _render_all(self) -> None:
+    def _render_politely(self) -> None:
         os.nice(5)  # the training itself comes first
+        self.render_missing()
+
+    def render_missing(self) -> None:
+        """Render every shard that is not there yet."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for shard_idx in range(self.num_shards):
             path = self._path(shard_idx)
@@ -198,9 +200,7 @@ class SceneStore:
             counts = data["counts"].tolist()
         for name in ("members", "inner_points"):
             arrays[name] = [rows[:count] for rows, count in zip(arrays[name], counts, strict=True)]
-        return [
-            TrainingScene(**{name: values[i] for name, values in arrays.items()}) for i in range(SCENES_PER_SHARD)
-        ]
+        return [TrainingScene(**{name: values[i] for name, values in arrays.items()}) for i in range(SCENES_PER_SHARD)]
 
 
 def _padded(rows: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from demo.training.sam_crops import View, object_view
 from demo.training.sam_data import SceneStore
 from demo.training.sam_eval import VALIDATION_SEEDS, Quality, measure
 from demo.training.sam_model import NANO, DenseHead, HalfCopy, new_sam
-from demo.training.sam_step import PromptPlan, StepReport, train_step
+from demo.training.sam_step import CROP_PLAN, WHOLE_PLAN, StepReport, train_step
 from worker.sam_presets import build_sam, save_sam
 from worker.segmenter import Segmenter
 
@@ -38,8 +39,11 @@ class TrainSettings:
     work: Path
     minutes: float
     num_scenes: int = 8000
-    batch_size: int = 4
-    lr: float = 2e-3
+    batch_size: int = 6  # crops
+    whole_batch_size: int = 2
+    whole_every: int = 4  # steps: the others look at crops
+    matrix_lr: float = 3e-3  # Muon, in AdamW's unit
+    other_lr: float = 2e-3  # AdamW
     weight_decay: float = 0.02
     seed: int = 0
     snapshot_minutes: float = 5.0
@@ -130,11 +134,17 @@ class Trainer:
 
     def _step(self, scenes: list[Any]) -> None:
         rng = np.random.default_rng([self.settings.seed, 1, self.steps])
-        report = train_step(self.sam, self.half, self.head, scenes, PromptPlan(), rng)
+        if self.steps % self.settings.whole_every:
+            views = [object_view(scene, NANO.patch_size, NANO.window_size, rng) for scene in scenes]
+            plan = CROP_PLAN
+        else:
+            views, plan = [View(scene) for scene in scenes[: self.settings.whole_batch_size]], WHOLE_PLAN
+        report = train_step(self.sam, self.half, self.head, views, plan, rng)
         factor = _schedule(self.progress)
-        for optimizer in self.optimizers:
+        peaks = (self.settings.matrix_lr, self.settings.other_lr)
+        for optimizer, peak in zip(self.optimizers, peaks, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = self.settings.lr * factor
+                group["lr"] = peak * factor
             optimizer.step()
             optimizer.zero_grad()
         self.steps += 1
@@ -159,9 +169,9 @@ def _optimizers(sam: nn.Module, head: nn.Module, settings: TrainSettings) -> lis
         (matrices if is_hidden and not is_table else others).append(parameter)
     return [
         torch.optim.Muon(
-            matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
+            matrices, lr=settings.matrix_lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
         ),
-        torch.optim.AdamW(others, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.AdamW(others, lr=settings.other_lr, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 

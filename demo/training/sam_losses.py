@@ -59,7 +59,7 @@ def dense_targets(scene: TrainingScene, targets: Targets) -> tuple[NDArray[np.fl
         mass = np.maximum(share.sum(axis=1), 1e-6)
         center_rows, center_columns = share @ rows / mass, share @ columns / mass
         owner = share.argmax(axis=0)
-        inside = np.where(ids[owner] == NO_LEVEL, 0.0, 1.0) if level == 2 else np.ones(height * width)
+        inside = ids[owner] != NO_LEVEL  # what has no centre keeps zeros, which the loss leaves out
         offsets.append((center_rows[owner] - rows) / _OFFSET_CELLS * inside)
         offsets.append((center_columns[owner] - columns) / _OFFSET_CELLS * inside)
     cells = np.stack([*maps, *borders, *offsets]).reshape(-1, height, width).astype(np.float32)
@@ -75,9 +75,9 @@ def dense_loss(maps: DenseMaps, cells_BDHW: Tensor, classes_BKHW: Tensor) -> Ten
     height, width = cells_BDHW.shape[-2:]
     predicted = maps.cells[:, :, :height, :width].float()
     borders = functional.binary_cross_entropy_with_logits(predicted[:, :3], cells_BDHW[:, :3])
-    foreground = cells_BDHW[:, :1]
+    known = cells_BDHW[:, :1] * (cells_BDHW[:, 3:] != 0)
     errors = functional.smooth_l1_loss(predicted[:, 3:], cells_BDHW[:, 3:], beta=0.2, reduction="none")
-    offsets = (errors * foreground).sum() / (4 * foreground.sum() + 1.0)
+    offsets = (errors * known).sum() / (known.sum() + 1.0)
     token_height, token_width = classes_BKHW.shape[-2:]
     log_probability = maps.classes[:, :, :token_height, :token_width].float().log_softmax(dim=1)
     weight = 0.1 + 0.9 * (1.0 - classes_BKHW[:, 0])  # most tokens are background

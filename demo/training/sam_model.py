@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from segment_anything.modeling import MaskDecoder, Sam
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from demo.training.sam_data import PART_CLASSES
 from worker.sam_presets import SamConfig, build_sam
@@ -61,6 +63,27 @@ class HalfCopy:
         copies = [*self.encoder.parameters(), *self.decoder.parameters()]
         self._pairs = list(zip(masters, copies, strict=True))
 
+    def encode(self, pixels_B3HW: Tensor, origins: Sequence[tuple[int, int]]) -> Tensor:
+        """The encoder's embedding (B, C, h, w), also of crops that begin at token `origins` (row, column).
+
+        On whole inputs this is `ImageEncoderViT.forward`; a crop gets the positions it would have there.
+        """
+        x = self.encoder.patch_embed(pixels_B3HW)  # (B, h, w, D)
+        height, width = x.shape[1:3]
+        positions = self.encoder.pos_embed
+        x = x + torch.cat([positions[:, row : row + height, col : col + width] for row, col in origins])
+        for block in self.encoder.blocks:
+            if block.window_size:
+                x = block(x)
+            else:
+                near = {
+                    "attn.rel_pos_h": _middle(block.attn.rel_pos_h, height),
+                    "attn.rel_pos_w": _middle(block.attn.rel_pos_w, width),
+                }
+                x = functional_call(block, near, (x,))
+        embedding: Tensor = self.encoder.neck(x.permute(0, 3, 1, 2))
+        return embedding
+
     @torch.no_grad()
     def pull_weights(self) -> None:
         """Take over what the optimiser changed."""
@@ -76,7 +99,9 @@ class HalfCopy:
                 half.grad = None
 
 
-def decode_prompts(decoder: MaskDecoder, source: Tensor, positions_1CHW: Tensor, sparse_PNC: Tensor) -> tuple[Tensor, Tensor]:
+def decode_prompts(
+    decoder: MaskDecoder, source: Tensor, positions_1CHW: Tensor, sparse_PNC: Tensor
+) -> tuple[Tensor, Tensor]:
     """`MaskDecoder.predict_masks` for many prompts on one image, without copying the image per prompt.
 
     The same numbers: the decoder's attention broadcasts, so the first layer reads the image once for
@@ -123,6 +148,12 @@ class DenseHead(nn.Module):
     def forward(self, embedding_BCHW: Tensor) -> DenseMaps:
         """Dense maps of the image embeddings."""
         return DenseMaps(self.shuffle(self.cells(embedding_BCHW)), self.classes(embedding_BCHW))
+
+
+def _middle(table: Tensor, side: int) -> Tensor:
+    """The rows of a relative position table for distances under `side`."""
+    center = len(table) // 2
+    return table[center - side + 1 : center + side]
 
 
 def _sine_positions(side: int, dim: int) -> Tensor:

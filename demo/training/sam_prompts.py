@@ -56,10 +56,12 @@ def draw_clicks(
         if rng.random() > _INNER_SHARE:
             leaves = np.flatnonzero(scene.members[region] & (sizes > 0))
             # Of a few random pixels the one deepest inside: people do not aim at borders.
-            spots = [pixel_of(int(rng.choice(leaves, p=sizes[leaves] / sizes[leaves].sum()))) for _ in range(_DEEP_TRIES)]
+            spots = [
+                pixel_of(int(rng.choice(leaves, p=sizes[leaves] / sizes[leaves].sum()))) for _ in range(_DEEP_TRIES)
+            ]
             x, y = max(spots, key=lambda spot: _same_around(scene.region_map, spot)) if rng.random() < 0.6 else spots[0]
         else:
-            near_x, near_y = (int(v) for v in np.round((x, y) + rng.normal(0, _JITTER_PX, 2)))
+            near_x, near_y = (int(v) for v in np.round(np.add((x, y), rng.normal(0, _JITTER_PX, 2))))
             if 0 <= near_x < width and 0 <= near_y < len(scene.region_map):
                 same = scene.region_map[near_y, near_x] == scene.region_map[y, x]
                 x, y = (near_x, near_y) if same else (x, y)

@@ -14,28 +14,32 @@ import torch
 from numpy.typing import NDArray
 from segment_anything.modeling import Sam
 from torch import Tensor
-from torch.nn import functional
 
-from demo.training.sam_data import LEVELS, Targets, TrainingScene, targets_of
+from demo.training.sam_crops import View
+from demo.training.sam_data import LEVELS, Targets, targets_of
 from demo.training.sam_losses import dense_loss, dense_targets, mask_losses, true_iou
 from demo.training.sam_model import CELLS_PER_TOKEN, DenseHead, HalfCopy, decode_prompts
-from demo.training.sam_prompts import BACKGROUND, draw_boxes, draw_clicks, draw_correction
+from demo.training.sam_prompts import BACKGROUND, Clicks, draw_boxes, draw_clicks, draw_correction
 
 # P prompts, K masks per prompt (4), h w cells of the picture (the padding is cut off)
 
 _IOU_WEIGHT = 2.0
 _CUT_SHARE = 0.75  # of the scenes are decoded without the padding below the picture: a quarter less work
-_PADDING_LOGIT = -10.0
+CELL_INPUT_PX = 2  # 4 cells per token of 8 px
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPlan:
     """How many prompts a scene gets per step."""
 
-    clicks: int = 8  # of which
-    background: int = 1
-    boxes: int = 1
-    corrections: int = 3  # one of them of a box
+    clicks: int  # of which
+    background: int
+    boxes: int
+    corrections: int  # one of them of a box
+
+
+WHOLE_PLAN = PromptPlan(clicks=8, background=1, boxes=1, corrections=3)
+CROP_PLAN = PromptPlan(clicks=6, background=1, boxes=1, corrections=2)
 
 
 @dataclass
@@ -51,16 +55,17 @@ class StepReport:
 
 
 def train_step(
-    sam: Sam, half: HalfCopy, head: DenseHead, scenes: list[TrainingScene], plan: PromptPlan, rng: np.random.Generator
+    sam: Sam, half: HalfCopy, head: DenseHead, views: list[View], plan: PromptPlan, rng: np.random.Generator
 ) -> StepReport:
     """Leave the gradients of a batch in the parameters and tell the losses."""
     device = sam.device
-    cell_px = scenes[0].region_map.shape[1] // sam.prompt_encoder.mask_input_size[1]
+    scenes = [view.scene for view in views]
+    cell_px = CELL_INPUT_PX * scenes[0].region_map.shape[1] // scenes[0].image.shape[1]
     targets = [targets_of(scene, cell_px) for scene in scenes]
-    pixels = [torch.from_numpy(scene.image.copy()).to(device).permute(2, 0, 1).float() for scene in scenes]
+    pixels = torch.stack([_pixels(sam, view) for view in views]).bfloat16()
     report = StepReport()
     half.pull_weights()
-    embedding_BCHW = half.encoder(torch.stack([sam.preprocess(image) for image in pixels]).bfloat16())
+    embedding_BCHW = half.encode(pixels, [view.origin for view in views])
     # The decoder runs scene by scene on a detached copy: small tensors stay in the CPU's cache.
     leaf_BCHW = embedding_BCHW.detach().float().requires_grad_()
     cells, classes = zip(*(dense_targets(*pair) for pair in zip(scenes, targets, strict=True)), strict=True)
@@ -69,33 +74,37 @@ def train_step(
     dense = dense_loss(maps, _stacked(cells, device), _stacked(classes, device))
     dense.backward()
     report.dense = float(dense.detach())
-    for idx, (scene, target) in enumerate(zip(scenes, targets, strict=True)):
-        loss = _scene_loss(sam, half, leaf_BCHW[idx : idx + 1], scene, target, plan, rng, report, len(scenes))
-        (loss / len(scenes)).backward()
+    for idx, (view, target) in enumerate(zip(views, targets, strict=True)):
+        loss = _view_loss(sam, half, leaf_BCHW[idx : idx + 1], view, target, plan, rng, report, len(views))
+        (loss / len(views)).backward()
     embedding_BCHW.backward(leaf_BCHW.grad.to(embedding_BCHW.dtype))
     half.push_gradients()
     return report
 
 
-def _scene_loss(
+def _view_loss(
     sam: Sam,
     half: HalfCopy,
     embedding_1CHW: Tensor,
-    scene: TrainingScene,
+    view: View,
     targets: Targets,
     plan: PromptPlan,
     rng: np.random.Generator,
     report: StepReport,
     batch_size: int,
 ) -> Tensor:
-    device = embedding_1CHW.device
+    device, scene = embedding_1CHW.device, view.scene
+    origin_px = np.array(view.origin[::-1], np.float32) * sam.image_encoder.patch_embed.proj.stride[0]
     scale = scene.image.shape[1] / scene.region_map.shape[1]
     clicks = draw_clicks(scene, plan.clicks, plan.background, scale, rng)
     boxes, box_regions = draw_boxes(scene, plan.boxes, scale, rng)
+    clicks = Clicks(clicks.points + origin_px, clicks.regions)
+    boxes = boxes + np.tile(origin_px, 2)
     coverage = targets.of(scene.members)
     height, width = coverage.shape[1:]
     if rng.random() < _CUT_SHARE:
         embedding_1CHW = embedding_1CHW[:, :, : -(-height // CELLS_PER_TOKEN)]
+    positions_1CHW = _positions(sam, embedding_1CHW, view)
     points = torch.from_numpy(clicks.points).to(device)[:, None]
     sparse = torch.cat(
         [
@@ -103,7 +112,7 @@ def _scene_loss(
             _sparse(sam, None, None, torch.from_numpy(boxes).to(device)),
         ]
     )
-    full_logits, predicted = _decode(sam, half, embedding_1CHW, sparse, None)
+    full_logits, predicted = _decode(sam, half, embedding_1CHW, positions_1CHW, sparse, None)
     logits = full_logits[:, :, :height, :width]
     num_clicks = len(clicks.points)
 
@@ -129,7 +138,19 @@ def _scene_loss(
 
     # Corrections of what round one gave: slot 0.
     picked, second_logits, second_predicted = _corrections(
-        sam, half, embedding_1CHW, full_logits.detach(), clicks.points, clicks.regions, boxes, box_regions, coverage, plan, rng
+        sam,
+        half,
+        embedding_1CHW,
+        positions_1CHW,
+        origin_px,
+        full_logits.detach(),
+        clicks.points,
+        clicks.regions,
+        boxes,
+        box_regions,
+        coverage,
+        plan,
+        rng,
     )
     second_truth = truth[picked]
     second_logits = second_logits[:, 0, :height, :width]
@@ -149,6 +170,8 @@ def _corrections(
     sam: Sam,
     half: HalfCopy,
     embedding_1CHW: Tensor,
+    positions_1CHW: Tensor,
+    origin_px: NDArray[np.float32],
     full_logits_PKHW: Tensor,
     points: NDArray[np.float32],
     click_regions: NDArray[np.int16],
@@ -165,7 +188,6 @@ def _corrections(
     """
     device = embedding_1CHW.device
     height, width = coverage.shape[1:]
-    cell_input_px = sam.image_encoder.img_size / sam.prompt_encoder.mask_input_size[1]
     chosen: list[tuple[int, int, int]] = []  # prompt, slot, region
     for prompt in rng.permutation(len(points)).tolist():
         slots = np.flatnonzero(click_regions[prompt] >= 0)
@@ -177,7 +199,8 @@ def _corrections(
     sparse, use_logits = [], []
     for prompt, slot, region in chosen:
         mask = full_logits_PKHW[prompt, slot, :height, :width].cpu().numpy() > 0
-        new_point, label = draw_correction(mask, coverage[region] > 0.5, cell_input_px, rng)
+        new_point, label = draw_correction(mask, coverage[region] > 0.5, CELL_INPUT_PX, rng)
+        new_point = (new_point[0] + float(origin_px[0]), new_point[1] + float(origin_px[1]))
         is_box = prompt == len(points)
         news, labels = [new_point], [label]
         if with_everything and not is_box:
@@ -189,12 +212,11 @@ def _corrections(
     picked = torch.tensor([prompt for prompt, _, _ in chosen], device=device)
     slots_P = torch.tensor([slot for _, slot, _ in chosen], device=device)
     earlier = full_logits_PKHW[picked, slots_P][:, None]
-    missing_rows = sam.prompt_encoder.mask_input_size[0] - earlier.shape[-2]
-    earlier = functional.pad(earlier, (0, 0, 0, missing_rows), value=_PADDING_LOGIT)
-    with_mask = sam.prompt_encoder(points=None, boxes=None, masks=earlier)[1][:, :, : embedding_1CHW.shape[-2]]
+    # Called directly, because the prompt encoder takes masks of the whole input only.
+    with_mask = sam.prompt_encoder.mask_downscaling(earlier)
     without = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
     dense = torch.where(torch.tensor(use_logits, device=device)[:, None, None, None], with_mask, without)
-    logits, predicted = _decode(sam, half, embedding_1CHW, torch.cat(sparse), dense)
+    logits, predicted = _decode(sam, half, embedding_1CHW, positions_1CHW, torch.cat(sparse), dense)
     return [region for _, _, region in chosen], logits, predicted
 
 
@@ -206,19 +228,34 @@ def _sparse(sam: Sam, points: Tensor | None, labels: Tensor | None, boxes: Tenso
 
 
 def _decode(
-    sam: Sam, half: HalfCopy, embedding_1CHW: Tensor, sparse: Tensor, dense: Tensor | None
+    sam: Sam, half: HalfCopy, embedding_1CHW: Tensor, positions_1CHW: Tensor, sparse: Tensor, dense: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Logits (P, 4, 4h, 4w) and predicted IoUs (P, 4), in float32."""
-    rows = embedding_1CHW.shape[-2]
     if dense is None:
         dense = sam.prompt_encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
     logits, predicted = decode_prompts(
         half.decoder,
         (embedding_1CHW + dense).bfloat16(),
-        sam.prompt_encoder.get_dense_pe()[:, :, :rows].bfloat16(),
+        positions_1CHW.bfloat16(),
         sparse.bfloat16(),
     )
     return logits.float(), predicted.float()
+
+
+def _positions(sam: Sam, embedding_1CHW: Tensor, view: View) -> Tensor:
+    """SAM's position code of the tokens of a view."""
+    (row, column), (height, width) = view.origin, embedding_1CHW.shape[-2:]
+    positions: Tensor = sam.prompt_encoder.get_dense_pe()
+    return positions[:, :, row : row + height, column : column + width]
+
+
+def _pixels(sam: Sam, view: View) -> Tensor:
+    """Normalised pixels (3, H, W): a crop as it is, a whole picture padded to SAM's square."""
+    image = torch.from_numpy(view.scene.image.copy()).to(sam.device).permute(2, 0, 1).float()
+    if view.is_crop:
+        return (image - sam.pixel_mean) / sam.pixel_std
+    padded: Tensor = sam.preprocess(image)
+    return padded
 
 
 def _stacked(arrays: tuple[NDArray[np.float32], ...], device: torch.device) -> Tensor:

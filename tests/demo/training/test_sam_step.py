@@ -1,0 +1,63 @@
+"""One step reaches every weight, and the fast decoder is SAM's decoder."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from demo.scenes import make_scene
+from demo.training.sam_data import training_scene
+from demo.training.sam_model import NANO, DenseHead, HalfCopy, decode_prompts, new_sam
+from demo.training.sam_step import PromptPlan, train_step
+
+TINY = dataclasses.replace(
+    NANO, encoder_dim=24, encoder_depth=2, global_attention_blocks=(1,), prompt_dim=32, decoder_mlp_dim=32
+)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [training_scene(make_scene(seed), NANO.image_size) for seed in (0, 1)]
+
+
+@pytest.mark.parametrize("mask_prompts", [False, True])
+def test_decoding_many_prompts_at_once_is_predict_masks(mask_prompts):
+    """Broadcasting the image over the prompts changes no number."""
+    torch.manual_seed(0)
+    sam = new_sam(TINY)
+    positions = sam.prompt_encoder.get_dense_pe()
+    image, sparse = torch.randn(1, 32, 32, 32), torch.randn(5, 2, 32)
+    dense = torch.randn(5, 32, 32, 32) if mask_prompts else torch.randn(1, 32, 1, 1)
+    expected = sam.mask_decoder.predict_masks(image, positions, sparse, dense.expand(5, 32, 32, 32))
+    for ours, theirs in zip(decode_prompts(sam.mask_decoder, image + dense, positions, sparse), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_step_reaches_every_weight(scenes):
+    """Over a few steps (they draw different kinds of corrections) every parameter gets a gradient."""
+    torch.manual_seed(0)
+    sam, head = new_sam(TINY), DenseHead(TINY.prompt_dim)
+    half, reached = HalfCopy(sam), set()
+    for seed in range(4):
+        train_step(sam, half, head, scenes, PromptPlan(), np.random.default_rng(seed))
+        for name, parameter in sam.named_parameters():
+            if parameter.grad is not None and parameter.grad.abs().sum() > 0:
+                reached.add(name)
+            parameter.grad = None
+    assert reached == {name for name, _ in sam.named_parameters()}
+
+
+def test_a_few_steps_on_one_scene_lower_the_loss(scenes):
+    """The gradients that come back from the bfloat16 copies descend."""
+    torch.manual_seed(0)
+    sam, head = new_sam(TINY), DenseHead(TINY.prompt_dim)
+    half = HalfCopy(sam)
+    optimizer = torch.optim.Adam([*sam.parameters(), *head.parameters()], lr=3e-3)
+    losses = []
+    for _ in range(12):
+        report = train_step(sam, half, head, scenes[:1], PromptPlan(), np.random.default_rng(0))
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(report.mask + report.dense)
+    assert losses[-1] < 0.6 * losses[0]
