@@ -102,7 +102,7 @@ class Trainer:
         averaged.load_state_dict(self.average)
         save_sam(averaged, NANO, settings.out)
         quality = measure(Segmenter.load(settings.out), VALIDATION_SEEDS[: settings.validation_scenes])
-        line = {"minutes": round(self.trained_s / 60, 1), "steps": self.steps, **asdict(quality), **self.smooth}
+        line = {"minutes": round(self.trained_s / 60, 1), "steps": self.steps, "training": self.smooth, **asdict(quality)}
         with (settings.work / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         return quality

@@ -127,8 +127,8 @@ def _view_loss(
     nothing = predicted[:num_clicks, 1:][regions == BACKGROUND]
     errors = [predicted[:num_clicks, 1:][known] - ious, nothing]
     level = torch.arange(LEVELS, device=device).expand_as(regions)[known]
-    report.object_iou += float(ious[level == 2].mean()) / batch_size
-    report.part_iou += float(ious[level < 2].mean()) / batch_size
+    report.object_iou += _mean(ious[level == 2]) / batch_size
+    report.part_iou += _mean(ious[level < 2]) / batch_size
 
     # Boxes: slot 0.
     box_truth = truth[torch.from_numpy(box_regions.astype(np.int64)).to(device)]
@@ -256,6 +256,10 @@ def _pixels(sam: Sam, view: View) -> Tensor:
         return (image - sam.pixel_mean) / sam.pixel_std
     padded: Tensor = sam.preprocess(image)
     return padded
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else 0.0  # a crop can lack a level
 
 
 def _stacked(arrays: tuple[NDArray[np.float32], ...], device: torch.device) -> Tensor:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from demo.scenes import make_scene
+from demo.training.sam_crops import View, object_view
 from demo.training.sam_data import training_scene
 from demo.training.sam_model import NANO, DenseHead, HalfCopy, decode_prompts, new_sam
-from demo.training.sam_step import PromptPlan, train_step
+from demo.training.sam_step import CROP_PLAN, WHOLE_PLAN, train_step
 
 TINY = dataclasses.replace(
     NANO, encoder_dim=24, encoder_depth=2, global_attention_blocks=(1,), prompt_dim=32, decoder_mlp_dim=32
@@ -34,13 +35,24 @@ def test_decoding_many_prompts_at_once_is_predict_masks(mask_prompts):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_encoding_a_whole_picture_is_the_encoders_forward():
+    """The path that can also encode crops is ImageEncoderViT's own on a whole input."""
+    torch.manual_seed(0)
+    half = HalfCopy(new_sam(TINY))
+    pixels = torch.randn(2, 3, 256, 256).bfloat16()
+    torch.testing.assert_close(half.encode(pixels, [(0, 0)] * 2), half.encoder(pixels), rtol=0, atol=0)
+
+
 def test_a_step_reaches_every_weight(scenes):
     """Over a few steps (they draw different kinds of corrections) every parameter gets a gradient."""
     torch.manual_seed(0)
     sam, head = new_sam(TINY), DenseHead(TINY.prompt_dim)
     half, reached = HalfCopy(sam), set()
     for seed in range(4):
-        train_step(sam, half, head, scenes, PromptPlan(), np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        crops = [object_view(scene, TINY.patch_size, TINY.window_size, rng) for scene in scenes]
+        train_step(sam, half, head, [View(scene) for scene in scenes], WHOLE_PLAN, rng)
+        train_step(sam, half, head, crops, CROP_PLAN, rng)
         for name, parameter in sam.named_parameters():
             if parameter.grad is not None and parameter.grad.abs().sum() > 0:
                 reached.add(name)
@@ -56,7 +68,7 @@ def test_a_few_steps_on_one_scene_lower_the_loss(scenes):
     optimizer = torch.optim.Adam([*sam.parameters(), *head.parameters()], lr=3e-3)
     losses = []
     for _ in range(12):
-        report = train_step(sam, half, head, scenes[:1], PromptPlan(), np.random.default_rng(0))
+        report = train_step(sam, half, head, [View(scenes[0])], WHOLE_PLAN, np.random.default_rng(0))
         optimizer.step()
         optimizer.zero_grad()
         losses.append(report.mask + report.dense)
