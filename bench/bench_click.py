@@ -98,7 +98,13 @@ def main(
             _pages_of_stack(running, seeds, config)
             if label_studio
             else _pages_of_own_service(
-                running, config, {"OSPREY_WAIT_BUDGET_S": str(wait_budget), "OSPREY_DEVICE": device}
+                running,
+                config,
+                {
+                    "OSPREY_WAIT_BUDGET_S": str(wait_budget),
+                    "OSPREY_MASK_WAIT_S": str(wait_budget),
+                    "OSPREY_DEVICE": device,
+                },
             )
         )
         click_through(seeds[:2], page_of)

@@ -19,6 +19,7 @@ from demo.stack.settings import CHECKOUT
 from demo.stack.state import Launch, Secrets, StateFolder
 
 _STOP_LIMIT_S = 15.0
+_PATIENCE = 3  # times what `make up` allows: nobody waits for a page here, and the machine may be busy
 _LOG_TAIL_LINES = 15
 
 
@@ -93,7 +94,7 @@ def _child(component: Component, stack: Stack, environ: Mapping[str, str]) -> It
 
 
 def _wait_until_healthy(component: Component, child: subprocess.Popen[bytes], stack: Stack) -> None:
-    deadline = time.monotonic() + component.start_limit_s
+    deadline = time.monotonic() + _PATIENCE * component.start_limit_s
     while (problem := component.problem(stack)) is not None:
         if child.poll() is not None or time.monotonic() > deadline:
             lines = _log(component, stack).read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
