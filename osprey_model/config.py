@@ -178,7 +178,7 @@ PRESETS: dict[str, OspreyConfig] = {
     "osprey-nano": OspreyConfig(
         image_size=256,
         vision_depths=(2, 2, 6, 2),
-        vision_dims=(48, 96, 192, 384),
+        vision_dims=(40, 80, 160, 320),
         vision_layer_scale_init=0.2,  # trained from scratch: 1e-6 would take epochs to wake the blocks
         vision_clip_embed_dim=None,
         mask_embed_dim=256,

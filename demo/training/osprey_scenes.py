@@ -1,0 +1,131 @@
+"""Training scenes on disk: drawn once, read by every later stage as memory maps.
+
+A cache folder holds, for N scenes in seed order, `images.npy` (the model's own preprocessing, float16),
+`region_maps.npy` (which leaf area every pixel of the picture belongs to) and `records.pkl` (per scene its
+regions with their ground truth). Masks are not stored: a region is a set of values of the region map.
+
+Neighbours: `demo/scenes` draws, `demo/training/osprey_tower.py` and `osprey_features.py` read.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from demo.scenes import Scene, SceneObject, make_scene
+from demo.training.osprey_questions import WHOLE, QuestionItem, areas_of, ask_everything
+from osprey_model.preprocess import ImagePreprocessor
+
+IMAGES_FILE, MAPS_FILE, RECORDS_FILE = "images.npy", "region_maps.npy", "records.pkl"
+_CHUNK = 50  # scenes per message between processes
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRecord:
+    """One region's ground truth. `relations` are those of its object: (relation, other object's index)."""
+
+    object_idx: int
+    category: str
+    part: str
+    color: str
+    material: str
+    leaf_values: tuple[int, ...]
+    relations: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneRecord:
+    """One scene without its pixels: regions (objects first, then parts) and everything asked about them."""
+
+    seed: int
+    regions: tuple[RegionRecord, ...]
+    num_objects: int
+    questions: tuple[QuestionItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneCache:
+    """N drawn scenes. Arrays are memory maps; index k of each belongs to `records[k]`."""
+
+    images_N3SS: NDArray[np.float16]
+    region_maps_NHW: NDArray[np.uint8]
+    records: tuple[SceneRecord, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> SceneCache:
+        """Read a finished cache folder.
+
+        Raises:
+            FileNotFoundError: the folder was never finished; draw it first.
+        """
+        with (folder / RECORDS_FILE).open("rb") as file:  # written last, by `draw_cache`, in this very folder
+            records = pickle.load(file)
+        images = np.load(folder / IMAGES_FILE, mmap_mode="r")
+        return cls(images, np.load(folder / MAPS_FILE, mmap_mode="r"), records)
+
+
+def draw_cache(folder: Path, seeds: Sequence[int], image_size: int, processes: int = 1) -> Iterator[int]:
+    """Draw the scenes of `seeds` into `folder`; yields how many are done. A finished folder is left as it is."""
+    if (folder / RECORDS_FILE).exists():
+        yield len(seeds)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    images = maps = None
+    records: list[SceneRecord] = []
+    draw, chunks = partial(_draw, image_size=image_size), list(_chunks(seeds))
+    with ExitStack() as stack:
+        if processes > 1:
+            # Spawned, not forked: a fork copies the locks of torch's threads.
+            pool = stack.enter_context(ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")))
+            drawn_chunks = pool.map(draw, chunks)
+        else:
+            drawn_chunks = map(draw, chunks)
+        for drawn in drawn_chunks:
+            for image, region_map, record in drawn:
+                if images is None or maps is None:
+                    images = _array(folder / IMAGES_FILE, np.float16, (len(seeds), *image.shape))
+                    maps = _array(folder / MAPS_FILE, np.uint8, (len(seeds), *region_map.shape))
+                images[len(records)], maps[len(records)] = image, region_map
+                records.append(record)
+            yield len(records)
+    with (folder / RECORDS_FILE).open("wb") as file:
+        pickle.dump(tuple(records), file)
+
+
+def record_of(scene: Scene) -> SceneRecord:
+    """A scene's regions and questions without its pixels."""
+    regions = []
+    for area in areas_of(scene):
+        whole = isinstance(area, SceneObject)
+        owner = area if whole else scene.objects[area.object_idx]
+        part = WHOLE if whole else area.name
+        regions.append(
+            RegionRecord(owner.idx, owner.category, part, area.color, area.material, area.leaf_values, owner.relations)
+        )
+    return SceneRecord(scene.seed, tuple(regions), len(scene.objects), ask_everything(scene))
+
+
+def _draw(seeds: Sequence[int], image_size: int) -> list[tuple[NDArray[np.float16], NDArray[np.uint8], SceneRecord]]:
+    preprocess = ImagePreprocessor(image_size)
+    scenes = (make_scene(seed) for seed in seeds)
+    return [
+        (preprocess(scene.image).numpy().astype(np.float16), scene.region_map, record_of(scene)) for scene in scenes
+    ]
+
+
+def _chunks(seeds: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(seeds), _CHUNK):
+        yield seeds[start : start + _CHUNK]
+
+
+def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
