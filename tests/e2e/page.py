@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +54,7 @@ class ShownRegion:
     note: str
     labels: list[str]
     fields: dict[str, Any]
-    items: list[dict[str, Any]]
+    items: list[dict[str, Any]] = field(repr=False)  # pictures as text: of no use in a failure's message
 
     @property
     def mask(self) -> np.ndarray:
@@ -196,7 +196,8 @@ class LabelingPage:
         while not (value := condition()):
             if time.monotonic() > deadline:
                 file = self.shot("gave-up")
-                raise AssertionError(f"not within {limit_s:.0f} s: {what}; screenshot {file}; {self.regions()}")
+                shown = [(region.id, region.type, region.fields, region.note) for region in self.regions()]
+                raise AssertionError(f"not within {limit_s:.0f} s: {what}; screenshot {file}; regions {shown}")
             self.page.wait_for_timeout(50)
         return value
 
@@ -215,6 +216,12 @@ class LabelingPage:
 
     def select(self, region_id: str) -> None:
         """Select a region through the Regions panel."""
+        if self._selected() == region_id:
+            return  # a click on its row would unselect it
+        closed = self.page.locator("[class*='switcher_close']")  # parts are folded away under their object
+        while closed.count():
+            closed.first.click()
+            self.page.wait_for_timeout(100)
         index = [region.id for region in self.regions()].index(region_id)
         shown = self.page.evaluate(
             "id => window.Htx.annotationStore.selected.regionStore.regions.find(r => r.cleanId === id).region_index",
@@ -224,12 +231,7 @@ class LabelingPage:
             has=self.page.locator(".lsf-outliner-item__index", has_text=f"{shown or index + 1}")
         )
         row.first.locator(".lsf-outliner-item__title").click()
-        self.wait_for(
-            f"region {region_id} selected",
-            lambda: (
-                self.page.evaluate("() => window.Htx.annotationStore.selected.highlightedNode?.cleanId") == region_id
-            ),
-        )
+        self.wait_for(f"region {region_id} selected", lambda: self._selected() == region_id)
 
     def unselect(self) -> None:
         """Select nothing."""
@@ -281,6 +283,12 @@ class LabelingPage:
         file = self._shots / f"{name}.png"
         self.page.screenshot(path=file)
         return file
+
+    def _selected(self) -> str | None:
+        region_id: str | None = self.page.evaluate(
+            "() => window.Htx.annotationStore.selected.highlightedNode?.cleanId ?? null"
+        )
+        return region_id
 
     def _screen(self, x_pct: float, y_pct: float) -> tuple[float, float]:
         frame = self.page.locator(".konvajs-content").first.bounding_box()
