@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import uvicorn
+from redis import Redis
 from starlette.applications import Starlette
 
 from backend.app import Api
-from backend.ml_backend import backend_class
+from backend.ml_backend import OspreyBackend, backend_class
 from backend.predict import ClickService
 from backend.session import SessionStore
 from backend.settings import Settings
@@ -22,15 +24,35 @@ from worker.settings import QueueSettings
 logger = logging.getLogger(__name__)
 
 
-def build_app(settings: Settings) -> Starlette:
-    """The application with everything behind it. Connects to nothing yet."""
+@dataclass(frozen=True)
+class Parts:
+    """What a process of the backend is made of. Nothing here has connected to anything yet."""
+
+    queue: JobQueue
+    sessions: SessionStore
+    clicks: ClickService
+    redis: Redis
+
+
+def build_parts(settings: Settings) -> Parts:
+    """Wire the parts."""
     queue_settings = QueueSettings()
     redis = connect(settings.redis_url, queue_settings.redis_timeout_s)
     queue = JobQueue(redis, queue_settings)
     sessions = SessionStore(redis, settings.session_ttl_s)
-    service = ClickService(queue, sessions, ServedVersion(queue, redis), settings)
-    backend = backend_class(service)()
-    return Api(backend, queue, WebhookInbox(redis, sessions, service), settings).app()
+    return Parts(queue, sessions, ClickService(queue, sessions, ServedVersion(queue, redis), settings), redis)
+
+
+def build_app(settings: Settings) -> Starlette:
+    """The application with everything behind it."""
+    parts = build_parts(settings)
+    inbox = WebhookInbox(parts.redis, parts.sessions, parts.clicks)
+    return Api(backend_class(parts.clicks)(), parts.queue, inbox, settings).app()
+
+
+def model_class(environ: Mapping[str, str]) -> type[OspreyBackend]:
+    """The model class for another host of label-studio-ml, such as `label-studio-ml start` (docs/backend.md)."""
+    return backend_class(build_parts(Settings.from_env(environ)).clicks)
 
 
 def main(environ: Mapping[str, str] = os.environ) -> None:

@@ -3,20 +3,37 @@
 1.0.9: `__init__(label_config, train_output, **kwargs)`, context among `predict`'s keywords, `fit((), event=, data=)`.
 2.x:   `__init__(project_id, label_config)` that calls `setup()`, `predict(tasks, context)`, `fit(event, data)`.
 
-Our own app (`backend/app.py`) serves it; any host of that ecosystem can (`backend/wsgi.py`). The class holds nothing
+Our own app (`backend/app.py`) serves it; any host of that ecosystem can (`backend.main.model_class`). The class holds nothing
 heavy: the models are in the workers. Next on the path of one click: `backend/predict.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from label_studio_ml.model import LabelStudioMLBase
-
 from backend.predict import ClickService
 from backend.steps import Steps
+
+
+@contextmanager
+def _torch_left_out() -> Iterator[None]:
+    """label_studio_ml imports torch where it is installed, only to set how processes start: 0.5 GB and seconds."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]  # Python's way to say: not to be imported
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+with _torch_left_out():
+    from label_studio_ml.model import LabelStudioMLBase
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ class ClickService:
         self._settings = settings
         self._finder = RegionFinder(queue, settings.mask_wait_s)
         self._describer = Describer(queue, settings.model_version)
-        # Both must work while Redis is down, so they live here; a restart forgets them, which costs little.
+        # These must work while Redis is down, so they live here; a restart forgets them, which costs little.
+        self._answered_prompts = _Recent()
         self._failed_prompts = _Recent()
         self._notices = _Recent()
 
@@ -86,7 +87,7 @@ class ClickService:
                 task, config, prompt.without_items(self._failed_prompts.among(prompt.item_ids)), steps
             )
         except Exception as error:
-            self._failed_prompts.add(*(prompt.item_ids if prompt else ()))
+            self._mark_failed(prompt)
             self._report(error, task_id)
             answer = self._notice(config, task_id, failure_text(error, task_id), steps)
         return self._checked(config, answer, task_id)
@@ -110,6 +111,7 @@ class ClickService:
         try:
             target = self._finder.find(gesture, prompt, page, config, image, steps)
         except Refused as refusal:
+            self._mark_failed(prompt)
             items: list[dict[str, Any]] = []
             self._add_late(items, page, config, task_key, prompt, None, steps)
             self._add_notice(items, str(refusal), page, config, task_key)
@@ -122,6 +124,7 @@ class ClickService:
             items = region_items(config, answered)
         with steps.step("session"):
             self._sessions.save(task_key, record)
+        self._answered_prompts.add(*prompt.item_ids)
         notice = self._add_late(items, page, config, task_key, prompt, target.region_id, steps)
         if description.failure is not None:
             self._report(description.failure, task.get("id"))
@@ -187,6 +190,11 @@ class ClickService:
             return Answer([], steps=steps)
         self._notices.add(str(task_id))
         return Answer([item], self._versions.last_known(), steps=steps)
+
+    def _mark_failed(self, prompt: Prompt | None) -> None:
+        """Points that got no mask do not count when the page (auto-accept off) sends them again with the next one."""
+        ids = prompt.item_ids if prompt else ()
+        self._failed_prompts.add(*(set(ids) - self._answered_prompts.among(ids)))
 
     def _report(self, error: Exception, task_id: Any) -> None:
         """To the log (with a traceback where the error is not a named one) and to `osprey status`."""

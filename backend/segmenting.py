@@ -143,6 +143,7 @@ class RegionFinder:
             pick = candidates.pick_part(picks, _parent_mask(region, page)) or pick
         if pick is None:
             raise Refused("Nothing was found at these points. Remove the last one and try another spot.")
+        pick = self._without_negatives(pick, prompt, ask)
         base = replace(_existing(region, page), points=prompt.points, prompt_ids=prompt.item_ids)
         return replace(_picked(base, pick), segmenter_version=answer.model_version)
 
@@ -169,6 +170,14 @@ class RegionFinder:
             raise Refused("Nothing smaller than the mask was found at this point. Use the eraser to take it away.")
         base = replace(_existing(region, page), points=tuple(points.values()), prompt_ids=tuple(points))
         return replace(_picked(base, picked), segmenter_version=version)
+
+    def _without_negatives(self, pick: Picked, prompt: Prompt, ask: _Ask) -> Picked:
+        """The mask with what lies at a negative point cut out, where SAM left it in."""
+        for point in prompt.points:
+            if not point.positive and pick.mask[int(point.y_px), int(point.x_px)]:
+                there = ask((PromptPoint(point.x_px, point.y_px),), None)
+                pick = candidates.cut_out(candidates.candidates(there), pick.mask) or pick
+        return pick
 
     def _described(self, region: PageRegion, page: Page) -> Target:
         if region.mask is None or not region.mask.any():

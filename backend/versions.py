@@ -45,7 +45,7 @@ class ServedVersion:
                 self._known = served[-1]
                 self._redis.set(_KEY, served[-1])
             elif self._known is None and (stored := self._redis.get(_KEY)):
-                self._known = stored.decode()
+                self._known = stored.decode() if isinstance(stored, bytes) else stored
         except RedisError as error:
             logger.warning("the last model version is not kept: %s", error)
         return self.last_known()

@@ -45,7 +45,7 @@ class WebhookInbox:
         action = body.get("action")
         if not isinstance(action, str) or not action:
             raise WebhookError("expected a webhook body with an action, such as ANNOTATION_CREATED")
-        hint = {
+        hint: dict[Any, Any] = {
             "action": action,
             "project": _id(body.get("project")),
             "task": _id(body.get("task")),

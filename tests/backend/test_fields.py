@@ -48,6 +48,11 @@ def test_a_whole_object_is_not_asked_which_part_it_is() -> None:
     assert on_part == {"part": 0, "category": 1}
 
 
+def test_a_text_says_whole_about_a_whole_object() -> None:
+    config = config_with(control("TextArea", "part"))
+    assert fill(config, "Object", (), (), part=False).values == {"part": ["whole"]}
+
+
 def test_whole_is_chosen_where_the_choices_list_it() -> None:
     config = config_with(control("Choices", "part", '<Choice value="Whole" alias="w"/><Choice value="lid"/>'))
     assert fill(config, "Object", (), (), part=False).values == {"part": ["w"]}
@@ -126,9 +131,9 @@ def test_an_empty_answer_sends_no_item() -> None:
 
 def test_labels_that_are_categories_are_asked_for_by_name() -> None:
     config = read_label_config(
-        HEAD.replace("Object", "car").replace("Part", "dog") + control("TextArea", "part") + "</View>"
+        HEAD.replace("Object", "car").replace("Part", "dog") + control("TextArea", "category") + "</View>"
     )
     question = label_question(config, ("car", "dog"))
     assert question.choices == ("car", "dog")
     filled = fill(config, "car", (question,), answers((question,), "dog"), part=False)
-    assert (filled.class_label, filled.values) == ("dog", {})
+    assert (filled.class_label, filled.values) == ("dog", {})  # the question is nobody's control

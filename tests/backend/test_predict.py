@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,34 @@ def test_a_point_that_failed_does_not_pollute_the_next_prompt(desk: Desk) -> Non
     desk.queue.segment_error = None
     answer = desk.send(point_item(350, 200, "p1"), point_item(200, 160, "p2"))
     assert np.array_equal(mask_of(answer), BALL)
+
+
+def test_points_of_a_suggestion_stay_when_a_later_point_fails(desk: Desk) -> None:
+    """Only the point that got no mask is left out of the next prompt."""
+    first = desk.click(200, 160, "p1")
+    desk.queue.segment_error = NoWorker("no worker on masks")
+    desk.send(point_item(200, 160, "p1"), point_item(350, 200, "p2"))
+    desk.queue.segment_error = None
+    answer = desk.send(
+        *(point_item(x, y, name) for x, y, name in ((200, 160, "p1"), (350, 200, "p2"), (120, 160, "p3")))
+    )
+    assert answer.items[0]["id"] == first.items[0]["id"]
+    assert [point.x_px for point in desk.queue.of_kind(SegmentJob)[-1].points] == pytest.approx([200, 120])
+
+
+def test_a_negative_point_that_sam_leaves_in_is_cut_out(desk: Desk) -> None:
+    """Auto-accept off: two positive points and a negative one always leave the negative one out."""
+    desk.click(200, 160, "p1")
+    stubborn = desk.queue.wait_segment
+
+    def ignores_negatives(job_id: str, timeout_s: float) -> Any:
+        job = desk.queue.jobs[job_id]
+        desk.queue.jobs[job_id] = replace(job, points=tuple(point for point in job.points if point.positive))
+        return stubborn(job_id, timeout_s)
+
+    desk.queue.wait_segment = ignores_negatives
+    answer = desk.send(point_item(200, 160, "p1"), point_item(160, 160, "n1", positive=False))
+    assert np.array_equal(mask_of(answer), BALL & ~DOT)
 
 
 def test_without_a_notice_control_a_failure_still_clears_the_point(desk: Desk) -> None:
