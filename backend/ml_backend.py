@@ -3,8 +3,8 @@
 1.0.9: `__init__(label_config, train_output, **kwargs)`, context among `predict`'s keywords, `fit((), event=, data=)`.
 2.x:   `__init__(project_id, label_config)` that calls `setup()`, `predict(tasks, context)`, `fit(event, data)`.
 
-Our own app (`backend/app.py`) serves it; any host of that ecosystem can (`backend.main.model_class`). The class holds nothing
-heavy: the models are in the workers. Next on the path of one click: `backend/predict.py`.
+Our own app (`backend/app.py`) serves it; any host of that ecosystem can (`backend.main.model_class`). The class
+holds nothing heavy: the models are in the workers. Next on the path of one click: `backend/predict.py`.
 """
 
 from __future__ import annotations
