@@ -63,7 +63,14 @@ def main(environ: Mapping[str, str] = os.environ) -> None:
         logger.warning("auth is off: whoever reaches port %d can ask for predictions", settings.port)
     app = build_app(settings)
     logger.info("listening on http://%s:%d", settings.host, settings.port)
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", access_log=False)
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=3,  # a click that still waits may not hold up a stop
+    )
 
 
 if __name__ == "__main__":
