@@ -4,8 +4,8 @@
     python -m demo.evaluate --scenes 20            # a shorter look
     python -m demo.evaluate --backend-url http://127.0.0.1:9090 --user u --password p
 
-Every object is clicked once at its inner point. Of every object one part (another one in every scene)
-is clicked up to three times on one spot: object, part, sub-part. The last line printed is JSON.
+Every object is clicked once at its inner point. Then one of its parts (another one in every scene) is
+clicked on one spot, up to three times: part, sub-part. The last line printed is JSON.
 """
 
 from __future__ import annotations
@@ -61,21 +61,25 @@ class Evaluator:
         """The scores of every object of a scene and of `parts_per_object` parts of each."""
         scores = []
         for thing in scene.objects:
-            scores.append(score_object(scene, thing, self._click(self._page(scene), thing.inner_point_px)))
-            parts = list(thing.parts)
-            start = scene.seed % max(1, len(parts))
-            for part in (parts[start:] + parts[:start])[:parts_per_object]:
-                scores.append(score_part(scene, part, self._click_part(scene, part)))
+            page = self._page(scene)
+            whole = self._click(page, thing.inner_point_px)
+            scores.append(score_object(scene, thing, whole))
+            start = scene.seed % max(1, len(thing.parts))
+            for number, part in enumerate((*thing.parts[start:], *thing.parts[:start])[:parts_per_object]):
+                if number:  # a page without the regions of the part before
+                    page = self._page(scene)
+                    whole = self._click(page, thing.inner_point_px)
+                scores.append(score_part(scene, part, self._click_part(page, whole, part)))
         return scores
 
-    def _click_part(self, scene: Scene, part: ScenePart) -> list[RegionAnswer]:
-        page = self._page(scene)
-        answers: list[RegionAnswer] = []
+    def _click_part(self, page: AnnotatorPage, whole: RegionAnswer | None, part: ScenePart) -> list[RegionAnswer]:
+        """Up to three clicks on one spot of a part, its object already on the page: smaller at every click."""
+        answers = [whole] if whole else []
         for _ in range(3):
             # A refusal after the first click says that nothing smaller lies there.
             answer = self._click(page, part.inner_point_px, quiet=bool(answers))
             if answer is None or any(answer.region_id == earlier.region_id for earlier in answers):
-                break  # nothing smaller there
+                break
             answers.append(answer)
             if answer.parent_id is not None and mask_iou(answer.mask, part.mask) >= _GOOD_PART_IOU:
                 break
