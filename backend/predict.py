@@ -122,10 +122,14 @@ class ClickService:
         with steps.step("results"):
             answered, record = _to_page(target, description, prompt, page)
             items = region_items(config, answered)
-        with steps.step("session"):
-            self._sessions.save(task_key, record)
         self._answered_prompts.add(*prompt.item_ids)
-        notice = self._add_late(items, page, config, task_key, prompt, target.region_id, steps)
+        try:
+            with steps.step("session"):
+                self._sessions.save(task_key, record)
+            notice = self._add_late(items, page, config, task_key, prompt, target.region_id, steps)
+        except QueueUnavailable as error:  # Redis went away in between: the mask is here, and worth answering
+            self._report(error, task.get("id"))
+            notice = failure_text(error, task.get("id"))
         if description.failure is not None:
             self._report(description.failure, task.get("id"))
             notice = failure_text(description.failure, task.get("id"))

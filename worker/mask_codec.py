@@ -28,3 +28,9 @@ def decode_mask(rle: Rle) -> BoolMask:
     decoded = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")})
     mask: BoolMask = decoded.astype(np.bool_)
     return mask
+
+
+def mask_bounds_xyxy(rle: Rle) -> tuple[int, int, int, int]:
+    """The box around the mask in pixels (x1 and y1 exclusive), without decoding it; all zeros for an empty mask."""
+    x, y, width, height = coco_mask.toBbox({"size": rle["size"], "counts": rle["counts"].encode("ascii")})
+    return int(x), int(y), int(x + width), int(y + height)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from backend import page as page_module
 from backend.page import DRAFT_LAG_S, RECENT_S, Page, read_page
 from backend.session import RegionRecord
 from label_config.geometry import encode_bitmask_png
@@ -127,6 +128,16 @@ def test_the_smallest_region_around_a_point(config: LabelConfig) -> None:
     assert page.smallest_around(160, 160).region_id == "dot"
     assert page.smallest_around(200, 160).region_id == "ball"
     assert page.smallest_around(500, 380) is None
+
+
+def test_a_mask_is_not_decoded_for_a_point_far_from_it(config: LabelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two dozen masks of a large photograph would take most of a second at every click."""
+    page = read(config, RECORD)
+    monkeypatch.setattr(page_module, "decode_mask", pytest.fail)
+    assert page.smallest_around(500, 380) is None
+    assert page.smallest_around(99, 160) is None
+    monkeypatch.undo()
+    assert page.smallest_around(101, 160).region_id == "r1"
 
 
 def test_the_recorded_draft_is_read() -> None:

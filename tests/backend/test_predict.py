@@ -321,6 +321,18 @@ def test_a_failure_of_the_words_still_gives_the_mask(desk: Desk, error: Exceptio
     assert words in notice(answer)[0]
 
 
+def test_a_redis_that_goes_away_after_the_mask_costs_only_the_memory(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: Any) -> None:
+        raise QueueUnavailable("redis://secret")
+
+    monkeypatch.setattr(desk.sessions, "save", gone)
+    answer = desk.click(200, 160)
+    assert np.array_equal(mask_of(answer), BALL)
+    assert "queue does not answer" in notice(answer)[0]
+
+
 def test_the_notice_goes_when_the_next_click_succeeds(desk: Desk) -> None:
     """And is not mentioned again after that."""
     desk.queue.segment_error = NoWorker("no worker on masks")

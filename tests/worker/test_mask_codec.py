@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from worker.mask_codec import decode_mask, encode_mask
+from worker.mask_codec import decode_mask, encode_mask, mask_bounds_xyxy
 
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans()))
@@ -31,3 +31,10 @@ def test_empty_and_full_masks(fill):
 def test_other_arrays_are_refused_with_what_came(bad):
     with pytest.raises(ValueError, match=r"expected a bool mask of shape \(H, W\), got"):
         encode_mask(bad)
+
+
+def test_bounds_are_the_box_around_the_mask() -> None:
+    mask = np.zeros((20, 30), dtype=np.bool_)
+    assert mask_bounds_xyxy(encode_mask(mask)) == (0, 0, 0, 0)
+    mask[3:7, 10:25] = True
+    assert mask_bounds_xyxy(encode_mask(mask)) == (10, 3, 25, 7)
