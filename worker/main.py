@@ -13,7 +13,7 @@ from rq.exceptions import StopRequested
 
 from worker.gpu_worker import GpuWorker, handle_early_signal
 from worker.queue import QUEUE_NAMES, connect
-from worker.runtime import Loaders, ModelRuntime, limit_threads
+from worker.runtime import Loaders, ModelRuntime, default_threads, limit_threads
 from worker.settings import Settings
 
 
@@ -43,8 +43,8 @@ def main(
     runtime = ModelRuntime(settings, queues, connect(settings.redis_url, settings.queue.redis_timeout_s), loaders)
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop_signal, handle_early_signal)
-    if loaders is None and settings.threads is not None:
-        limit_threads(settings.threads)
+    if loaders is None:
+        limit_threads(settings.threads or default_threads())
     with contextlib.suppress(StopRequested):
         GpuWorker(runtime, settings.redis_url).work()
 

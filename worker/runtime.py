@@ -7,6 +7,7 @@ a checkpoint put right is served without a restart.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -127,6 +128,15 @@ def pick_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def default_threads() -> int:
+    """Half of the cores this process may use: a worker for masks and one for texts usually share a machine.
+
+    More threads than free cores do not slow a click down a little: every parallel step of PyTorch waits for
+    the thread that does not run.
+    """
+    return max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def limit_threads(num_threads: int) -> None:

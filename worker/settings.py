@@ -45,7 +45,7 @@ class Settings:
     model: Path = _CHECKPOINTS / "osprey-nano"
     sam: str = str(_CHECKPOINTS / "sam-nano")
     device: str = "auto"
-    threads: int | None = None  # None: all cores, or what torch decides
+    threads: int | None = None  # of PyTorch on the CPU; None: half of the cores
     cache_dir: Path = Path("~/.cache/osprey-label-studio")
     cache_max_bytes: int = 2 * 1024**3
     image_allow_hosts: tuple[str, ...] = ()
