@@ -146,6 +146,7 @@ def test_describe_gesture_fills_a_region_drawn_by_hand(window, project, scene_an
     (drawn,) = page.wait_for_masks(1)
     assert drawn.origin == "manual"
     assert not drawn.text("category")
+    page.page.wait_for_timeout(7_000)  # the backend knows a drawn region from its draft, saved after about five seconds
 
     page.choose("point")
     page.click_inside(drawn.id, *pct(scene, target.inner_point_px))
