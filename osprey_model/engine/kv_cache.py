@@ -73,8 +73,11 @@ class RowKv:
         end = self.length + num_new
         bias_BST = self._bias_BT[:, None, :end]
         if num_new > 1:
-            future_ST = torch.ones(num_new, end, dtype=torch.bool, device=bias_BST.device).triu(self.length + 1)
-            bias_BST = bias_BST.masked_fill(future_ST, float("-inf"))
+            ones_ST = torch.ones(num_new, end, dtype=torch.bool, device=bias_BST.device)
+            future_ST = ones_ST.triu(self.length + 1)
+            own_ST = ones_ST.tril(self.length) & ~ones_ST.tril(self.length - 1)
+            # Padding sees itself: a softmax over nothing would be NaN, and NaN times a weight of zero still NaN.
+            bias_BST = bias_BST.masked_fill(future_ST, float("-inf")).masked_fill(own_ST, 0.0)
         return bias_BST[None, :, None]
 
     def keep(self, row_idxs: Tensor) -> None:

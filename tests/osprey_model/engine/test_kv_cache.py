@@ -42,11 +42,11 @@ def test_a_shorter_prefix_is_a_view() -> None:
 
 
 def test_bias_hides_padding_and_the_future() -> None:
-    """Two rows of lengths 3 and 1 in a block of 3; then one step that sees all but the padding."""
+    """Two rows of lengths 3 and 1 in a block of 3 (padding sees itself); then a step that sees all but padding."""
     rows = RowKv(1, 1, 4, 6, torch.tensor([0, 2]), torch.float32)
     seen = torch.isfinite(rows.bias(3))[0, :, 0]
     assert seen[0].tolist() == [[True, False, False], [True, True, False], [True, True, True]]
-    assert seen[1].tolist() == [[False, False, False], [False, False, False], [False, False, True]]
+    assert seen[1].tolist() == [[True, False, False], [False, True, False], [False, False, True]]
     rows.advance(3)
     assert torch.isfinite(rows.bias(1))[0, 1, 0].tolist() == [[False, False, True, True]]
     rows.keep(torch.tensor([1]))
