@@ -73,6 +73,7 @@ class DecoderData:
 
     def batches(self, images_per_step: int, generator: np.random.Generator) -> Iterator[DecoderBatch]:
         """Endless shuffled passes over the images; the questions are drawn anew on every visit."""
+        images_per_step = min(images_per_step, len(self.by_kind))
         while True:
             order = generator.permutation(len(self.by_kind))
             for start in range(0, len(order) - images_per_step + 1, images_per_step):

@@ -26,6 +26,8 @@ from demo.training.osprey_questions import (
     Area,
     QuestionItem,
     areas_of,
+    owner_of,
+    part_name,
 )
 from label_config.schema import FieldQuestion
 from osprey_model.modeling.osprey import OspreyForCausalLM
@@ -71,7 +73,6 @@ def evaluate(
 
 def judge(scene: Scene, area: Area, field: str, text: str) -> dict[str, bool]:
     """Verdicts on one answer."""
-    owner = scene.objects[area.idx if hasattr(area, "category") else area.object_idx]
     if field == "detailed":
         facts = detailed_facts(scene, area, text)
         needed = [facts[name] for name in ("category", "color", "relation")]
@@ -79,8 +80,8 @@ def judge(scene: Scene, area: Area, field: str, text: str) -> dict[str, bool]:
     if field == "short":
         return {"short": is_short_description(scene, area, text)}
     truth = {
-        "category": owner.category,
-        "part": getattr(area, "name", "whole"),
+        "category": owner_of(scene, area).category,
+        "part": part_name(area),
         "color": area.color,
         "material": area.material,
     }[field]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from demo.training.osprey_scenes import SceneCache, SceneRecord
+from demo.training.osprey_scenes import SceneCache, SceneRecord, new_array
 from osprey_model.config import IMAGE_LEVEL, LEVELS
 from osprey_model.modeling.mask_extractor import mask_pool, read_mask
 from osprey_model.modeling.osprey import OspreyForCausalLM
@@ -67,9 +67,9 @@ def compute_features(
     sizes = model.sizes
     num_regions = sum(len(record.regions) for record in scenes.records[:count])
     channels, grid = sum(sizes.vision_dims), (sizes.mask_shape, sizes.mask_shape)
-    tokens = _array(folder / TOKENS_FILE, np.float16, (count, sizes.num_image_tokens, sizes.vision_dims[2]))
-    pooled = _array(folder / POOLED_FILE, np.float16, (num_regions, VARIANTS, channels))
-    positions = _array(folder / POSITIONS_FILE, np.uint8, (num_regions, VARIANTS, *grid))
+    tokens = new_array(folder / TOKENS_FILE, np.float16, (count, sizes.num_image_tokens, sizes.vision_dims[2]))
+    pooled = new_array(folder / POOLED_FILE, np.float16, (num_regions, VARIANTS, channels))
+    positions = new_array(folder / POSITIONS_FILE, np.uint8, (num_regions, VARIANTS, *grid))
     generator = torch.Generator().manual_seed(0)
     row, device = 0, next(model.parameters()).device
     for idx in range(count):
@@ -118,7 +118,3 @@ def pool_levels(levels: dict[str, Tensor], masks_R1HW: Tensor) -> Tensor:
     return torch.cat(
         [mask_pool(levels[name], read_mask(masks_R1HW, levels[name].shape[-2:])) for name in LEVELS], dim=-1
     )
-
-
-def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

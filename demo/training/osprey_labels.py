@@ -48,8 +48,8 @@ class SceneTables:
 
 def scene_tables(record: SceneRecord) -> SceneTables:
     """The tables of one scene. Cells of parts too small to be listed know their object and nothing else."""
-    targets = {name: np.zeros(256, np.int64) for name in TARGET_SIZES}
-    object_of = np.full(256, -1, np.int64)
+    targets: dict[str, NDArray[np.int64]] = {name: np.zeros(256, np.int64) for name in TARGET_SIZES}
+    object_of: NDArray[np.int64] = np.full(256, -1, np.int64)
     objects = record.regions[: record.num_objects]
     for obj in objects:
         values = list(obj.leaf_values)

@@ -54,7 +54,8 @@ class Optimizers:
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, adam_only: tuple[str, ...] = ()) -> None:
-        matrices, rest = [], []
+        matrices: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, parameter in named:
             if not parameter.requires_grad:
                 continue

@@ -70,6 +70,16 @@ def areas_of(scene: Scene) -> list[Area]:
     return areas
 
 
+def owner_of(scene: Scene, area: Area) -> SceneObject:
+    """The object itself, or the one that a part belongs to."""
+    return area if isinstance(area, SceneObject) else scene.objects[area.object_idx]
+
+
+def part_name(area: Area) -> str:
+    """What part an area is; an object is "whole"."""
+    return WHOLE if isinstance(area, SceneObject) else area.name
+
+
 def ask_everything(scene: Scene) -> tuple[QuestionItem, ...]:
     """Every question on every region of a scene; the same scene gives the same questions."""
     rng = np.random.default_rng((scene.seed, 3))
@@ -87,12 +97,10 @@ def _product_questions(scene: Scene, area: Area, idx: int, rng: np.random.Genera
     def item(kind: str, question: FieldQuestion, answer: str) -> QuestionItem:
         return QuestionItem(kind, question_message(question.text, question.form), answer, (idx,))
 
-    whole = isinstance(area, SceneObject)
-    owner = area if whole else scene.objects[area.object_idx]
-    size = "object" if whole else "part"
+    size = "object" if isinstance(area, SceneObject) else "part"
     return [
-        item(f"category {size}", CATEGORY, owner.category),
-        item(f"part {size}", PART, WHOLE if whole else area.name),
+        item(f"category {size}", CATEGORY, owner_of(scene, area).category),
+        item(f"part {size}", PART, part_name(area)),
         item(f"color {size}", COLOR, area.color),
         item(f"material {size}", _worded(_MATERIAL_WORDINGS, rng), area.material),
         item(f"short {size}", _worded(_SHORT_WORDINGS, rng), short_description(scene, area)),

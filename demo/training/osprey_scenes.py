@@ -17,12 +17,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from demo.scenes import Scene, SceneObject, make_scene
-from demo.training.osprey_questions import WHOLE, QuestionItem, areas_of, ask_everything
+from demo.scenes import Scene, make_scene
+from demo.training.osprey_questions import QuestionItem, areas_of, ask_everything, owner_of, part_name
 from osprey_model.preprocess import ImagePreprocessor
 
 IMAGES_FILE, MAPS_FILE, RECORDS_FILE = "images.npy", "region_maps.npy", "records.pkl"
@@ -92,8 +93,8 @@ def draw_cache(folder: Path, seeds: Sequence[int], image_size: int, processes: i
         for drawn in drawn_chunks:
             for image, region_map, record in drawn:
                 if images is None or maps is None:
-                    images = _array(folder / IMAGES_FILE, np.float16, (len(seeds), *image.shape))
-                    maps = _array(folder / MAPS_FILE, np.uint8, (len(seeds), *region_map.shape))
+                    images = new_array(folder / IMAGES_FILE, np.float16, (len(seeds), *image.shape))
+                    maps = new_array(folder / MAPS_FILE, np.uint8, (len(seeds), *region_map.shape))
                 images[len(records)], maps[len(records)] = image, region_map
                 records.append(record)
             yield len(records)
@@ -105,12 +106,9 @@ def record_of(scene: Scene) -> SceneRecord:
     """A scene's regions and questions without its pixels."""
     regions = []
     for area in areas_of(scene):
-        whole = isinstance(area, SceneObject)
-        owner = area if whole else scene.objects[area.object_idx]
-        part = WHOLE if whole else area.name
-        regions.append(
-            RegionRecord(owner.idx, owner.category, part, area.color, area.material, area.leaf_values, owner.relations)
-        )
+        owner = owner_of(scene, area)
+        what = (owner.category, part_name(area), area.color, area.material)
+        regions.append(RegionRecord(owner.idx, *what, area.leaf_values, owner.relations))
     return SceneRecord(scene.seed, tuple(regions), len(scene.objects), ask_everything(scene))
 
 
@@ -127,5 +125,7 @@ def _chunks(seeds: Sequence[int]) -> Iterator[Sequence[int]]:
         yield seeds[start : start + _CHUNK]
 
 
-def _array(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray:
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+def new_array(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    """An empty .npy file as a writable memory map."""
+    array: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
+    return array

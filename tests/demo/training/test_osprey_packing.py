@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -11,58 +9,34 @@ import torch
 from demo.scenes import make_scene
 from demo.training.osprey_features import FeatureCache, compute_features, region_masks, waver
 from demo.training.osprey_packing import PromptCoder, answer_losses, pack, run_prefix
-from demo.training.osprey_scenes import SceneCache, draw_cache
 from demo.training.tokenizer import train_tokenizer, write_tokenizer
 from osprey_model.build import build_osprey
-from osprey_model.config import OspreyConfig
 from osprey_model.prompts import INFERENCE, PREFIX_P
 from osprey_model.tokenizer import OspreyTokenizer
 
-CONFIG = dataclasses.replace(
-    OspreyConfig.preset("osprey-nano"),
-    image_size=64,
-    vision_depths=(1, 1, 1, 1),
-    vision_dims=(8, 16, 24, 32),
-    mask_embed_dim=32,
-    mask_shape=14,
-    vocab_size=700,
-    hidden_size=48,
-    intermediate_size=64,
-    num_hidden_layers=2,
-    mask_token_id=None,
-    pos_token_id=None,
-)
-
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> SceneCache:
-    folder = tmp_path_factory.mktemp("scenes")
-    assert list(draw_cache(folder, range(3), CONFIG.image_size)) == [3]
-    return SceneCache.open(folder)
-
-
-@pytest.fixture(scope="module")
-def coder(tmp_path_factory) -> PromptCoder:
+def coder(tiny_config, tmp_path_factory) -> PromptCoder:
     folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder, train_tokenizer(["This is a red car."], ["red", "car"], CONFIG.vocab_size))
+    write_tokenizer(folder, train_tokenizer(["This is a red car."], ["red", "car"], tiny_config.vocab_size))
     return PromptCoder(OspreyTokenizer.from_folder(folder))
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(tiny_config):
     torch.manual_seed(0)
-    return build_osprey(CONFIG).eval()
+    return build_osprey(tiny_config).eval()
 
 
 @pytest.fixture(scope="module")
-def features(tmp_path_factory, model, scenes) -> FeatureCache:
+def features(tmp_path_factory, model, drawn_scenes) -> FeatureCache:
     folder = tmp_path_factory.mktemp("features")
-    for _ in compute_features(folder, model, scenes, 3, precision=torch.float32):
+    for _ in compute_features(folder, model, drawn_scenes, 3, precision=torch.float32):
         pass
-    return FeatureCache.open(folder, scenes.records)
+    return FeatureCache.open(folder, drawn_scenes.records)
 
 
-def test_packed_loss_equals_the_loss_of_single_prompts(scenes, coder, model, features):
+def test_packed_loss_equals_the_loss_of_single_prompts(drawn_scenes, coder, model, features):
     """Questions with no, one and two regions, of two images in one batch, cost what the model's own forward says."""
     kinds = ("picture", "color part", "relation check", "detailed object", "positive negative")
     questions = [
@@ -75,7 +49,7 @@ def test_packed_loss_equals_the_loss_of_single_prompts(scenes, coder, model, fea
         prefix = run_prefix(model, coder, torch.from_numpy(features.image_tokens_NTC[[0, 2]]).float())
         losses_L, _, rows_L, _ = answer_losses(model, prefix, rows)
         for row, (scene, item) in enumerate(questions):
-            single = _single_loss(model, coder, scenes, scene, item)
+            single = _single_loss(model, coder, drawn_scenes, scene, item)
             assert losses_L[rows_L == row].mean().item() == pytest.approx(single, abs=2e-3)
 
 
@@ -88,20 +62,20 @@ def test_gradients_reach_the_projector_through_the_shared_prefix(coder, model, f
     assert weight.grad.abs().max() > 0
 
 
-def test_a_wavering_mask_is_near_the_true_one_and_never_empty(scenes):
-    masks = region_masks(scenes.region_maps_NHW[0], scenes.records[0])
+def test_a_wavering_mask_is_near_the_true_one_and_never_empty(drawn_scenes):
+    masks = region_masks(drawn_scenes.region_maps_NHW[0], drawn_scenes.records[0])
     drawn = waver(masks, torch.Generator().manual_seed(1))
     assert (drawn.flatten(1).sum(1) > 0).all()
     true = torch.nn.functional.avg_pool2d(masks, 4) > 0.5
-    whole = slice(0, scenes.records[0].num_objects)
+    whole = slice(0, drawn_scenes.records[0].num_objects)
     overlap = (drawn.bool() & true)[whole].flatten(1).sum(1) / (drawn.bool() | true)[whole].flatten(1).sum(1)
     assert overlap.min() > 0.7
     assert overlap.min() < 1
 
 
-def test_a_region_map_gives_the_scene_s_own_masks(scenes):
-    scene = make_scene(scenes.records[1].seed)
-    masks = region_masks(scenes.region_maps_NHW[1], scenes.records[1])[:, 0].bool().numpy()
+def test_a_region_map_gives_the_scene_s_own_masks(drawn_scenes):
+    scene = make_scene(drawn_scenes.records[1].seed)
+    masks = region_masks(drawn_scenes.region_maps_NHW[1], drawn_scenes.records[1])[:, 0].bool().numpy()
     for obj, mask in zip(scene.objects, masks, strict=False):
         assert np.array_equal(obj.mask, mask)
 
