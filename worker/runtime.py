@@ -136,7 +136,9 @@ def default_threads() -> int:
     More threads than free cores do not slow a click down a little: every parallel step of PyTorch waits for
     the thread that does not run.
     """
-    return max(1, len(os.sched_getaffinity(0)) // 2)
+    # Only Linux knows which cores a process was given.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // 2)
 
 
 def limit_threads(num_threads: int) -> None:
