@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, Playwright
 
 from label_config.geometry.region_mask import region_mask
 
-ANSWER_LIMIT_S = 40.0
+ANSWER_LIMIT_S = 60.0
 PAGE_LIMIT_S = 120  # Label Studio's pages on a machine that does other things as well
 # Chromium without the background calls that a closed network would refuse one by one.
 CHROMIUM_FLAGS = [

@@ -47,7 +47,7 @@ class RunningStack:
             "OSPREY_BACKEND_PORT": "0",
             "OSPREY_REDIS_PORT": "0",
             # These tests ask what comes, not how fast; the browser shares two cores with both workers.
-            "OSPREY_WAIT_BUDGET_S": "10",
+            "OSPREY_WAIT_BUDGET_S": "40",
         }
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
