@@ -24,7 +24,9 @@ def as_mask(mask: Any) -> Tensor:
     """
     if isinstance(mask, dict):
         return _from_rle(mask)
-    tensor = mask.detach().cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.ascontiguousarray(mask))
+    tensor = (
+        mask.detach().cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.require(mask, requirements=("C", "W")))
+    )
     if tensor.ndim != 2 or 0 in tensor.shape:
         raise BadMask(f"expected a mask of shape (H, W), got {tuple(tensor.shape)}; pass one mask per entry")
     if tensor.dtype != torch.bool:
