@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def targets_of(scene: TrainingScene, cell_px: int) -> Targets:
     compact = compact.reshape(scene.region_map.shape)[: height * cell_px, : width * cell_px]
     index = (compact * height + rows) * width + columns
     counts = np.bincount(index.ravel(), minlength=len(leaves) * height * width)
-    coverage = counts.reshape(len(leaves), height, width).astype(np.float32) / cell_px**2
+    coverage = counts.reshape(len(leaves), height, width).astype(np.float32) * np.float32(1 / cell_px**2)
     return Targets(leaves.astype(np.uint8), coverage)
 
 
@@ -128,13 +129,19 @@ class SceneStore:
         self._folder = folder / f"{first_seed}_{image_size}"
         self._first_seed = first_seed
         self._image_size = image_size
+        self._renderer: multiprocessing.process.BaseProcess | None = None
         self.num_shards = -(-num_scenes // SCENES_PER_SHARD)
 
-    def render_in_background(self) -> multiprocessing.Process:
+    def start_rendering(self) -> None:
         """Start the process that renders what is missing; it ends with its parent."""
-        process = multiprocessing.get_context("spawn").Process(target=self._render_politely, daemon=True)
-        process.start()
-        return process
+        self._renderer = multiprocessing.get_context("spawn").Process(target=self._render_politely, daemon=True)
+        self._renderer.start()
+
+    def stop_rendering(self) -> None:
+        """End the process, if there is one; the shards stay."""
+        if self._renderer is not None:
+            self._renderer.terminate()
+            self._renderer.join()
 
     def batches(self, batch_size: int, seed: int, start: int) -> Iterator[list[TrainingScene]]:
         """Batches without end, the same for the same seed, beginning with batch `start`.
@@ -174,26 +181,30 @@ class SceneStore:
     def render_missing(self) -> None:
         """Render every shard that is not there yet."""
         self._folder.mkdir(parents=True, exist_ok=True)
+        parent = multiprocessing.parent_process()
         for shard_idx in range(self.num_shards):
+            if parent is not None and not parent.is_alive():
+                return
             path = self._path(shard_idx)
             if path.exists():
                 continue
             first = self._first_seed + shard_idx * SCENES_PER_SHARD
             scenes = [training_scene(make_scene(first + i), self._image_size) for i in range(SCENES_PER_SHARD)]
-            arrays = {
-                name: np.stack([_padded(getattr(scene, name)) for scene in scenes])
-                if name in ("members", "inner_points")
-                else np.stack([getattr(scene, name) for scene in scenes])
-                for name in TrainingScene.__slots__
-            }
+            arrays: dict[str, Any] = {}
+            for name in TrainingScene.__slots__:
+                values = [getattr(scene, name) for scene in scenes]
+                is_ragged = name in ("members", "inner_points")
+                arrays[name] = np.stack([_padded(value) for value in values] if is_ragged else values)
             counts = np.array([len(scene.members) for scene in scenes])
             partial = path.with_suffix(".partial.npz")
-            np.savez(partial, counts=counts, **arrays)
+            np.savez(partial, allow_pickle=False, counts=counts, **arrays)
             partial.rename(path)  # a reader never sees half a shard
 
     def _read(self, shard_idx: int) -> list[TrainingScene]:
         path = self._path(shard_idx)
         while not path.exists():
+            if self._renderer is None or not self._renderer.is_alive():
+                raise RuntimeError(f"{path} is missing and nothing renders it; look above for the renderer's error")
             time.sleep(_WAIT_S)
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in TrainingScene.__slots__}

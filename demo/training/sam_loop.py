@@ -41,7 +41,7 @@ class TrainSettings:
     num_scenes: int = 8000
     batch_size: int = 6  # crops
     whole_batch_size: int = 2
-    whole_every: int = 4  # steps: the others look at crops
+    whole_every: int = 5  # steps: the others look at crops
     matrix_lr: float = 3e-3  # Muon, in AdamW's unit
     other_lr: float = 2e-3  # AdamW
     weight_decay: float = 0.02
@@ -74,7 +74,7 @@ class Trainer:
         """Train until the minutes are over; snapshots and a validation line in between."""
         settings = self.settings
         store = SceneStore(settings.work / "scenes", 0, settings.num_scenes, NANO.image_size)
-        renderer = store.render_in_background()
+        store.start_rendering()
         next_snapshot_s = self.trained_s + 60 * settings.snapshot_minutes
         batches = store.batches(settings.batch_size, settings.seed, self.steps)
         try:
@@ -87,8 +87,7 @@ class Trainer:
                     self.snapshot()
                     next_snapshot_s = self.trained_s + 60 * settings.snapshot_minutes
         finally:
-            renderer.terminate()
-            renderer.join()
+            store.stop_rendering()
         self.snapshot()
 
     def snapshot(self) -> Quality:
@@ -102,7 +101,12 @@ class Trainer:
         averaged.load_state_dict(self.average)
         save_sam(averaged, NANO, settings.out)
         quality = measure(Segmenter.load(settings.out), VALIDATION_SEEDS[: settings.validation_scenes])
-        line = {"minutes": round(self.trained_s / 60, 1), "steps": self.steps, "training": self.smooth, **asdict(quality)}
+        line = {
+            "minutes": round(self.trained_s / 60, 1),
+            "steps": self.steps,
+            "training": self.smooth,
+            **asdict(quality),
+        }
         with (settings.work / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         return quality

@@ -72,12 +72,13 @@ def train_step(
     with torch.autocast(device.type, dtype=torch.bfloat16):
         maps = head(leaf_BCHW)
     dense = dense_loss(maps, _stacked(cells, device), _stacked(classes, device))
-    dense.backward()
+    torch.autograd.backward(dense)
     report.dense = float(dense.detach())
     for idx, (view, target) in enumerate(zip(views, targets, strict=True)):
         loss = _view_loss(sam, half, leaf_BCHW[idx : idx + 1], view, target, plan, rng, report, len(views))
-        (loss / len(views)).backward()
-    embedding_BCHW.backward(leaf_BCHW.grad.to(embedding_BCHW.dtype))
+        torch.autograd.backward(loss / len(views))
+    assert leaf_BCHW.grad is not None  # every view has a dense loss
+    torch.autograd.backward(embedding_BCHW, leaf_BCHW.grad.to(embedding_BCHW.dtype))
     half.push_gradients()
     return report
 
@@ -253,7 +254,8 @@ def _pixels(sam: Sam, view: View) -> Tensor:
     """Normalised pixels (3, H, W): a crop as it is, a whole picture padded to SAM's square."""
     image = torch.from_numpy(view.scene.image.copy()).to(sam.device).permute(2, 0, 1).float()
     if view.is_crop:
-        return (image - sam.pixel_mean) / sam.pixel_std
+        normalised: Tensor = (image - sam.pixel_mean) / sam.pixel_std
+        return normalised
     padded: Tensor = sam.preprocess(image)
     return padded
 
