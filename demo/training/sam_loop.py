@@ -83,7 +83,7 @@ class Trainer:
                 self._step(next(batches))
                 self.trained_s += time.monotonic() - started
                 on_step(self)
-                if self.trained_s >= next_snapshot_s:
+                if next_snapshot_s <= self.trained_s and self.progress < 1.0:
                     self.snapshot()
                     next_snapshot_s = self.trained_s + 60 * settings.snapshot_minutes
         finally:
