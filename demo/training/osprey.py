@@ -14,7 +14,6 @@ What comes out loads with `Osprey.from_pretrained`; its README.md says how good 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -83,7 +82,8 @@ class Training:
         parts = (("held_out", self.held_out, len(HELD_OUT_SEEDS)), ("scenes", self.train_scenes, count))
         for name, cache, number in parts:
             for done in compute_features(self.work / f"features_{name}", self.model, cache, number):
-                yield done / number, f"features of {done} of {number} {name}"
+                if done % 50 == 0 or done == number:
+                    yield done / number, f"features of {done} of {number} {name}"
         self.held_out_features = FeatureCache.open(self.work / "features_held_out", self.held_out.records)
         self.train_features = FeatureCache.open(self.work / "features_scenes", self.train_scenes.records)
 
@@ -136,4 +136,4 @@ def main(
 
 
 if __name__ == "__main__":
-    sys.exit(typer.run(main))
+    typer.run(main)

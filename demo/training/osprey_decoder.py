@@ -129,7 +129,8 @@ def batch_loss(model: OspreyForCausalLM, coder: PromptCoder, batch: DecoderBatch
         progress.update(kinds, losses_L.cpu(), rows_L.cpu(), right_L.cpu())
         sums.append(torch.stack([(losses_L * weights_L).sum(), weights_L.sum()]))
     weighted, weight = torch.stack(sums).sum(0)
-    return weighted / weight
+    loss: Tensor = weighted / weight
+    return loss
 
 
 def trained_parameters(model: OspreyForCausalLM) -> Iterator[tuple[str, torch.nn.Parameter]]:
@@ -167,7 +168,7 @@ def train_decoder(
         batch = next(batches)
         with torch.autocast(device.type, torch.bfloat16):
             loss = batch_loss(model, coder, batch, progress)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizers.step(budget.rate)
         average.update(model)
         step += 1

@@ -13,7 +13,7 @@ from torch.nn import functional, grad
 
 
 class DepthwiseBf16(torch.autograd.Function):
-    """7x7 depthwise convolution in bfloat16, three times faster backward on a CPU than oneDNN's own.
+    """7x7 depthwise convolution in bfloat16, two to four times faster backward on a CPU than oneDNN's own.
 
     The input's gradient is a convolution with the turned kernel; the kernel's gradient is fastest in
     float32 with channels last.
@@ -33,7 +33,9 @@ class DepthwiseBf16(torch.autograd.Function):
         grad_BCHW = grad_BCHW.to(torch.bfloat16).contiguous(memory_format=torch.channels_last)
         grad_input = functional.conv2d(grad_BCHW, weight.flip(2, 3), padding=3, groups=channels)
         grad_BCHW = grad_BCHW.float()
-        grad_weight = grad.conv2d_weight(input_BCHW.float(), weight.shape, grad_BCHW, padding=3, groups=channels)
+        grad_weight = grad.conv2d_weight(  # type: ignore[no-untyped-call]
+            input_BCHW.float(), weight.shape, grad_BCHW, padding=3, groups=channels
+        )
         return grad_input, grad_weight, grad_BCHW.sum((0, 2, 3))
 
 

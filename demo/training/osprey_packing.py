@@ -134,7 +134,7 @@ def spread(cache: DynamicCache, image_K: Tensor) -> DynamicCache:
     def repeated(values_BNTD: Tensor) -> Tensor:
         # Not values[image_K]: the gradient of an index is many times slower than that of an expansion.
         return torch.cat(
-            [row.expand(count, -1, -1, -1) for row, count in zip(values_BNTD.split(1), counts, strict=True)]
+            [row.expand(count, -1, -1, -1) for row, count in zip(torch.split(values_BNTD, 1), counts, strict=True)]
         )
 
     return DynamicCache([(repeated(layer.keys), repeated(layer.values)) for layer in cache.layers])
@@ -146,7 +146,7 @@ def embed_rows(model: OspreyForCausalLM, rows: QuestionRows) -> Tensor:
     row_Q, column_Q = rows.region_at_Q2.unbind(1)
     ids_KS = rows.ids_KS.index_put((row_Q, column_Q), torch.zeros_like(row_Q))
     ids_KS = ids_KS.index_put((row_Q, column_Q + 1), torch.zeros_like(row_Q))
-    embeds_KSD = embed(ids_KS)
+    embeds_KSD: Tensor = embed(ids_KS)
     if len(row_Q):
         mask_QD, position_QD = region_tokens(model, rows.pooled_QC, rows.positions_QPP)
         embeds_KSD = embeds_KSD.index_put((row_Q, column_Q), mask_QD.to(embeds_KSD.dtype))
@@ -157,7 +157,7 @@ def embed_rows(model: OspreyForCausalLM, rows: QuestionRows) -> Tensor:
 def region_tokens(model: OspreyForCausalLM, pooled_QC: Tensor, positions_QPP: Tensor) -> tuple[Tensor, Tensor]:
     """The mask extractor behind its pooling: mask tokens and position tokens, (Q, D) each."""
     extractor = model.mask_extractor
-    levels = pooled_QC.split(list(model.sizes.vision_dims), dim=-1)
+    levels = torch.split(pooled_QC, list(model.sizes.vision_dims), dim=-1)
     level_sum = torch.stack(
         [extractor.get_submodule(name)(level) for name, level in zip(LEVELS, levels, strict=True)]
     ).sum(0)

@@ -153,7 +153,7 @@ def train_tower(
         fast = fast_depthwise(tower) if device.type == "cpu" else nullcontext()
         with fast, torch.autocast(device.type, torch.bfloat16):
             losses = heads(tower(batch.image_3SS.contiguous(memory_format=torch.channels_last)), batch)
-        total(losses).backward()
+        torch.autograd.backward(total(losses))
         optimizers.step(budget.rate)
         average.update(learner)
         step += 1
