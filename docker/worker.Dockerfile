@@ -6,7 +6,7 @@ WORKDIR /app
 COPY constraints.txt ./
 RUN pip install -c constraints.txt torch torchvision
 COPY pyproject.toml README.md LICENSE ./
-RUN pip install -c constraints.txt ".[worker,train]"
+RUN pip install -c constraints.txt ".[worker]"
 COPY label_config label_config
 COPY worker worker
 COPY osprey_model osprey_model
