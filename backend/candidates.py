@@ -15,6 +15,7 @@ from backend.prompts import Box
 from worker.contracts import MaskCandidate, PromptPoint, SegmentAnswer
 from worker.mask_codec import decode_mask
 
+LEAST_IOU = 0.5  # below it SAM itself says that one click hit no object
 IOU_SLACK = 0.1  # SAM's own quality estimates this close together say nothing about which is meant
 MOST_OF_IMAGE = 0.6  # a larger mask is the background more often than an object
 PART_OF_AREA = 0.85  # a part is clearly smaller than its object
@@ -45,6 +46,11 @@ def pick_object(picks: Sequence[Picked]) -> Picked | None:
     good = _good(picks)
     not_huge = [pick for pick in good if pick.area_px <= MOST_OF_IMAGE * pick.mask.size]
     return max(not_huge or good, key=lambda pick: pick.area_px, default=None)
+
+
+def pick_clicked(picks: Sequence[Picked]) -> Picked | None:
+    """The object under one click; None on empty ground, where SAM trusts none of its masks."""
+    return pick_object([pick for pick in picks if pick.predicted_iou >= LEAST_IOU])
 
 
 def pick_for_box(picks: Sequence[Picked], box_px_xyxy: Box) -> Picked | None:

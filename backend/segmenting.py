@@ -87,7 +87,7 @@ class RegionFinder:
         elif len(prompt.points) > 1:
             whole = candidates.pick_refined(picks, prompt.points, part=False)
         else:
-            whole = candidates.pick_object(picks)
+            whole = candidates.pick_clicked(picks)
         if whole is None:
             raise Refused("Nothing was found here. Click in the middle of the object, or drag a box around it.")
         common = Target(

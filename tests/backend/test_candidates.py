@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.candidates import Picked, cut_out, pick_for_box, pick_object, pick_part, pick_refined, subtract
+from backend.candidates import (
+    LEAST_IOU,
+    Picked,
+    cut_out,
+    pick_clicked,
+    pick_for_box,
+    pick_object,
+    pick_part,
+    pick_refined,
+    subtract,
+)
 from tests.support.click_fakes import BALL, BOX, DOT
 from worker.contracts import PromptPoint
 
@@ -56,6 +66,12 @@ def test_refining_a_part_takes_the_best_mask_and_an_object_the_larger() -> None:
     half, ball = picked(HALF_BALL, 0.95), picked(BALL, 0.9)
     assert pick_refined([half, ball], [PromptPoint(110, 160)], part=True) is half
     assert pick_refined([half, ball], [PromptPoint(110, 160)], part=False) is ball
+
+
+def test_a_click_on_empty_ground_picks_nothing() -> None:
+    doubtful, sure = picked(BALL, LEAST_IOU - 0.01), picked(DOT, LEAST_IOU)
+    assert pick_clicked([doubtful]) is None
+    assert pick_clicked([doubtful, sure]) is sure
 
 
 def test_subtracting_never_adds_a_pixel_and_leaves_the_point_out() -> None:
