@@ -6,7 +6,7 @@ Neighbours: `sample_project.py` calls it; `up.py` makes the workers' token with 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -39,6 +39,13 @@ class LabelStudioApi:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def __enter__(self) -> Self:
+        """Usable in a `with` statement, which closes the connections."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def token_works(url: str, token: str) -> bool:

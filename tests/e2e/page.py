@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import TimeoutError as PageTimeout
 
 from label_config.geometry.region_mask import region_mask
 
@@ -29,6 +30,9 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+# Thrown by Label Studio's page itself, with no answer of ours at work: leaving a task whose image is still
+# loading, and a part of the page that did not come in time.
+LABEL_STUDIOS_OWN_ERRORS = ("[mobx-state-tree] Failed to find the parent of ImageEntity", "Loading chunk")
 
 READ_REGIONS = """() => {
   const annotation = window.Htx.annotationStore.selected;
@@ -87,7 +91,11 @@ class LabelingPage:
         self._shots = shots
         self.page: Page = context.new_page()
         self.errors: list[str] = []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("pageerror", lambda error: self._note_error(str(error)))
+
+    def _note_error(self, text: str) -> None:
+        if not text.startswith(LABEL_STUDIOS_OWN_ERRORS):
+            self.errors.append(text)
 
     def close(self) -> None:
         """Close the window."""
@@ -103,8 +111,13 @@ class LabelingPage:
 
     def open_task(self, project_id: int, task_id: int) -> None:
         """Open a task for labeling and wait until its image is drawn."""
-        self.page.goto(f"/projects/{project_id}/data?task={task_id}")
-        self.page.wait_for_selector(".konvajs-content")
+        address = f"/projects/{project_id}/data?task={task_id}"
+        self.page.goto(address)
+        try:
+            self.page.wait_for_selector(".konvajs-content", timeout=PAGE_LIMIT_S / 3 * 1000)
+        except PageTimeout:  # Label Studio's server dropped a piece of the page, which happens when it is very busy
+            self.page.goto(address)
+            self.page.wait_for_selector(".konvajs-content")
         self.page.wait_for_function(
             "id => { const s = window.Htx, a = s?.annotationStore?.selected;"
             " return s?.task?.id == id && a?.objects?.some(o => o.type === 'image' && o.imageIsLoaded !== false"

@@ -93,27 +93,27 @@ class RunningStack:
 
     def make_project(self, title: str, label_config: str, images: Iterable[Image.Image | bytes | str]) -> Project:
         """A connected project; an image is a picture, raw bytes to upload as PNG, or the URL a task shall hold."""
-        api = self.api()
-        record = {"title": title, "label_config": label_config, "reveal_preannotations_interactively": True}
-        project_id = int(api.call("POST", "/api/projects", json=record)["id"])
-        for number, image in enumerate(images):
-            if isinstance(image, str):
-                api.call("POST", f"/api/projects/{project_id}/import", json=[{"image": image}])
-                continue
-            if isinstance(image, Image.Image):
-                buffer = io.BytesIO()
-                image.save(buffer, "PNG")
-                image = buffer.getvalue()
-            file = {"file": (f"{number}.png", image, "image/png")}
-            api.call("POST", f"/api/projects/{project_id}/import", files=file)
-        connect(api, project_id, self.backend_address())
-        tasks = api.call("GET", "/api/tasks", params={"project": project_id, "page_size": 100})["tasks"]
-        api.close()
+        with self.api() as api:
+            record = {"title": title, "label_config": label_config, "reveal_preannotations_interactively": True}
+            project_id = int(api.call("POST", "/api/projects", json=record)["id"])
+            for number, image in enumerate(images):
+                if isinstance(image, str):
+                    api.call("POST", f"/api/projects/{project_id}/import", json=[{"image": image}])
+                    continue
+                if isinstance(image, Image.Image):
+                    buffer = io.BytesIO()
+                    image.save(buffer, "PNG")
+                    image = buffer.getvalue()
+                file = {"file": (f"{number}.png", image, "image/png")}
+                api.call("POST", f"/api/projects/{project_id}/import", files=file)
+            connect(api, project_id, self.backend_address())
+            tasks = api.call("GET", "/api/tasks", params={"project": project_id, "page_size": 100})["tasks"]
         return Project(project_id, tuple(sorted(int(task["id"]) for task in tasks)))
 
     def add_user(self, email: str, password: str) -> None:
         """A second annotator, by the invitation link."""
-        token = re.search(r"token=(\w+)", str(self.api().call("GET", "/api/invite")["invite_url"]))
+        with self.api() as api:
+            token = re.search(r"token=(\w+)", str(api.call("GET", "/api/invite")["invite_url"]))
         assert token is not None, "Label Studio gave no invitation link"
         with httpx.Client(base_url=self.url, trust_env=False, headers={"Referer": self.url}) as client:
             page = f"/user/signup/?token={token.group(1)}"
@@ -165,7 +165,8 @@ class RunningStack:
 
     def annotation(self, annotation_id: int) -> dict[str, Any]:
         """A stored annotation."""
-        return dict(self.api().call("GET", f"/api/annotations/{annotation_id}/"))
+        with self.api() as api:
+            return dict(api.call("GET", f"/api/annotations/{annotation_id}/"))
 
     def predict(
         self,
@@ -176,7 +177,8 @@ class RunningStack:
         image_wh: tuple[int, int],
     ) -> dict[str, Any]:
         """What the backend answers to a smart point, asked as Label Studio asks it."""
-        task = self.api().call("GET", f"/api/tasks/{task_id}/")
+        with self.api() as api:
+            task = api.call("GET", f"/api/tasks/{task_id}/")
         prompt = {
             "id": "point", "type": "keypoint", "from_name": "click", "to_name": "image", "origin": "manual",
             "original_width": image_wh[0], "original_height": image_wh[1], "image_rotation": 0, "is_positive": True,

@@ -17,14 +17,14 @@ from tests.e2e.running_stack import RunningStack
 
 def sample(stack: RunningStack) -> tuple[int, list[int], int, int]:
     """Id of the sample project, its task ids, and how many ML connections and webhooks it has."""
-    api = stack.api()
-    (project,) = [each for each in api.call("GET", "/api/projects")["results"] if each["title"] == TITLE]
-    of_project = {"project": project["id"]}
-    tasks = api.call("GET", "/api/tasks", params={**of_project, "page_size": 100})["tasks"]
-    connections = api.call("GET", "/api/ml", params=of_project)
-    assert connections[0]["is_interactive"]
-    assert connections[0]["state"] == "CO"
-    hooks = api.call("GET", "/api/webhooks/", params=of_project)
+    with stack.api() as api:
+        (project,) = [each for each in api.call("GET", "/api/projects")["results"] if each["title"] == TITLE]
+        of_project = {"project": project["id"]}
+        tasks = api.call("GET", "/api/tasks", params={**of_project, "page_size": 100})["tasks"]
+        connections = api.call("GET", "/api/ml", params=of_project)
+        assert connections[0]["is_interactive"]
+        assert connections[0]["state"] == "CO"
+        hooks = api.call("GET", "/api/webhooks/", params=of_project)
     return project["id"], sorted(task["id"] for task in tasks), len(connections), len(hooks)
 
 
