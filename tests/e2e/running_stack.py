@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -88,8 +89,8 @@ class RunningStack:
 
     def backend_address(self) -> BackendAddress:
         """What Label Studio needs to reach the backend."""
-        secrets = self.stack.secrets
-        return BackendAddress(self.stack.backend_url, BACKEND_USER, secrets.backend_password, secrets.webhook_secret)
+        known = self.stack.secrets
+        return BackendAddress(self.stack.backend_url, BACKEND_USER, known.backend_password, known.webhook_secret)
 
     def make_project(self, title: str, label_config: str, images: Iterable[Image.Image | bytes | str]) -> Project:
         """A connected project; an image is a picture, raw bytes to upload as PNG, or the URL a task shall hold."""
@@ -110,8 +111,9 @@ class RunningStack:
             tasks = api.call("GET", "/api/tasks", params={"project": project_id, "page_size": 100})["tasks"]
         return Project(project_id, tuple(sorted(int(task["id"]) for task in tasks)))
 
-    def add_user(self, email: str, password: str) -> None:
-        """A second annotator, by the invitation link."""
+    def add_user(self) -> tuple[str, str]:
+        """Email and password of another annotator, who joins by the invitation link."""
+        email, password = f"{secrets.token_hex(4)}@osprey.local", secrets.token_urlsafe(12)
         with self.api() as api:
             token = re.search(r"token=(\w+)", str(api.call("GET", "/api/invite")["invite_url"]))
         assert token is not None, "Label Studio gave no invitation link"
@@ -122,6 +124,7 @@ class RunningStack:
             form["csrfmiddlewaretoken"] = str(client.cookies.get("csrftoken"))
             answer = client.post(page, data=form)
             assert answer.status_code == 302, f"sign-up of {email}: {answer.status_code}"
+        return email, password
 
     def stop(self, name: str) -> None:
         """Stop one part and wait until it is gone."""

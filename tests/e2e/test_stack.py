@@ -18,7 +18,8 @@ from tests.e2e.running_stack import RunningStack
 def sample(stack: RunningStack) -> tuple[int, list[int], int, int]:
     """Id of the sample project, its task ids, and how many ML connections and webhooks it has."""
     with stack.api() as api:
-        (project,) = [each for each in api.call("GET", "/api/projects")["results"] if each["title"] == TITLE]
+        projects = api.call("GET", "/api/projects", params={"page_size": 1000})["results"]
+        (project,) = [each for each in projects if each["title"] == TITLE]
         of_project = {"project": project["id"]}
         tasks = api.call("GET", "/api/tasks", params={**of_project, "page_size": 100})["tasks"]
         connections = api.call("GET", "/api/ml", params=of_project)

@@ -8,10 +8,9 @@ from tests.e2e.targets import iou, pct, scene_with
 
 def test_both_get_the_answer_to_their_own_click(stack, window):
     """Two users in two browser contexts click different images at the same moment."""
-    stack.add_user("second@osprey.local", "second-password-1")
     first, second = scene_with(1), scene_with(2)
     project = stack.make_project("e2e two annotators", CONFIG.read_text(), [first[0].image, second[0].image])
-    pages = [window(), window(login=("second@osprey.local", "second-password-1"))]
+    pages = [window(), window(login=stack.add_user())]
     for page, task_id in zip(pages, project.task_ids, strict=True):
         page.open_task(project.id, task_id)
         page.choose("point")
@@ -27,11 +26,10 @@ def test_both_get_the_answer_to_their_own_click(stack, window):
 
 def test_two_people_on_one_task_keep_their_own_regions(stack, window):
     """On the same task, each page shows only the region of its own click."""
-    stack.add_user("third@osprey.local", "third-password-1")
     scene, target = scene_with(3)
     other = next(each for each in scene.objects if each.idx != target.idx)
     project = stack.make_project("e2e one task, two people", CONFIG.read_text(), [scene.image])
-    pages = [window(), window(login=("third@osprey.local", "third-password-1"))]
+    pages = [window(), window(login=stack.add_user())]
     for page in pages:
         page.open_task(project.id, project.task_ids[0])
         page.choose("point")
