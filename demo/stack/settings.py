@@ -57,16 +57,11 @@ class StackSettings:
         """Read the `OSPREY_*` variables.
 
         Raises:
-            StackError: a port that is not a number between 0 and 65535, or no Label Studio to start.
+            StackError: a port that is not a number between 0 and 65535.
         """
         executable = Path(
             environ.get("OSPREY_LABEL_STUDIO_EXECUTABLE", CHECKOUT / ".venv-label-studio" / "bin" / "label-studio")
         )
-        if not executable.is_file():
-            raise StackError(
-                f"expected Label Studio's command at {executable}, found nothing; run `make env`, "
-                "or name it in OSPREY_LABEL_STUDIO_EXECUTABLE"
-            )
         defaults = {
             "OSPREY_MODEL": str(CHECKOUT / "demo" / "checkpoints" / "osprey-nano"),
             "OSPREY_SAM": str(CHECKOUT / "demo" / "checkpoints" / "sam-nano"),
@@ -81,6 +76,18 @@ class StackSettings:
             },
             handed_through=defaults | {name: environ[name] for name in HANDED_THROUGH if environ.get(name)},
         )
+
+    def check_label_studio(self) -> None:
+        """Only starting needs Label Studio; stopping and looking must work without it.
+
+        Raises:
+            StackError: there is no Label Studio to start.
+        """
+        if not self.label_studio_executable.is_file():
+            raise StackError(
+                f"expected Label Studio's command at {self.label_studio_executable}, found nothing; run `make env`, "
+                "or name it in OSPREY_LABEL_STUDIO_EXECUTABLE"
+            )
 
 
 def _port(variable: str, text: str) -> int:

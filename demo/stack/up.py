@@ -28,6 +28,7 @@ def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Conso
         StackError: a component does not come up; the message ends with its last log lines.
     """
     started = time.monotonic()
+    settings.check_label_studio()
     state = StateFolder(settings.state_dir)
     with state.locked():
         stack, supervisor = _supervised(settings, state, environ)

@@ -79,4 +79,4 @@ def test_settings_say_which_variable_is_wrong(tmp_path):
     with pytest.raises(StackError, match="OSPREY_REDIS_PORT='redis'"):
         StackSettings.from_env({"OSPREY_LABEL_STUDIO_EXECUTABLE": "/bin/true", "OSPREY_REDIS_PORT": "redis"})
     with pytest.raises(StackError, match="make env"):
-        StackSettings.from_env({"OSPREY_LABEL_STUDIO_EXECUTABLE": str(tmp_path / "nothing")})
+        StackSettings.from_env({"OSPREY_LABEL_STUDIO_EXECUTABLE": str(tmp_path / "nothing")}).check_label_studio()
