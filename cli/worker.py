@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +28,11 @@ def worker(
         raise typer.BadParameter(str(error)) from error
 
 
-def status() -> None:
+def status(
+    this_machine: Annotated[
+        bool, typer.Option("--this-machine", help="Succeed when a worker of this machine is ready (health checks).")
+    ] = False,
+) -> None:
     """Show Redis, the queues, the workers with their models, and the last failures."""
     from worker.queue import JobQueue
     from worker.settings import Settings
@@ -46,7 +51,11 @@ def status() -> None:
         if beat.problem:
             console.print(f"[red]{beat.name}:[/] {beat.problem}")
     _print_failures(console, queue)
-    raise typer.Exit(0 if all(state.workers for state in health.queues.values()) else 1)
+    if this_machine:
+        ready = any(beat.host == socket.gethostname() and beat.state in ("idle", "busy") for beat in health.workers)
+    else:
+        ready = all(state.workers for state in health.queues.values())
+    raise typer.Exit(0 if ready else 1)
 
 
 def _queues_table(health: QueueHealth) -> Table:

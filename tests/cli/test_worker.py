@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from typer.testing import CliRunner
 
@@ -54,3 +56,10 @@ def test_worker_refuses_an_unknown_queue(redis_server):
     result = run("worker", "--queues", "maks", redis_url=redis_server.url)
     assert result.exit_code == 2
     assert "maks" in result.output
+
+
+@pytest.mark.parametrize(("host", "state", "code"), [("here", "idle", 0), ("here", "starting", 1), ("there", "idle", 1)])
+def test_a_health_check_asks_for_a_ready_worker_of_its_own_machine(redis_server, redis_client, host, state, code):
+    host = socket.gethostname() if host == "here" else "elsewhere"
+    write_beat(redis_client, WorkerBeat("w1", ("masks",), 17, host, "cpu", state, {"masks": "sam-nano-1"}), 10)
+    assert run("status", "--this-machine", redis_url=redis_server.url).exit_code == code
