@@ -58,8 +58,10 @@ def test_worker_refuses_an_unknown_queue(redis_server):
     assert "maks" in result.output
 
 
-@pytest.mark.parametrize(("host", "state", "code"), [("here", "idle", 0), ("here", "starting", 1), ("there", "idle", 1)])
+@pytest.mark.parametrize(
+    ("host", "state", "code"), [("here", "idle", 0), ("here", "starting", 1), ("elsewhere", "idle", 1)]
+)
 def test_a_health_check_asks_for_a_ready_worker_of_its_own_machine(redis_server, redis_client, host, state, code):
-    host = socket.gethostname() if host == "here" else "elsewhere"
+    host = socket.gethostname() if host == "here" else host
     write_beat(redis_client, WorkerBeat("w1", ("masks",), 17, host, "cpu", state, {"masks": "sam-nano-1"}), 10)
     assert run("status", "--this-machine", redis_url=redis_server.url).exit_code == code
