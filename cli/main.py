@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backend, config, export, worker
+from cli import backend, config, export, models, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -19,3 +19,4 @@ app.command()(worker.status)
 app.add_typer(config.app, name="config")
 app.command()(backend.backend)
 app.command()(export.export)
+app.add_typer(models.app, name="models")
