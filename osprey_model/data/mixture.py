@@ -1,0 +1,267 @@
+"""Data configs -> one data set: the table of readers, the check of every entry, and what happens to bad ones.
+
+A data config is a list of {type, ann_file, img_prefix}, as the released code has it. Opening a file parses
+every entry once and keeps only byte ranges; masks and images are read per sample.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import json
+import logging
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from osprey_model.data import coco_format, osprey_724k
+from osprey_model.data.collate import Sample
+from osprey_model.data.entries import CocoEntries, Entries, open_lines, open_list
+from osprey_model.data.records import Draws, FirstDraws, RandomDraws, Record
+from osprey_model.data.vcr import vcr, vcr_released
+from osprey_model.preprocess import ImagePreprocessor
+from osprey_model.prompts import TRAINING, Template
+from osprey_model.tokenizer import OspreyTokenizer
+
+logger = logging.getLogger(__name__)
+
+OnError = Literal["raise", "skip"]
+# What a wrong entry, image or metadata file can cause in a reader.
+_ENTRY_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError)
+
+
+class BadEntry(ValueError):
+    """An entry that cannot be learned from; the message names file and index."""
+
+    def __init__(self, path: Path, where: int | str, reason: object) -> None:
+        """Say what is wrong with entry `where` of `path`."""
+        text = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else str(reason)
+        at = f"entry {where}" if isinstance(where, int) else where
+        super().__init__(f'{path}, {at}: {text}; correct it, or leave bad entries out with on_error="skip"')
+        self.path, self.where = path, where
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """How one `type` is read: file -> entries, entry -> record (None: nothing in it to learn)."""
+
+    open: Callable[[Path], Entries]
+    record: Callable[[dict[str, Any], Path, Draws], Record | None]
+
+
+READERS: dict[str, Reader] = {
+    # stage 2
+    "coco_data": Reader(CocoEntries, coco_format.COCO.record),
+    "RefCOCO": Reader(CocoEntries, coco_format.REFCOCO.record),
+    "RefCOCOP": Reader(CocoEntries, coco_format.REFCOCOP.record),
+    "PascalPart": Reader(CocoEntries, coco_format.PASCAL_PART.record),
+    "PartImagenet": Reader(CocoEntries, coco_format.PART_IMAGENET.record),
+    # stage 3: Osprey-724K, then Visual Genome and VCR
+    "OspreyDetailedDescription": Reader(open_list, osprey_724k.detailed_description),
+    "OspreyConversations": Reader(open_list, osprey_724k.conversations),
+    "OspreyShortForm": Reader(open_list, osprey_724k.short_form),
+    "OspreyPartLevel": Reader(open_list, osprey_724k.part_level),
+    "OspreyLVISPosNeg": Reader(open_list, osprey_724k.lvis_positive_negative),
+    "VGDATA": Reader(CocoEntries, coco_format.VISUAL_GENOME.record),
+    "vcr": Reader(open_lines, vcr),
+    "vcr_released": Reader(open_lines, vcr_released),  # with the released code's off-by-one names
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One row of a data config; `type` is a key of READERS."""
+
+    type: str
+    ann_file: Path
+    img_prefix: Path
+
+
+def read_data_config(path: Path | str) -> list[DataFile]:
+    """Rows of a JSON data config; relative paths are relative to its folder.
+
+    Raises:
+        ValueError: not a list of rows with exactly type, ann_file and img_prefix.
+    """
+    path = Path(path)
+    rows, keys = json.loads(path.read_text(encoding="utf-8")), {"type", "ann_file", "img_prefix"}
+    if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) != keys for row in rows):
+        raise ValueError(f"{path}: expected a list of objects with exactly the keys {sorted(keys)}")
+    folder = path.parent
+    return [DataFile(row["type"], folder / row["ann_file"], folder / row["img_prefix"]) for row in rows]
+
+
+class Source:
+    """The usable entries of one annotation file.
+
+    Attributes:
+        skipped: entries left out because they are bad (only with on_error="skip").
+        num_empty: entries left out because there is nothing to learn in them.
+    """
+
+    def __init__(self, file: DataFile, *, on_error: OnError = "raise") -> None:
+        """Check every entry of the file, without masks and images.
+
+        Raises:
+            BadEntry: the first bad entry, with on_error="raise".
+            BadFile: the file as a whole cannot be read.
+            FileNotFoundError: there is no such file.
+            ValueError: an unknown type or on_error.
+        """
+        if file.type not in READERS:
+            raise ValueError(f"unknown type {file.type!r} for {file.ann_file}; known: {', '.join(READERS)}")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f'expected on_error "raise" or "skip", got {on_error!r}')
+        self.file, self._reader = file, READERS[file.type]
+        self._entries = self._reader.open(file.ann_file)
+        self._usable = array("q")
+        self.skipped: list[BadEntry] = []
+        self.num_empty = 0
+        for where, reason in self._entries.problems.items():
+            self._leave_out(BadEntry(file.ann_file, where, reason), on_error)
+        for idx in range(len(self._entries)):
+            self._check(idx, on_error)
+        logger.info(
+            "%s: %d samples, %d bad entries skipped, %d empty",
+            file.ann_file,
+            len(self._usable),
+            len(self.skipped),
+            self.num_empty,
+        )
+
+    def _check(self, idx: int, on_error: OnError) -> None:
+        try:
+            record = self._record(idx, FirstDraws())
+        except BadEntry as problem:
+            self._leave_out(problem, on_error)
+            return
+        if record is None:
+            self.num_empty += 1
+        else:
+            self._usable.append(idx)
+
+    def _leave_out(self, problem: BadEntry, on_error: OnError) -> None:
+        if on_error == "raise":
+            raise problem
+        logger.warning("skipped: %s", problem)
+        self.skipped.append(problem)
+
+    def _record(self, idx: int, draws: Draws) -> Record | None:
+        try:
+            return self._reader.record(self._entries.load(idx), self.file.img_prefix, draws)
+        except _ENTRY_ERRORS as problem:
+            raise BadEntry(self.file.ann_file, idx, problem) from problem
+
+    def __len__(self) -> int:
+        """Number of usable entries."""
+        return len(self._usable)
+
+    def record(self, position: int, draws: Draws) -> Record:
+        """The usable entry at `position`, with the choices of `draws`.
+
+        Raises:
+            BadEntry: the file changed since it was opened.
+        """
+        record = self._record(self._usable[position], draws)
+        if record is None:
+            raise BadEntry(self.file.ann_file, self._usable[position], "it became empty after the file was opened")
+        return record
+
+    def sample(
+        self,
+        position: int,
+        draws: Draws,
+        *,
+        tokenizer: OspreyTokenizer,
+        preprocess: ImagePreprocessor,
+        template: Template = TRAINING,
+    ) -> Sample:
+        """Ids, labels, image and masks of the usable entry at `position`.
+
+        Raises:
+            BadEntry: its image, a mask or its labels cannot be made.
+        """
+        try:
+            return self.record(position, draws).sample(tokenizer, preprocess, template=template)
+        except BadEntry:
+            raise
+        except _ENTRY_ERRORS as problem:
+            raise BadEntry(self.file.ann_file, self._usable[position], problem) from problem
+
+
+class MixtureDataset(Dataset[Sample]):
+    """All sources one after the other, each once; shuffle with a plain random sampler.
+
+    The choices for a sample depend only on (seed, epoch, index): the same in every worker process and after
+    a resumed run.
+
+    Attributes:
+        num_skipped: samples replaced because their image or masks are bad (in this process).
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        *,
+        tokenizer: OspreyTokenizer,
+        preprocess: ImagePreprocessor,
+        seed: int = 0,
+        on_error: OnError = "raise",
+        template: Template = TRAINING,
+    ) -> None:
+        """Join `sources`.
+
+        Raises:
+            ValueError: not one sample in them.
+        """
+        self._ends = list(itertools.accumulate(len(source) for source in sources))
+        if not self._ends or not self._ends[-1]:
+            raise ValueError(f"no sample in {[str(source.file.ann_file) for source in sources]}")
+        self.sources = tuple(sources)
+        self._tokenizer, self._preprocess, self._template = tokenizer, preprocess, template
+        self._seed, self._epoch, self._on_error = seed, 0, on_error
+        self.num_skipped = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Other random choices for the same entries."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return self._ends[-1]
+
+    def __getitem__(self, idx: int) -> Sample:
+        """Sample `idx`; with on_error="skip" the next good one where it is bad.
+
+        Raises:
+            BadEntry: it is bad (on_error="raise"), or all are.
+            IndexError: no such sample.
+        """
+        if not 0 <= idx < len(self):
+            raise IndexError(f"sample {idx} of {len(self)}")
+        for step in range(len(self)):
+            try:
+                return self._sample((idx + step) % len(self))
+            except BadEntry as problem:
+                if self._on_error == "raise" or step == len(self) - 1:
+                    raise
+                self.num_skipped += 1
+                logger.warning("replaced by the next sample: %s", problem)
+        raise AssertionError("the last step returns or raises")
+
+    def _sample(self, idx: int) -> Sample:
+        at = bisect.bisect_right(self._ends, idx)
+        position = idx - (self._ends[at - 1] if at else 0)
+        generator = torch.Generator().manual_seed(hash((self._seed, self._epoch, idx)) & (2**63 - 1))
+        return self.sources[at].sample(
+            position,
+            RandomDraws(generator),
+            tokenizer=self._tokenizer,
+            preprocess=self._preprocess,
+            template=self._template,
+        )

@@ -1,0 +1,170 @@
+"""What every reader gives: the turns of a conversation, the image's path and the regions.
+
+Masks and image are read when asked for, so a reader can check a whole file without touching an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from osprey_model.data.collate import Sample
+from osprey_model.data.conversation import encode_conversation
+from osprey_model.preprocess import ImagePreprocessor
+from osprey_model.prompts import TRAINING, Template
+from osprey_model.tokenizer import IMAGE_TOKEN, MASK_TOKEN, POSITION_TOKEN, REGION_PLACEHOLDER, OspreyTokenizer
+
+T = TypeVar("T")
+
+
+class Draws(Protocol):
+    """The random choices a reader makes."""
+
+    def choose(self, items: Sequence[T]) -> T:
+        """One of the items."""
+
+    def permutation(self, count: int) -> list[int]:
+        """The numbers 0..count-1 in some order."""
+
+
+class RandomDraws:
+    """Choices of a torch generator."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        """Draw from `generator`."""
+        self._generator = generator
+
+    def choose(self, items: Sequence[T]) -> T:
+        """One of the items, all equally likely."""
+        return items[int(torch.randint(len(items), (1,), generator=self._generator))]
+
+    def permutation(self, count: int) -> list[int]:
+        """A random order of 0..count-1."""
+        order: list[int] = torch.randperm(count, generator=self._generator).tolist()
+        return order
+
+
+class FirstDraws:
+    """No chance: the first item, the given order. What a check of a whole file uses."""
+
+    def choose(self, items: Sequence[T]) -> T:
+        """The first item."""
+        return items[0]
+
+    def permutation(self, count: int) -> list[int]:
+        """0..count-1."""
+        return list(range(count))
+
+
+class Region(Protocol):
+    """A marked area of one image."""
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Bool (H, W); raises ValueError where it cannot be made."""
+
+
+@dataclass(frozen=True, slots=True)
+class CocoRegion:
+    """A COCO `segmentation`: polygon list, uncompressed RLE or RLE, at the annotation's height and width."""
+
+    segmentation: Any
+    image_hw: tuple[int, int]
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Rasterised as pycocotools does.
+
+        Raises:
+            ValueError: a segmentation of no known form, or one of another size.
+        """
+        height, width = self.image_hw
+        rle: Any = self.segmentation
+        if isinstance(rle, list):
+            if not rle or any(len(polygon) < 6 or len(polygon) % 2 for polygon in rle):
+                lengths = [len(polygon) for polygon in rle]
+                raise ValueError(f"expected polygons of at least 3 points x,y, got lists of lengths {lengths}")
+            rle = coco_mask.merge(coco_mask.frPyObjects(rle, height, width))
+        elif isinstance(rle, dict) and {"size", "counts"} <= set(rle):
+            if tuple(rle["size"]) != self.image_hw:
+                raise ValueError(f"RLE of size {rle['size']}, expected the annotation's {[height, width]}")
+            if isinstance(rle["counts"], list):
+                if sum(rle["counts"]) != height * width:
+                    raise ValueError(f"RLE counts sum to {sum(rle['counts'])}, expected {height}x{width} pixels")
+                rle = coco_mask.frPyObjects(rle, height, width)
+        else:
+            raise ValueError(f"expected a polygon list or an RLE with size and counts, got {str(rle)[:60]!r}")
+        decoded: NDArray[np.bool_] = coco_mask.decode(rle).astype(bool)
+        return decoded
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One training sample before its image and masks are read.
+
+    Attributes:
+        turns: (message, answer); the k-th placeholder of the messages belongs to the k-th region.
+        image_path: file of the image.
+        regions: in order of their placeholders.
+    """
+
+    turns: tuple[tuple[str, str], ...]
+    image_path: Path
+    regions: tuple[Region, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what would pair regions with the wrong words."""
+        messages = [message for message, _ in self.turns]
+        named = sum(message.count(REGION_PLACEHOLDER) for message in messages)
+        stray = [text for text in (MASK_TOKEN, POSITION_TOKEN) if sum(m.count(text) for m in messages) != named]
+        if named != len(self.regions) or stray:
+            raise ValueError(f"the messages name {named} regions {stray or ''} and there are {len(self.regions)} masks")
+        for _, answer in self.turns:
+            if any(token in answer for token in (IMAGE_TOKEN, MASK_TOKEN, POSITION_TOKEN)):
+                raise ValueError(f"an answer may not hold an image or region placeholder: {answer[:60]!r}")
+
+    def masks(self) -> NDArray[np.bool_]:
+        """Bool (R, H, W).
+
+        Raises:
+            ValueError: a mask that cannot be made, or one without a pixel.
+        """
+        masks = []
+        for number, region in enumerate(self.regions, start=1):
+            mask = region.mask()
+            if not mask.any():
+                raise ValueError(f"the mask of region {number} covers no pixel of {mask.shape[1]}x{mask.shape[0]}")
+            masks.append(mask)
+        return np.stack(masks)
+
+    def sample(
+        self, tokenizer: OspreyTokenizer, preprocess: ImagePreprocessor, *, template: Template = TRAINING
+    ) -> Sample:
+        """Ids, labels, image (3, S, S) and float masks (R, H, W).
+
+        Raises:
+            OSError: the image is missing or cannot be decoded.
+            ValueError: a bad mask or bad turns.
+        """
+        with Image.open(self.image_path) as image:
+            pixels = preprocess(image)
+        ids = encode_conversation(tokenizer, self.turns, template=template)
+        return Sample(ids, pixels, torch.from_numpy(self.masks()).float())
+
+
+def positive_hw(entry: Mapping[str, Any]) -> tuple[int, int]:
+    """Height and width of an entry's mask raster.
+
+    Raises:
+        ValueError: not two positive integers.
+    """
+    height, width = entry["height"], entry["width"]
+    if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):
+        raise ValueError(f"expected positive integers for height and width, got {height!r} and {width!r}")
+    return height, width

@@ -1,0 +1,70 @@
+"""Every reader gives what the reference's reader gives on the same files, its random draws taken out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+
+from osprey_model.data.mixture import READERS, DataFile, Source
+from osprey_model.data.records import FirstDraws
+from osprey_model.preprocess import ImagePreprocessor
+from osprey_model.prompts import TRAINING, image_first
+from osprey_model.tokenizer import OspreyTokenizer
+
+NAMES = (
+    "short_form",
+    "conversation",
+    "part_level",
+    "detailed_description",
+    "lvis_pos_neg",
+    "coco",
+    "refcoco",
+    "refcocop",
+    "pascal_part",
+    "part_imagenet",
+    "vg",
+    "vcr",
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(golden_dir: Path) -> OspreyTokenizer:
+    return OspreyTokenizer.from_folder(golden_dir / "tokenizer")
+
+
+def test_every_type_is_compared(golden_dir: Path) -> None:
+    """The golden files cover the whole table of readers."""
+    expected = json.loads((golden_dir / "data" / "expected.json").read_text())
+    assert set(expected) == set(NAMES)
+    assert {facts["config_type"] for facts in expected.values()} == set(READERS) - {"vcr_released"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_reader_equals_the_reference(name: str, golden_dir: Path, tokenizer: OspreyTokenizer) -> None:
+    """Number of samples, prompts, ids, labels, masks and image statistics at 512."""
+    folder = golden_dir / "data"
+    facts = json.loads((folder / "expected.json").read_text())[name]
+    # The golden numbers have the reference's off-by-one class names.
+    kind, images = ("vcr_released", folder / "vcr") if name == "vcr" else (facts["config_type"], folder / "imgs")
+    source = Source(DataFile(kind, folder / facts["file"], images))
+    assert len(source) == facts["length"] == len(facts["samples"])
+    for position, expected in enumerate(facts["samples"]):
+        record = source.record(position, FirstDraws())
+        turns = [(image_first(message), answer) for message, answer in record.turns]
+        assert TRAINING.prompt(turns) == expected["prompt"]
+        sample = source.sample(position, FirstDraws(), tokenizer=tokenizer, preprocess=ImagePreprocessor(512))
+        assert sample.ids.input_ids == expected["input_ids"]
+        assert sample.ids.labels == expected["labels"]
+        assert sample.masks is not None
+        assert sample.image is not None
+        reference_masks = [torch.from_numpy(coco_mask.decode(rle)).float() for rle in expected["masks"]]
+        assert [int(mask.sum()) for mask in sample.masks] == expected["mask_area"]
+        torch.testing.assert_close(sample.masks, torch.stack(reference_masks), atol=0, rtol=0)
+        assert list(sample.image.shape) == expected["image"]["shape"]
+        for statistic in ("mean", "std"):
+            got = getattr(sample.image, statistic)(dim=(1, 2))
+            torch.testing.assert_close(got, torch.tensor(expected["image"][statistic]), atol=2e-4, rtol=0)
