@@ -1,7 +1,7 @@
 """Training scenes on disk: drawn once, read by every later stage as memory maps.
 
 A cache folder holds, for N scenes in seed order, `images.npy` (the model's own preprocessing, float16),
-`region_maps.npy` (which leaf area every pixel of the picture belongs to) and `records.pkl` (per scene its
+`region_maps.npy` (which leaf area every pixel of the picture belongs to) and `records.json` (per scene its
 regions with their ground truth). Masks are not stored: a region is a set of values of the region map.
 
 Neighbours: `demo/scenes` draws, `demo/training/osprey_tower.py` and `osprey_features.py` read.
@@ -9,8 +9,9 @@ Neighbours: `demo/scenes` draws, `demo/training/osprey_tower.py` and `osprey_fea
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import multiprocessing
-import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -26,7 +27,7 @@ from demo.scenes import Scene, make_scene
 from demo.training.osprey_questions import QuestionItem, areas_of, ask_everything, owner_of, part_name
 from osprey_model.preprocess import ImagePreprocessor
 
-IMAGES_FILE, MAPS_FILE, RECORDS_FILE = "images.npy", "region_maps.npy", "records.pkl"
+IMAGES_FILE, MAPS_FILE, RECORDS_FILE = "images.npy", "region_maps.npy", "records.json"
 _CHUNK = 50  # scenes per message between processes
 
 
@@ -52,6 +53,22 @@ class SceneRecord:
     num_objects: int
     questions: tuple[QuestionItem, ...]
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> SceneRecord:
+        """Read what `dataclasses.asdict` gave, after JSON made lists of its tuples."""
+        regions = (
+            RegionRecord(
+                **each
+                | {
+                    "leaf_values": tuple(each["leaf_values"]),
+                    "relations": tuple((relation, other) for relation, other in each["relations"]),
+                }
+            )
+            for each in data["regions"]
+        )
+        questions = (QuestionItem(**each | {"regions": tuple(each["regions"])}) for each in data["questions"])
+        return cls(data["seed"], tuple(regions), data["num_objects"], tuple(questions))
+
 
 @dataclass(frozen=True, slots=True)
 class SceneCache:
@@ -68,8 +85,8 @@ class SceneCache:
         Raises:
             FileNotFoundError: the folder was never finished; draw it first.
         """
-        with (folder / RECORDS_FILE).open("rb") as file:  # written last, by `draw_cache`, in this very folder
-            records = pickle.load(file)
+        data = json.loads((folder / RECORDS_FILE).read_text(encoding="utf-8"))
+        records = tuple(SceneRecord.from_json(each) for each in data)
         images = np.load(folder / IMAGES_FILE, mmap_mode="r")
         return cls(images, np.load(folder / MAPS_FILE, mmap_mode="r"), records)
 
@@ -98,8 +115,8 @@ def draw_cache(folder: Path, seeds: Sequence[int], image_size: int, processes: i
                 images[len(records)], maps[len(records)] = image, region_map
                 records.append(record)
             yield len(records)
-    with (folder / RECORDS_FILE).open("wb") as file:
-        pickle.dump(tuple(records), file)
+    # Written last: a folder without it was never finished.
+    (folder / RECORDS_FILE).write_text(json.dumps([dataclasses.asdict(each) for each in records]), encoding="utf-8")
 
 
 def record_of(scene: Scene) -> SceneRecord:
