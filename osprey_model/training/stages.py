@@ -1,4 +1,8 @@
-"""The paper's three training stages as one table (paper, section 4.1; rates the released code fixes are its own)."""
+"""The paper's three training stages as one table.
+
+Stages 2 and 3 have the numbers of the released training scripts. Stage 1 is not in the released code: its
+rate, batch size and epochs are the paper's (section 4.1), quoted from memory and not yet checked against it.
+"""
 
 from __future__ import annotations
 
