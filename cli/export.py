@@ -26,9 +26,9 @@ def export(
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     from label_config.reader import ConfigError
-    from worker.annotation_source import AnnotationSource
     from worker.errors import WorkerError
-    from worker.export import export_project
+    from worker.export.annotation_source import AnnotationSource
+    from worker.export.version import export_project
     from worker.guarded_http import AllowedHosts, GuardedHttp
     from worker.label_studio import LabelStudio, origin_of
     from worker.settings import Settings

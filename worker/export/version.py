@@ -26,8 +26,8 @@ from urllib.parse import unquote, urlsplit
 
 from label_config.reader import LabelConfig, read_label_config
 from worker.errors import WorkerError
-from worker.export_regions import ExportedRegion, Problem, regions_of
-from worker.osprey_724k import FILES, Entry, category_of, corrected_category, entries_of
+from worker.export.osprey_724k import FILES, Entry, category_of, corrected_category, entries_of
+from worker.export.regions import ExportedRegion, Problem, regions_of
 
 SCHEMA_VERSION = 1
 MANIFEST, REGIONS, PROBLEMS, IMAGES, CONFIG = (

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from label_config.reader import Field, LabelConfig
-from worker.export_regions import ExportedRegion
+from worker.export.regions import ExportedRegion
 
 DESCRIPTIONS = "osprey_detail_description.json"
 SHORT_FORM = "osprey_short_form.json"

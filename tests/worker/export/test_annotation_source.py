@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from worker.annotation_source import AnnotationSource, AnnotationsUnavailable
+from worker.export.annotation_source import AnnotationSource, AnnotationsUnavailable
 from worker.guarded_http import AllowedHosts, GuardedHttp
 from worker.label_studio import LabelStudio
 

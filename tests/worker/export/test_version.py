@@ -11,9 +11,9 @@ import pytest
 from label_config.geometry import encode_bitmask_png
 from tests.support.stored_annotations import region_mask_of, stored_annotation
 from tests.support.submitted import CAR, CONFIG, PROJECT, WHEEL, annotation, region, task
-from worker.export import ExportRefused, export_project, image_file_name, read_export
+from worker.export.osprey_724k import CONVERSATIONS, DESCRIPTIONS, FILES, PART_LEVEL, POSITIVE_NEGATIVE, SHORT_FORM
+from worker.export.version import ExportRefused, export_project, image_file_name, read_export
 from worker.mask_codec import decode_mask
-from worker.osprey_724k import CONVERSATIONS, DESCRIPTIONS, FILES, PART_LEVEL, POSITIVE_NEGATIVE, SHORT_FORM
 
 
 def exported(tmp_path, *tasks, project=PROJECT):

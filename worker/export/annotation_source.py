@@ -1,6 +1,6 @@
 """A project's tasks with their annotations, through Label Studio's API: the source of truth for export.
 
-Next on the path: `worker/export_regions.py` (items -> regions).
+Next on the path: `worker/export/regions.py` (items -> regions).
 """
 
 from __future__ import annotations

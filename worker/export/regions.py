@@ -1,6 +1,7 @@
 """Stored annotations -> regions with mask, texts and provenance; what cannot be used is said, never dropped.
 
-Neighbours: `worker/annotation_source.py` brings the tasks, `worker/osprey_724k.py` makes conversations of the regions.
+Neighbours: `worker/export/annotation_source.py` brings the tasks, `worker/export/osprey_724k.py` makes
+conversations of the regions.
 """
 
 from __future__ import annotations
