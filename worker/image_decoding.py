@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from osprey_model.images import to_rgb
 from worker.errors import ImageCorrupt, ImageUnavailable
 
 # What browsers show, plus the scientific TIFF. EPS, PSD and the like would start other programs or libraries.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF")
-_SIXTEEN_BIT = 65_535
 
 
 def decode_image(data: bytes, what: str, max_pixels: int) -> Image.Image:
@@ -46,30 +43,9 @@ def decode_image(data: bytes, what: str, max_pixels: int) -> Image.Image:
         )
     try:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:
         raise ImageCorrupt(f"{what} is damaged ({type(error).__name__}: {error}); replace the file") from error
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey values of more than 8 bits, (H, W), scaled as a browser does: 16-bit full scale is white."""
-    floats = np.nan_to_num(values.astype(np.float64))
-    top = float(floats.max(initial=0.0))
-    if values.dtype.kind == "f" and top <= 1.0:
-        full_scale = 1.0
-    else:
-        full_scale = 255.0 if values.dtype.kind == "f" and top <= 255 else max(float(_SIXTEEN_BIT), top)
-    return np.clip(np.rint(floats / full_scale * 255), 0, 255).astype(np.uint8)
 
 
 def _looks_like(data: bytes) -> str:

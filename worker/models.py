@@ -119,5 +119,5 @@ def _field_answer(region: RegionQuery, question_idx: int, answer: Answer) -> Fie
         values=tuple(answer.values),
         confidence=float(answer.confidence),
         alternatives=tuple(Alternative(other.text, float(other.probability)) for other in answer.alternatives),
-        warnings=tuple(answer.warnings),
+        warnings=tuple(str(warning) for warning in answer.warnings),
     )

@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from osprey_model.build import load_osprey
 from osprey_model.checkpoint import fingerprint
 from osprey_model.config import IMAGE_TOKEN_ID
-from osprey_model.engine.answers import answer_of, free_text, region_warnings
+from osprey_model.engine.answers import answer_of, mask_warnings, region_warnings
 from osprey_model.engine.choices import ChoiceTrie, ChoiceWalk
 from osprey_model.engine.decode import Row, decode_rows
 from osprey_model.engine.decoder import SharedPrefixDecoder
 from osprey_model.engine.kv_cache import ByteLru
-from osprey_model.engine.masks import as_mask
 from osprey_model.engine.prefix import SHARED_OPENING, ImagePrefix, embed_suffix, prefill_image
-from osprey_model.engine.requests import Answer, Question, RegionRequest
+from osprey_model.engine.requests import Answer, Question, RegionRequest, as_requests
+from osprey_model.images import as_image
+from osprey_model.masks import BadMask, as_mask
+from osprey_model.messages import Messages, as_turns
 from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.preprocess import ImagePreprocessor
@@ -129,23 +130,30 @@ class Osprey:
             finer_mask_read=finer_mask_read,
         )
 
-    def warm(self, image: Image.Image, image_key: str | None = None) -> None:
+    def warm(self, image: Any, image_key: str | None = None) -> None:
         """Encode an image and prefill its prefix, so that the first question finds it ready."""
         self._prefix_of(image, image_key)
 
     @torch.inference_mode()
     def describe(
         self,
-        image: Image.Image,
-        regions: Sequence[RegionRequest],
+        image: Any,
+        masks: Sequence[Any],
+        questions: Sequence[Question | str] | None = None,
+        *,
+        max_new_tokens: int = 256,
         image_key: str | None = None,
         on_answer: OnAnswer | None = None,
     ) -> list[list[Answer]]:
         """Answer all questions on all regions of one image.
 
         Args:
-            image: upright; masks refer to its pixels (their resolution may differ).
-            regions: each with its masks and questions.
+            image: PIL, numpy, torch or a path, see `osprey_model.images.as_image`; masks refer to its pixels as they
+                are stored (their resolution may differ).
+            masks: one per region (see `osprey_model.masks.as_mask`); or `RegionRequest`s, where regions have
+                questions of their own or several masks.
+            questions: about every region; strings hold `{region}`. None with `RegionRequest`s.
+            max_new_tokens: limit of the answers to questions given as strings.
             image_key: what identifies the image's content; None: its pixels are hashed.
             on_answer: called as (region index, question index, answer) when an answer is ready. Short answers
                 come first.
@@ -154,18 +162,20 @@ class Osprey:
             answers[region][question].
 
         Raises:
-            BadMask: a mask that cannot be read; the message names region and mask.
+            BadImage: an image that cannot be read.
+            BadMask: a mask that cannot be read or is empty (`EmptyMask`); the message names region and mask.
             ValueError: a question that does not fit its form, or a `mask_idx` without a mask.
             PromptTooLong: a prompt that leaves no room for an answer.
         """
+        regions = as_requests(masks, questions, max_new_tokens=max_new_tokens)
         asked = [(r, q) for r, region in enumerate(regions) for q in range(len(region.questions))]
         answers: list[list[Answer | None]] = [[None] * len(region.questions) for region in regions]
         if not asked:
             return [[] for _ in regions]
         mask_keys = sorted({(r, regions[r].questions[q].mask_idx) for r, q in asked})
-        masks = {key: _mask_of(regions, *key) for key in mask_keys}
+        read_masks = {key: _mask_of(regions, *key) for key in mask_keys}
         prefix = self._prefix_of(image, image_key)
-        tokens = self._extract(prefix, masks)
+        tokens = self._extract(prefix, read_masks)
 
         def deliver(region_idx: int, question_idx: int, answer: Answer) -> None:
             answers[region_idx][question_idx] = answer
@@ -179,50 +189,57 @@ class Osprey:
     @torch.inference_mode()
     def chat(
         self,
-        image: Image.Image | None,
+        image: Any | None,
         masks: Sequence[Any],
-        turns: Sequence[tuple[str, str | None]],
+        messages: Messages,
         *,
+        choices: Sequence[str] = (),
+        multiple: bool = False,
         max_new_tokens: int = 512,
         image_key: str | None = None,
     ) -> Answer:
         """Continue a conversation about an image, its regions, or neither.
 
         Args:
-            image: None for text only.
-            masks: one for every `<mask><pos>` of the messages, in order of appearance.
-            turns: (message, answer); the last answer is None. With an image, prefix P is put before the first
-                message unless it already holds `<image>`.
-            max_new_tokens: limit of the answer.
+            image: as in `describe`; None for text only.
+            masks: one for every `<mask><pos>` (or `{region}`) of the messages, in order of appearance.
+            messages: a question, (message, answer) pairs, or dicts of role and content; see
+                `osprey_model.messages.as_turns`. With an image, prefix P is put before the first message unless it
+                already holds `<image>`.
+            choices: not empty: the answer is one of them (several with `multiple`).
+            multiple: see `choices`.
+            max_new_tokens: limit of a free answer.
             image_key: as in `describe`.
 
         Raises:
+            BadMessages: nothing to answer, or an unknown role.
+            BadImage: an image that cannot be read.
+            BadMask: a mask that cannot be read or is empty; the message names it.
             PlaceholderMismatch: placeholders and masks differ in number, or masks came without an image.
-            ValueError: no turn, or a conversation that is already answered.
+            PromptTooLong: the conversation leaves no room for an answer.
         """
-        if not turns or turns[-1][1] is not None:
-            raise ValueError("expected turns of (message, answer) whose last answer is None: the one to give")
-        message, answer = turns[0]
+        (message, answer), *later = as_turns(messages)
         if image is not None and IMAGE_TOKEN not in message:
             message = PREFIX_P + message
-        prompt = self.tokenizer.encode_prompt(INFERENCE.prompt([(message, answer), *turns[1:]]))
+        prompt = self.tokenizer.encode_prompt(INFERENCE.prompt([(message, answer), *later]))
         kv, shared, regions = None, 0, None
         if image is not None:
+            read_masks = {(0, idx): _read_mask(mask, f"mask {idx}") for idx, mask in enumerate(masks)}
             prefix = self._prefix_of(image, image_key)
             shared = prefix.shared_with([prompt])
             kv = prefix.kv_of(shared)
-            if masks:
-                extracted = self._extract(prefix, {(0, idx): as_mask(mask) for idx, mask in enumerate(masks)})
+            if read_masks:
+                extracted = self._extract(prefix, read_masks)
                 regions = RegionTokens.joined([extracted[0, idx] for idx in range(len(masks))])
-        elif masks or IMAGE_TOKEN_ID in prompt:
-            raise PlaceholderMismatch("masks or <image> were given without an image")
+        elif len(masks) or IMAGE_TOKEN_ID in prompt:
+            raise PlaceholderMismatch("masks or <image> were given without an image; pass the image they belong to")
         if IMAGE_TOKEN_ID in prompt[shared:]:
             raise PlaceholderMismatch("expected one <image>, at the beginning of the first message")
-        room = self._room((0 if kv is None else kv.length) + len(prompt) - shared, 1)
-        suffix_SD = embed_suffix(self._decoder, self.tokenizer.mask_token_id, prompt[shared:], regions)
-        row = Row(suffix_SD, max_new_tokens=min(max_new_tokens, room))
+        question = Question("", choices=tuple(choices), multiple=multiple, max_new_tokens=max_new_tokens)
+        row = self._row(question, prompt[shared:], regions, 0 if kv is None else kv.length)
         decode_rows(self._decoder, kv, [row], eos_token_id=self.tokenizer.eos_token_id, on_end=lambda _: None)
-        return free_text(row, self.tokenizer)
+        warnings = () if regions is None else mask_warnings(regions)
+        return answer_of(row, question, self.tokenizer, warnings)
 
     def _answer_batch(
         self,
@@ -243,19 +260,21 @@ class Osprey:
         ]
 
         def finish(idx: int) -> None:
-            warnings = region_warnings(row_tokens[idx], finer_read=self._finer_mask_read)
+            warnings = region_warnings(row_tokens[idx])
             deliver(*asked[idx], answer_of(rows[idx], questions[idx], self.tokenizer, warnings))
 
         decode_rows(self._decoder, kv, rows, eos_token_id=self.tokenizer.eos_token_id, on_end=finish)
 
-    def _row(self, question: Question, suffix_ids: Sequence[int], region: RegionTokens, prefix_length: int) -> Row:
+    def _row(
+        self, question: Question, suffix_ids: Sequence[int], regions: RegionTokens | None, prefix_length: int
+    ) -> Row:
         walk, limit = None, question.max_new_tokens
         if question.choices:
             trie = self._trie(question.choices)
             walk = ChoiceWalk(trie, multiple=question.multiple)
             limit = max(limit, trie.longest + 1)
         room = self._room(prefix_length + len(suffix_ids), limit if walk is not None else 1)
-        suffix_SD = embed_suffix(self._decoder, self.tokenizer.mask_token_id, suffix_ids, region)
+        suffix_SD = embed_suffix(self._decoder, self.tokenizer.mask_token_id, suffix_ids, regions)
         return Row(suffix_SD, max_new_tokens=min(limit, room), walk=walk)
 
     def _room(self, prompt_length: int, needed: int) -> int:
@@ -278,11 +297,13 @@ class Osprey:
             self._tries[choices] = ChoiceTrie(choices, self.tokenizer)
         return self._tries[choices]
 
-    def _prefix_of(self, image: Image.Image, image_key: str | None) -> ImagePrefix:
+    def _prefix_of(self, image: Any, image_key: str | None) -> ImagePrefix:
+        if image_key is None:
+            image = as_image(image)
         key = image_key if image_key is not None else content_key(image)
         prefix = self._prefixes.get(key)
         if prefix is None:
-            prefix = prefill_image(self.model, self._decoder, self.tokenizer, self._preprocess(image))
+            prefix = prefill_image(self.model, self._decoder, self.tokenizer, self._preprocess(as_image(image)))
             self._prefixes.put(key, prefix)
             logger.debug("prefilled image %s: %d bytes, %d images kept", key, prefix.num_bytes, len(self._prefixes))
         return prefix
@@ -303,9 +324,9 @@ class Osprey:
         return tokens
 
 
-def content_key(image: Image.Image) -> str:
+def content_key(image: Any) -> str:
     """A hash of an image's pixels."""
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(as_image(image))
     return hashlib.blake2b(pixels.tobytes() + str(pixels.shape).encode(), digest_size=20).hexdigest()
 
 
@@ -313,7 +334,11 @@ def _mask_of(regions: Sequence[RegionRequest], region_idx: int, mask_idx: int) -
     masks = regions[region_idx].masks
     if not 0 <= mask_idx < len(masks):
         raise ValueError(f"region {region_idx} has {len(masks)} masks, but a question asks about mask_idx {mask_idx}")
+    return _read_mask(masks[mask_idx], f"region {region_idx}, mask {mask_idx}")
+
+
+def _read_mask(mask: Any, which: str) -> torch.Tensor:
     try:
-        return as_mask(masks[mask_idx])
-    except ValueError as error:
-        raise type(error)(f"region {region_idx}, mask {mask_idx}: {error}") from error
+        return as_mask(mask)
+    except BadMask as error:
+        raise type(error)(f"{which}: {error}") from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from osprey_model.prompts import QuestionForm
 
@@ -36,6 +37,63 @@ class RegionRequest:
     questions: tuple[Question, ...]
 
 
+def as_requests(
+    masks: Sequence[Any], questions: Sequence[Question | str] | None, *, max_new_tokens: int
+) -> list[RegionRequest]:
+    """What `Osprey.describe` was asked, as one request per region.
+
+    Args:
+        masks: with `questions` one mask per region; without, requests that have questions of their own.
+        questions: asked about every region; a string is a `Question` with that limit of tokens.
+        max_new_tokens: the limit.
+
+    Raises:
+        ValueError: masks without questions, or requests with further questions.
+    """
+    are_requests = [isinstance(mask, RegionRequest) for mask in masks]
+    if questions is None:
+        if not all(are_requests):
+            raise ValueError(
+                "expected questions beside the masks, e.g. describe(image, masks, ['What is {region}?']), or a list of "
+                f"RegionRequest; got {len(masks)} masks and no questions"
+            )
+        return list(masks)
+    if any(are_requests):
+        raise ValueError("a RegionRequest has its own questions; pass masks with questions, or requests without")
+    if isinstance(questions, str | Question):
+        questions = [questions]
+    asked = tuple(
+        question if isinstance(question, Question) else Question(question, max_new_tokens=max_new_tokens)
+        for question in questions
+    )
+    return [RegionRequest((mask,), asked) for mask in masks]
+
+
+WarningKind = Literal["vanished", "coarse", "partly", "unlikely", "cut"]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWarning:
+    """What the asker should know about an answer.
+
+    Attributes:
+        kind: "vanished" (the region is lost at every feature level), "coarse" (at both fine ones), "partly" (at some
+            level), "unlikely" (the model would rather say what is not in the list), "cut" (at `max_new_tokens`).
+        message: for people.
+        levels: the feature levels at which the region covers no cell.
+        mask_idx: in a chat, which of its masks.
+    """
+
+    kind: WarningKind
+    message: str
+    levels: tuple[str, ...] = ()
+    mask_idx: int | None = None
+
+    def __str__(self) -> str:
+        """The message."""
+        return self.message
+
+
 class Alternative(NamedTuple):
     """Another of the choices, with its probability."""
 
@@ -61,5 +119,5 @@ class Answer:
     values: tuple[str, ...]
     confidence: float
     alternatives: tuple[Alternative, ...] = ()
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[AnswerWarning, ...] = ()
     token_logprobs: tuple[float, ...] = ()

@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from osprey_model.engine.engine import Osprey
+from osprey_model.engine.engine import Osprey, PromptTooLong
+from osprey_model.masks import BadMask
+from osprey_model.messages import BadMessages
 from osprey_model.prompts import INFERENCE, clean, drop_repeats
 from osprey_model.splice import PlaceholderMismatch
 
@@ -26,7 +28,7 @@ def turns_of_prompt(prompt: str) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize(
     "name",
-    ["short", "category_tiny_mask", "whatis_empty_mask", "multi_region", "multi_turn", "image_only", "text_only"],
+    ["short", "category_tiny_mask", "multi_region", "multi_turn", "image_only", "text_only"],
 )
 def test_the_references_greedy_answers(name: str, osprey: Osprey, golden_dir: Path) -> None:
     """Several regions, several turns, no region, no image: the shared prefix is cut where a prompt differs."""
@@ -37,6 +39,8 @@ def test_the_references_greedy_answers(name: str, osprey: Osprey, golden_dir: Pa
     expected = osprey.tokenizer.decode(tensors["generated_ids"].flatten().tolist())
     assert answer.text == drop_repeats(clean(expected))
     assert len(answer.token_logprobs) == tensors["generated_ids"].numel()
+    ended = tensors["generated_ids"].flatten()[-1].item() == osprey.tokenizer.eos_token_id
+    assert ("cut" in [warning.kind for warning in answer.warnings]) != ended
 
 
 def test_prefix_p_is_put_before_a_bare_message(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
@@ -46,13 +50,39 @@ def test_prefix_p_is_put_before_a_bare_message(osprey: Osprey, image: Image.Imag
     assert bare == osprey.chat(image, masks[:1], [(written, None)], max_new_tokens=4)
 
 
+def test_conversations_of_every_form(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """A string, pairs and role dicts; {region} stands for the placeholder."""
+    expected = osprey.chat(image, masks[:1], [("What is <mask><pos>?", None)], max_new_tokens=4)
+    assert osprey.chat(image, masks[:1], "What is {region}?", max_new_tokens=4) == expected
+    roles = [{"role": "user", "content": "What is {region}?"}]
+    assert osprey.chat(image, masks[:1], roles, max_new_tokens=4) == expected
+    later = [*roles, {"role": "assistant", "content": "A hat."}, {"role": "user", "content": "Why?"}]
+    pairs = [("What is <mask><pos>?", "A hat."), ("Why?", None)]
+    assert osprey.chat(image, masks[:1], later, max_new_tokens=4) == osprey.chat(
+        image, masks[:1], pairs, max_new_tokens=4
+    )
+
+
+def test_an_answer_from_a_list(osprey: Osprey, image: Image.Image) -> None:
+    """Also in a chat, also about the whole image."""
+    answer = osprey.chat(image, [], "Is it day or night?", choices=("day", "night"))
+    assert answer.text in ("day", "night")
+    assert answer.confidence + answer.alternatives[0].probability == pytest.approx(1.0, abs=1e-4)
+
+
 def test_what_does_not_fit_is_named(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """Counts of masks, masks without an image, a second image, an answered conversation."""
+    """Counts of masks, masks without an image, a second image, an answered conversation, a prompt without room."""
     with pytest.raises(PlaceholderMismatch, match="1 <mask> placeholders but 2 masks"):
         osprey.chat(image, masks[:2], [("What is <mask><pos>?", None)])
+    with pytest.raises(PlaceholderMismatch, match="2 <mask> placeholders but 1 masks"):
+        osprey.chat(image, masks[:1], "What is {region} beside {region}?")
     with pytest.raises(PlaceholderMismatch, match="without an image"):
         osprey.chat(None, masks[:1], [("What is <mask><pos>?", None)])
     with pytest.raises(PlaceholderMismatch, match="expected one <image>"):
         osprey.chat(image, [], [("<image> <image>", None)])
-    with pytest.raises(ValueError, match="last answer is None"):
+    with pytest.raises(BadMessages, match="last answer is None"):
         osprey.chat(image, [], [("What?", "That.")])
+    with pytest.raises(PromptTooLong, match="shorten the question"):
+        osprey.chat(image, [], "why " * 3000)
+    with pytest.raises(BadMask, match="mask 1: expected a mask of 0 and 1"):
+        osprey.chat(image, [masks[0], np.full((4, 4), 255)], "What are {region} and {region}?")

@@ -13,10 +13,10 @@ from PIL import Image
 from osprey_model import prompts
 from osprey_model.build import load_osprey
 from osprey_model.checkpoint import save_checkpoint
-from osprey_model.engine.answers import WARNING_EMPTY, WARNING_VANISHED
+from osprey_model.config import LEVELS
 from osprey_model.engine.engine import Osprey, PromptTooLong, content_key
-from osprey_model.engine.masks import BadMask
 from osprey_model.engine.requests import Answer, Question, RegionRequest
+from osprey_model.masks import BadMask, EmptyMask
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.tokenizer import OspreyTokenizer
@@ -151,18 +151,81 @@ def test_an_image_is_encoded_once(osprey: Osprey, image: Image.Image, masks: lis
         handle.remove()
 
 
-def test_regions_nobody_can_see_are_told(osprey: Osprey, image: Image.Image) -> None:
-    """An empty mask, one that falls between all sample points, and the opt-in that reads it nonetheless."""
-    empty = np.zeros((97, 143), bool)
+@pytest.mark.parametrize("side", [480, 640, 1080, 1920])
+@pytest.mark.parametrize(
+    ("height", "width"), [(2, 2), (1, 1), (1, None), (None, 1), (None, 2)], ids=["2x2", "pixel", "row", "column", "two"]
+)
+def test_regions_between_the_sample_points(
+    osprey: Osprey, image: Image.Image, side: int, height: int | None, width: int | None
+) -> None:
+    """Specks and thin lines: what a level loses is told, and the finer read loses nothing at any level."""
+    finer = Osprey(osprey.model, osprey.tokenizer, model_version="golden", finer_mask_read=True)
+    told = set()
+    for at in (side // 2 - 1, side // 3, side // 5 + 1):
+        mask = np.zeros((side, side), bool)
+        rows = slice(None) if height is None else slice(at, at + height)
+        columns = slice(None) if width is None else slice(at, at + width)
+        mask[rows, columns] = True
+        prefix = osprey._prefix_of(image, None)
+        tokens = osprey._extract(prefix, {(0, 0): torch.from_numpy(mask).float()})[0, 0]
+        lost = tuple(level for level, cells in zip(LEVELS, tokens.covered_cells_RL[0], strict=True) if not cells)
+        ((answer,),) = osprey.describe(image, [mask], ["What is {region}?"], max_new_tokens=3)
+        warned = [warning for warning in answer.warnings if warning.kind != "cut"]
+        assert [warning.levels for warning in warned] == ([lost] if lost else [])
+        told |= {warning.kind for warning in warned}
+        ((seen,),) = finer.describe(image, [mask], ["What is {region}?"], max_new_tokens=3)
+        assert [warning for warning in seen.warnings if warning.kind != "cut"] == []
+        assert (seen.token_logprobs != answer.token_logprobs) == bool(lost)
+        finer_tokens = finer._extract(prefix, {(0, 0): torch.from_numpy(mask).float()})[0, 0]
+        assert bool((finer_tokens.covered_cells_RL > 0).all())
+    assert told, "no position was lost at any level: the test would prove nothing"
+
+
+def test_a_vanished_region_says_so(osprey: Osprey, image: Image.Image) -> None:
+    """The warning names kind, levels and the remedy."""
     speck = np.zeros((1920, 1920), bool)
     speck[1011:1013, 1011:1013] = True
-    rows = osprey.describe(image, [RegionRequest((mask,), (CATEGORY,)) for mask in (empty, speck)])
-    assert rows[0][0].warnings == (WARNING_EMPTY,)
-    assert rows[1][0].warnings == (WARNING_VANISHED,)
-    finer = Osprey(osprey.model, osprey.tokenizer, model_version="golden", finer_mask_read=True)
-    ((answer,),) = finer.describe(image, [RegionRequest((speck,), (CATEGORY,))])
-    assert answer.warnings == ()
-    assert answer.token_logprobs != rows[1][0].token_logprobs
+    ((answer,),) = osprey.describe(image, [speck], [CATEGORY])
+    (warning,) = (warning for warning in answer.warnings if warning.kind != "cut")
+    assert (warning.kind, warning.levels) == ("vanished", LEVELS)
+    assert "finer_mask_read=True" in str(warning)
+
+
+def test_an_empty_mask_is_an_error(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """There is nothing to describe: never an answer about the surroundings."""
+    with pytest.raises(EmptyMask, match=r"region 1, mask 0: .*an empty one of 143x97; draw it again"):
+        osprey.describe(image, [masks[0], np.zeros((97, 143), bool)], [CATEGORY])
+    with pytest.raises(EmptyMask, match=r"mask 0: "):
+        osprey.chat(image, [np.zeros((97, 143), bool)], "What is {region}?")
+
+
+def test_masks_and_questions_apart(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """describe(image, masks, questions) is the same as requests spelled out; strings are questions too."""
+    spelled_out = osprey.describe(image, [RegionRequest((mask,), QUESTIONS[:2]) for mask in masks])
+    assert osprey.describe(image, masks, QUESTIONS[:2]) == spelled_out
+    assert osprey.describe(image, masks=masks, questions=[CATEGORY.text], max_new_tokens=6) == osprey.describe(
+        image, masks, [CATEGORY]
+    )
+    with pytest.raises(ValueError, match="expected questions beside the masks"):
+        osprey.describe(image, masks)
+    with pytest.raises(ValueError, match="has its own questions"):
+        osprey.describe(image, [RegionRequest((masks[0],), QUESTIONS)], ["What is {region}?"])
+
+
+def test_images_of_every_kind_give_one_answer(
+    osprey: Osprey, image: Image.Image, masks: list[np.ndarray], tmp_path: Path
+) -> None:
+    """PIL, a path, numpy, torch with channels first, floats: the same pixels, the same answer."""
+    pixels = np.asarray(image)
+    image.save(tmp_path / "image.png")
+    (expected,) = osprey.describe(image, masks[:1], [CATEGORY])
+    for given in (
+        tmp_path / "image.png",
+        pixels,
+        torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+        pixels.astype(np.float32) / 255,
+    ):
+        assert osprey.describe(given, masks[:1], [CATEGORY]) == [expected]
 
 
 def test_nothing_asked_is_nothing_answered(osprey: Osprey, image: Image.Image) -> None:
@@ -228,5 +291,9 @@ def test_bfloat16_is_the_same_in_every_call(
     requests = [
         RegionRequest((mask,), (*QUESTIONS, Question(prompts.CATEGORY, choices=("hat", "lamp")))) for mask in masks
     ]
-    first = osprey.describe(image, requests, "first")
-    assert first == osprey.describe(image, requests, "first") == osprey.describe(image, requests, "again")
+    first = osprey.describe(image, requests, image_key="first")
+    assert (
+        first
+        == osprey.describe(image, requests, image_key="first")
+        == osprey.describe(image, requests, image_key="again")
+    )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from osprey_model.engine.masks import BadMask, as_mask
+from osprey_model.masks import BadMask, EmptyMask, as_mask
 
 MASK = np.array([[0, 1, 1], [0, 0, 1]], bool)
 
@@ -41,4 +41,30 @@ def test_every_form_of_one_mask(given: object) -> None:
 def test_what_is_no_mask(given: np.ndarray) -> None:
     """Soft values, larger ones, negative ones, one row: the message says what came."""
     with pytest.raises(BadMask, match="expected a mask of"):
+        as_mask(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("mask.png", "got str"),
+        ([[0, 1], [1]], r"expected a mask of"),
+        (np.full((2, 2), np.nan), "got values from nan"),
+        ({"size": [2, 3]}, "expected a COCO RLE with size and counts"),
+        ({"size": [2, 3], "counts": [2, 1]}, "its counts add up to 3, expected 6"),
+        ({"size": [2, 3], "counts": []}, "cannot be decoded"),
+        ({"size": [2], "counts": [2]}, "cannot be decoded"),
+        ({"size": [2, 3], "counts": 5}, "cannot be decoded"),
+    ],
+)
+def test_what_cannot_be_read(given: object, said: str) -> None:
+    """Paths, ragged lists, NaN, damaged RLEs."""
+    with pytest.raises(BadMask, match=said):
+        as_mask(given)
+
+
+@pytest.mark.parametrize("given", [np.zeros((2, 3), bool), {"size": [2, 3], "counts": [6]}])
+def test_an_empty_mask(given: object) -> None:
+    """Has nothing to describe."""
+    with pytest.raises(EmptyMask, match="an empty one of 3x2"):
         as_mask(given)
