@@ -1,9 +1,10 @@
-"""`osprey export`: submitted annotations of a Label Studio project as Osprey-724K files."""
+"""`osprey export`: submitted annotations of a Label Studio project as a version of training data."""
 
 from __future__ import annotations
 
 import os
 from contextlib import closing
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +14,37 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+class Layout(StrEnum):
+    """The layouts of `worker.export.layouts`, for the command's help."""
+
+    OSPREY_724K = "osprey-724k"
+    COCO = "coco"
+    PARQUET = "parquet"
+
+
 def export(
     project: Annotated[int, typer.Option(help="The project's number, as in its address.")],
-    out: Annotated[Path, typer.Option(help="A new or empty folder, or an earlier export, which is replaced.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder that holds versions; default OSPREY_EXPORTS, or ./exports.")
+    ] = None,
+    layout: Annotated[Layout, typer.Option("--format", help="Layout of the training files.")] = Layout.OSPREY_724K,
+    with_images: Annotated[
+        bool,
+        typer.Option(
+            "--with-images/--without-images",
+            help="Copy the images into the version, so that it can be trained on as it is.",
+        ),
+    ] = True,
+    held_out: Annotated[float, typer.Option(min=0, max=0.99, help="Share of images that are not trained on.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the split and of drawn wrong categories.")] = 0,
+    edited_weight: Annotated[
+        float, typer.Option(min=0.001, max=1000, help="What an answer counts that a person wrote or changed.")
+    ] = 3.0,
 ) -> None:
-    """Write a project's submitted annotations as training data in the Osprey-724K layout.
+    """Write a project's submitted annotations as a version of training data: a folder that is never changed again.
 
-    Label Studio's address and token come from OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN.
+    The same annotations give the same version. Its name comes last on the screen. Label Studio's address and token come
+    from OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -27,10 +52,9 @@ def export(
 
     from label_config.reader import ConfigError
     from worker.errors import WorkerError
-    from worker.export.annotation_source import AnnotationSource
-    from worker.export.version import export_project
-    from worker.guarded_http import AllowedHosts, GuardedHttp
-    from worker.label_studio import LabelStudio, origin_of
+    from worker.export.annotation_source import annotation_source
+    from worker.export.version import ExportOptions, export_project
+    from worker.images import ImageResolver
     from worker.settings import Settings
 
     console, errors = Console(), Console(stderr=True)
@@ -38,29 +62,35 @@ def export(
     if not settings.label_studio_url:
         errors.print("[red]Set OSPREY_LABEL_STUDIO_URL[/red] to Label Studio's address and OSPREY_LABEL_STUDIO_TOKEN")
         raise typer.Exit(2)
-    _, host, port = origin_of(settings.label_studio_url)
-    columns = (SpinnerColumn(), TextColumn("{task.completed} tasks read"), TimeElapsedColumn())
+    options = ExportOptions(layout.value, held_out, seed, edited_weight)
+    columns = (SpinnerColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
     try:
         with (
-            closing(GuardedHttp(AllowedHosts(origins=[(host, port or 80)]), settings.image_timeout_s)) as http,
-            AnnotationSource(
-                settings.label_studio_url, LabelStudio(settings.label_studio_url, settings.label_studio_token, http)
-            ) as source,
+            annotation_source(settings) as source,
+            closing(ImageResolver(settings)) as images,
             Progress(*columns, console=errors, transient=True) as progress,
         ):
-            bar = progress.add_task("tasks", total=None)
-            manifest = export_project(
-                source.project(project), source.tasks(project), out, on_task=lambda: progress.advance(bar)
+            bar = progress.add_task("tasks read", total=None)
+            image_bar = progress.add_task("images copied", total=None, visible=with_images)
+            version = export_project(
+                source.project(project),
+                source.tasks(project),
+                out or settings.exports,
+                options,
+                images if with_images else None,
+                on_task=lambda: progress.advance(bar),
+                on_image=lambda: progress.advance(image_bar),
             )
     except (WorkerError, ConfigError, OSError) as error:
         errors.print(f"[red]Not exported:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
-    console.print(_table(manifest))
-    problems = manifest["counts"]["problems"]
+    console.print(_table(version.manifest))
+    problems = version.manifest["problems"]
     if problems:
-        console.print(
-            f"[yellow]{problems} not exported[/yellow], see {escape(str(out / 'problems.jsonl'))}", soft_wrap=True
-        )
+        kinds = ", ".join(f"{kind} {count}" for kind, count in problems.items())
+        where = escape(str(version.path / "problems.jsonl"))
+        console.print(f"[yellow]Not exported, or not as submitted: {kinds}[/yellow], see {where}", soft_wrap=True)
+    console.print(f"{'New' if version.is_new else 'Unchanged'}: {escape(str(version.path))}", soft_wrap=True)
 
 
 def _table(manifest: dict[str, Any]) -> Table:
@@ -71,6 +101,6 @@ def _table(manifest: dict[str, Any]) -> Table:
         "File", "Entries", "Pairs", title=f"{counts['regions']} regions of {counts['annotations']} annotations"
     )
     for name, file in manifest["files"].items():
-        if file["entries"] is not None:
-            table.add_row(name, str(file["entries"]), str(manifest["pairs"].get(name, "")))
+        if not name.startswith(("images/", "samples/")):
+            table.add_row(name, str(file.get("entries", "")), str(file.get("pairs", "")))
     return table

@@ -106,6 +106,14 @@ def read_label_config(xml: str) -> LabelConfig:
         fields=fields,
         notice=_notice(controls),
         notes=notes,
+        control_names=frozenset(element.get("name", "").strip() for element in root.iter() if element.get("toname")),
+        listed_labels=frozenset(
+            (element.get(key) or "").strip()
+            for element in root.iter()
+            if element.tag.lower() == "label"
+            for key in ("alias", "value")
+        )
+        - {""},
     )
 
 

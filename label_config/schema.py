@@ -100,6 +100,7 @@ class LabelConfig:
 
     `image_key` is the key of the task's data that holds the image ("image" for `$image`). `notice` names a
     per-image TextArea for messages to the annotator. `notes` are sentences about controls left alone.
+    `control_names` and `listed_labels` have every control and label of the config, those left alone included.
     """
 
     image_name: str
@@ -109,6 +110,8 @@ class LabelConfig:
     fields: tuple[Field, ...]
     notice: str | None = None
     notes: tuple[str, ...] = ()
+    control_names: frozenset[str] = frozenset()
+    listed_labels: frozenset[str] = frozenset()
 
     def field(self, name: str) -> Field | None:
         """The field of that control name, or None."""

@@ -83,6 +83,19 @@ class ImageResolver:
             )
         return resolved
 
+    def encoded(self, ref: ImageRef) -> bytes:
+        """The bytes behind a reference as they were fetched, after a check that they are an image.
+
+        Raises:
+            ImageUnavailable, ImageCorrupt: as for `resolve`.
+        """
+        if ref.url.startswith("data:"):
+            return _decode_data_url(ref, self._settings.image_max_bytes)
+        self._kept(ref)
+        url = self._absolute(ref)
+        data = self._disk.get(url)
+        return data if data is not None else self._fetch(url, ref)
+
     def _kept(self, ref: ImageRef) -> ResolvedImage:
         resolved = self._decoded.get(ref.url)
         if resolved is None:

@@ -53,6 +53,7 @@ class Settings:
     image_max_pixels: int = 120_000_000
     image_timeout_s: float = 15.0
     log_level: str = "INFO"
+    exports: Path = Path("exports")  # versions of training data
     queue: QueueSettings = QueueSettings()
 
     @classmethod
@@ -80,6 +81,7 @@ class Settings:
             image_max_bytes=_positive_int(environ, "OSPREY_IMAGE_MAX_BYTES", None) or default.image_max_bytes,
             image_max_pixels=_positive_int(environ, "OSPREY_IMAGE_MAX_PIXELS", None) or default.image_max_pixels,
             log_level=(_text(environ, "OSPREY_LOG_LEVEL") or default.log_level).upper(),
+            exports=Path(_text(environ, "OSPREY_EXPORTS") or default.exports).expanduser(),
         )
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from typer.testing import CliRunner
 
@@ -52,12 +53,16 @@ def test_export_writes_the_folder_and_says_what_is_in_it(tmp_path):
     stray = {"id": "k1", "type": "keypoint", "from_name": "click", "to_name": "image", "value": {"x": 1, "y": 1}}
     tasks = [task(1, annotation(1, [stray], region("car00001", CAR)))]
     with label_studio({"/api/projects/3": PROJECT, "/api/tasks": {"tasks": tasks, "total": 1}}) as url:
-        result = run(url, "--project", "3", "--out", str(tmp_path / "out"))
+        result = run(url, "--project", "3", "--out", str(tmp_path / "out"), "--without-images", "--held-out", "0")
+        again = run(url, "--project", "3", "--out", str(tmp_path / "out"), "--without-images", "--held-out", "0")
     assert result.exit_code == 0, result.output
     assert "osprey_short_form.json" in result.output
     assert "1 regions of 1 annotations" in result.output
-    assert "1 not exported" in result.output
-    assert (tmp_path / "out" / "manifest.json").exists()
+    assert "Not exported, or not as submitted: mask 1" in result.output
+    folder = Path(result.output.splitlines()[-1].removeprefix("New: "))
+    assert folder == tmp_path / "out" / (tmp_path / "out" / "3.latest").read_text().strip()
+    assert (folder / "manifest.json").exists()
+    assert again.output.splitlines()[-1] == f"Unchanged: {folder}"
 
 
 def test_unknown_project_ends_with_1_and_the_reason(tmp_path):

@@ -34,7 +34,7 @@ def test_export_holds_the_corrected_text_and_the_mask_of_the_page(stack, window,
     assert geometry["meta"]["osprey"]["suggestion"]["category"] != CORRECTED, "the suggestion itself was not kept"
 
     stack.osprey("export", "--project", str(project.id), "--out", str(tmp_path))
-    files = {file.name: json.loads(file.read_text()) for file in sorted(tmp_path.glob("osprey_*.json"))}
+    files = {file.name: json.loads(file.read_text()) for file in sorted(tmp_path.rglob("osprey_*.json"))}
     assert any(CORRECTED in json.dumps(entries) for entries in files.values()), (
         f"the corrected text is in none of {files}"
     )

@@ -1,17 +1,20 @@
 """A project's tasks with their annotations, through Label Studio's API: the source of truth for export.
 
-Next on the path: `worker/export/regions.py` (items -> regions).
+Next on the path: `worker/export/submissions.py` (tasks -> regions).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import httpx
 
 from worker.errors import WorkerError
-from worker.label_studio import LabelStudio
+from worker.guarded_http import AllowedHosts, GuardedHttp
+from worker.label_studio import LabelStudio, origin_of
+from worker.settings import Settings
 
 # One page of tasks is one answer in memory; a task with 24 brush regions is about 1 MB.
 _PAGE_SIZE = 20
@@ -20,6 +23,23 @@ _TIMEOUT_S = 100.0
 
 class AnnotationsUnavailable(WorkerError):
     """Label Studio does not give the project's annotations; the message says why and what to check."""
+
+
+@contextmanager
+def annotation_source(settings: Settings) -> Iterator[AnnotationSource]:
+    """The source that the settings name, with its connections, closed at the end.
+
+    Raises:
+        AnnotationsUnavailable: the settings name no Label Studio.
+    """
+    if not settings.label_studio_url:
+        raise AnnotationsUnavailable("set OSPREY_LABEL_STUDIO_URL to Label Studio's address")
+    _, host, port = origin_of(settings.label_studio_url)
+    guard = AllowedHosts(origins=[(host, port or 80)])
+    with closing(GuardedHttp(guard, settings.image_timeout_s)) as http:
+        label_studio = LabelStudio(settings.label_studio_url, settings.label_studio_token, http)
+        with AnnotationSource(settings.label_studio_url, label_studio) as source:
+            yield source
 
 
 class AnnotationSource:

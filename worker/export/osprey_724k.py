@@ -5,17 +5,22 @@ holds plain questions that name `<regionK>`, K counting the entry's `annotation`
 texts lose every `<` and `>` when read, a description is what follows `<regionK>: `, and in the positive/negative
 file every annotation is named exactly once and in order. Questions are the product's own, so what a model learns
 here is what it is asked at a click.
+
+`weight` of an entry is ours: `osprey_model.data` multiplies the loss by it, the reference ignores it. So answers
+that people wrote or changed stand in other entries than those they accepted, and a long annotation is cut into
+entries that fit into the model's context, which the reference does not check.
+
+Neighbours: `worker/export/categories.py` (yes/no questions), `worker/export/version.py` (writes the files).
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from label_config.reader import Field, LabelConfig
+from worker.export.categories import absent_category, category_of, clean_text, corrected_category, draw, is_edited
 from worker.export.regions import ExportedRegion
 
 DESCRIPTIONS = "osprey_detail_description.json"
@@ -23,7 +28,15 @@ SHORT_FORM = "osprey_short_form.json"
 PART_LEVEL = "osprey_part_level.json"
 CONVERSATIONS = "osprey_conversation.json"
 POSITIVE_NEGATIVE = "osprey_lvis_positive_negative.json"
-FILES = (DESCRIPTIONS, SHORT_FORM, PART_LEVEL, CONVERSATIONS, POSITIVE_NEGATIVE)
+# The `type` of each file in a data config.
+TYPES = {
+    DESCRIPTIONS: "OspreyDetailedDescription",
+    SHORT_FORM: "OspreyShortForm",
+    PART_LEVEL: "OspreyPartLevel",
+    CONVERSATIONS: "OspreyConversations",
+    POSITIVE_NEGATIVE: "OspreyLVISPosNeg",
+}
+FILES = tuple(TYPES)
 
 Entry = dict[str, Any]
 
@@ -31,80 +44,130 @@ _CATEGORY_QUESTION = "What is the category of {region}?"  # the reader adds its 
 _ATTRIBUTES_QUESTION = "Which attributes does {region} have?"
 _OTHER_QUESTION = "What is the {name} of {region}?"
 _IS_CATEGORY_QUESTION = "Is the category of {region} "  # the category and a question mark follow
+# About 800 tokens beside the 1024 of an image: what was trained to be read at once is 2048.
+_MAX_ENTRY_CHARS = 3200
+_CHARS_PER_TURN = 70  # roles, and the suffix that a reader adds
+_CHARS_PER_REGION = 20  # its name in the preamble
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionAnswer:
-    """One turn about one region; `question` holds `{region}`."""
+    """One turn about one region; `question` holds `{region}` and is empty in a description."""
 
     region: ExportedRegion
     question: str
     answer: str
+    edited: bool
 
 
-def entries_of(config: LabelConfig, regions: Sequence[ExportedRegion], vocabulary: Sequence[str]) -> dict[str, Entry]:
-    """The entry of each file that the regions' texts support, by file name.
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """How answers become entries: what an edited answer counts, and the seed of drawn wrong categories."""
+
+    edited_weight: float = 3.0
+    seed: int = 0
+
+
+def entries_of(
+    config: LabelConfig, regions: Sequence[ExportedRegion], vocabulary: Sequence[str], teaching: Teaching
+) -> dict[str, list[Entry]]:
+    """The entries of each file that the regions' texts support, by file name.
 
     Args:
         config: where the texts come from.
         regions: all of one annotation, of one image size.
         vocabulary: the project's categories, sorted: from there come the wrong ones of negative questions.
+        teaching: weights and seed.
     """
-    short = [pair for region in regions if not region.is_part for pair in _short_answers(config, region)]
-    part = [pair for region in regions if region.is_part for pair in _short_answers(config, region)]
-    described = [
-        (region, answer)
-        for region in regions
-        if (answer := clean_text(" ".join(_texts(config, region, "detailed_description"))))
-    ]
-    entries = {
-        SHORT_FORM: _conversation(short),
-        PART_LEVEL: _conversation(part),
-        CONVERSATIONS: _conversation([pair for region in regions for pair in _short_descriptions(config, region)]),
-        POSITIVE_NEGATIVE: _positive_negative(config, regions, vocabulary),
-        DESCRIPTIONS: _entry(
-            [region for region, _ in described],
-            {"description": [f"<region{idx}>: {answer}" for idx, (_, answer) in enumerate(described, start=1)]},
-        ),
+    whole = [region for region in regions if not region.is_part]
+    parts = [region for region in regions if region.is_part]
+    pairs = {
+        DESCRIPTIONS: [pair for region in regions for pair in _descriptions(config, region)],
+        SHORT_FORM: [pair for region in whole for pair in _short_answers(config, region)],
+        PART_LEVEL: [pair for region in parts for pair in _short_answers(config, region)],
+        CONVERSATIONS: [pair for region in regions for pair in _short_descriptions(config, region)],
+        POSITIVE_NEGATIVE: [
+            pair for region in whole for pair in _yes_and_no(config, region, whole, vocabulary, teaching.seed)
+        ],
     }
-    return {name: entry for name, entry in entries.items() if entry is not None}
+    make = {DESCRIPTIONS: _description_entry, POSITIVE_NEGATIVE: _once_named_entry}
+    return {
+        name: [
+            {**make.get(name, _conversation_entry)(chunk), "weight": teaching.edited_weight if edited else 1.0}
+            for edited in (False, True)
+            for chunk in _chunks([pair for pair in found if pair.edited is edited])
+        ]
+        for name, found in pairs.items()
+        if found
+    }
 
 
-def category_of(config: LabelConfig, region: ExportedRegion) -> str | None:
-    """What the object of the region is, cleaned; where no control asks for it, the label of the mask."""
-    if any(field.role == "category" for field in config.fields):
-        return clean_text(" ".join(_texts(config, region, "category")[:1])) or None
-    has_classes = not {label.lower() for label in config.output.labels} & {"object", "region", "part"}
-    return clean_text(region.label or "") or None if has_classes else None
+def _chunks(pairs: Sequence[QuestionAnswer]) -> Iterator[list[QuestionAnswer]]:
+    """Pairs that fit into one entry; one that is longer than the limit alone stands alone."""
+    chunk: list[QuestionAnswer] = []
+    used = 0
+    seen: set[str] = set()
+    for pair in pairs:
+        length = len(pair.question) + len(pair.answer) + _CHARS_PER_TURN
+        if chunk and used + length + _CHARS_PER_REGION > _MAX_ENTRY_CHARS:
+            yield chunk
+            chunk, used, seen = [], 0, set()
+        used += length + (0 if pair.region.region in seen else _CHARS_PER_REGION)
+        seen.add(pair.region.region)
+        chunk.append(pair)
+    if chunk:
+        yield chunk
 
 
-def clean_text(text: str) -> str:
-    """A text that cannot be taken for a placeholder: no `<` or `>`, one line, single spaces."""
-    return re.sub(r"\s+", " ", re.sub(r"[<>]", "", text)).strip()
-
-
-def _texts(config: LabelConfig, region: ExportedRegion, role: str) -> list[str]:
-    return [text for field in config.fields if field.role == role for text in region.texts.get(field.name, [])]
+def _descriptions(config: LabelConfig, region: ExportedRegion) -> Iterator[QuestionAnswer]:
+    fields = [field for field in config.fields if field.role == "detailed_description"]
+    answer = clean_text(" ".join(text for field in fields for text in region.texts.get(field.name, [])))
+    if answer:
+        yield QuestionAnswer(region, "", answer, any(is_edited(region, field.name) for field in fields))
 
 
 def _short_answers(config: LabelConfig, region: ExportedRegion) -> Iterator[QuestionAnswer]:
     """What is answered in a word or phrase: category, part, attributes, fields with a question of their own."""
     category = category_of(config, region)
     if category and not region.is_part:  # a part's category is asked on its object's mask
-        yield QuestionAnswer(region, _CATEGORY_QUESTION, category)
+        yield QuestionAnswer(region, _CATEGORY_QUESTION, category, _is_category_edited(config, region))
     for field in config.fields:
         if field.role == "part" and not region.is_part:
             continue
         if field.role in ("part", "attribute", "custom"):
             for question, answer in _paired(field, region):
-                yield QuestionAnswer(region, question, answer)
+                yield QuestionAnswer(region, question, answer, is_edited(region, field.name))
 
 
 def _short_descriptions(config: LabelConfig, region: ExportedRegion) -> Iterator[QuestionAnswer]:
     for field in config.fields:
         answer = clean_text(" ".join(region.texts.get(field.name, [])))
         if field.role == "short_description" and answer:
-            yield QuestionAnswer(region, field.questions[0].text, answer)
+            yield QuestionAnswer(region, field.questions[0].text, answer, is_edited(region, field.name))
+
+
+def _yes_and_no(
+    config: LabelConfig,
+    region: ExportedRegion,
+    neighbours: Sequence[ExportedRegion],
+    vocabulary: Sequence[str],
+    seed: int,
+) -> list[QuestionAnswer]:
+    """Once with the category and once with a wrong one, in an order that tells nothing."""
+    category = category_of(config, region)
+    if category is None:
+        return []
+    edited = _is_category_edited(config, region)
+    asked = [(category, "Yes.")]
+    wrong = corrected_category(config, region) or absent_category(config, region, neighbours, vocabulary, seed)
+    if wrong is not None:
+        asked.insert(draw(seed, region.region) % 2, (wrong, "No."))
+    return [QuestionAnswer(region, f"{_IS_CATEGORY_QUESTION}{name}?", answer, edited) for name, answer in asked]
+
+
+def _is_category_edited(config: LabelConfig, region: ExportedRegion) -> bool:
+    names = [field.name for field in config.fields if field.role == "category"]
+    return any(is_edited(region, name) for name in names) if names else is_edited(region, None)
 
 
 def _paired(field: Field, region: ExportedRegion) -> Iterator[tuple[str, str]]:
@@ -130,56 +193,24 @@ def _paired(field: Field, region: ExportedRegion) -> Iterator[tuple[str, str]]:
     yield together, ", ".join(texts)
 
 
-def _conversation(pairs: Sequence[QuestionAnswer]) -> Entry | None:
+def _conversation_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
+    """Regions numbered by their first question."""
     regions = list({pair.region.region: pair.region for pair in pairs}.values())
     number = {region.region: idx for idx, region in enumerate(regions, start=1)}
-    turns = [(pair.question, number[pair.region.region], pair.answer) for pair in pairs]
-    return _entry(regions, {"conversations": _turns(turns)})
+    return _entry(regions) | {"conversations": _turns(pairs, [number[pair.region.region] for pair in pairs])}
 
 
-def _positive_negative(
-    config: LabelConfig, regions: Sequence[ExportedRegion], vocabulary: Sequence[str]
-) -> Entry | None:
-    """Each object twice, once with its category and once with a wrong one, in an order that tells nothing."""
-    shown: list[ExportedRegion] = []
-    turns: list[tuple[str, int, str]] = []
-    for region in regions:
-        category = category_of(config, region)
-        if category is None or region.is_part:
-            continue
-        questions = [(category, "Yes.")]
-        wrong = wrong_category(config, region, vocabulary)
-        if wrong is not None:
-            questions.insert(_digest(region.region, "order") % 2, (wrong, "No."))
-        for asked, answer in questions:
-            shown.append(region)
-            turns.append((f"{_IS_CATEGORY_QUESTION}{asked}?", len(shown), answer))
-    return _entry(shown, {"conversations": _turns(turns)})
+def _once_named_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
+    """A number for every question: the reference pairs the k-th name with the k-th mask."""
+    return _entry([pair.region for pair in pairs]) | {"conversations": _turns(pairs, range(1, len(pairs) + 1))}
 
 
-def wrong_category(config: LabelConfig, region: ExportedRegion, vocabulary: Sequence[str]) -> str | None:
-    """A category the region does not have: the model's corrected mistake, else one of the project's."""
-    right = (category_of(config, region) or "").lower()
-    if (mistake := corrected_category(config, region)) is not None:
-        return mistake
-    others = [category for category in vocabulary if category.lower() != right]
-    return others[_digest(region.region, "negative") % len(others)] if others else None
+def _description_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
+    texts = [f"<region{idx}>: {pair.answer}" for idx, pair in enumerate(pairs, start=1)]
+    return _entry([pair.region for pair in pairs]) | {"description": texts}
 
 
-def corrected_category(config: LabelConfig, region: ExportedRegion) -> str | None:
-    """The category that the model suggested and a person replaced: a hard negative."""
-    right = (category_of(config, region) or "").lower()
-    for field in config.fields:
-        if field.role == "category" and region.suggestion:
-            suggested = clean_text(" ".join(region.suggestion.get(field.name, [])[:1]))
-            if suggested and right and suggested.lower() != right:
-                return suggested
-    return None
-
-
-def _entry(regions: Sequence[ExportedRegion], content: Mapping[str, list[Any]]) -> Entry | None:
-    if not regions or not all(content.values()):
-        return None
+def _entry(regions: Sequence[ExportedRegion]) -> Entry:
     first = regions[0]
     return {
         "id": first.task,
@@ -190,21 +221,13 @@ def _entry(regions: Sequence[ExportedRegion], content: Mapping[str, list[Any]]) 
             {"bbox": list(region.bbox), "segmentation": dict(region.mask), "area": region.area, "region": region.region}
             for region in regions
         ],
-        **content,
     }
 
 
-def _turns(turns: Sequence[tuple[str, int, str]]) -> list[dict[str, str]]:
-    entries = []
-    for question, number, answer in turns:
+def _turns(pairs: Sequence[QuestionAnswer], numbers: Sequence[int]) -> list[dict[str, str]]:
+    turns = []
+    for pair, number in zip(pairs, numbers, strict=True):
         # Only the first one is the placeholder: what follows may be a category that a person typed.
-        entries.append({"from": "human", "value": question.replace("{region}", f"<region{number}>", 1)})
-        entries.append({"from": "gpt", "value": answer})
-    return entries
-
-
-def _digest(region_id: str, purpose: str) -> int:
-    """A number that depends on the region alone, so that the same export is written twice."""
-    return int.from_bytes(
-        hashlib.sha256(f"{purpose}:{region_id}".encode("utf-8", "backslashreplace")).digest()[:8], "big"
-    )
+        turns.append({"from": "human", "value": pair.question.replace("{region}", f"<region{number}>", 1)})
+        turns.append({"from": "gpt", "value": pair.answer})
+    return turns

@@ -1,51 +1,90 @@
-"""Submitted annotations -> a folder of Osprey-724K files with provenance, and back.
+"""What people submitted -> an immutable version of training data, and back.
 
-    osprey_*.json      the five files of the layout, as far as the texts support them
-    regions.jsonl      every region: mask, texts of all fields, suggestion, annotator, model version
-    problems.jsonl     what is not in the export, with task and region
-    images.txt         file name, task, address of each image, separated by tabs
-    label_config.xml   the config the texts belong to
-    manifest.json      schema version, counts, and the SHA-256 of every other file
+    <out>/<project>-<hash>/      of the layout osprey-724k; other layouts have their name in between
+      train/, held_out/          the five Osprey-724K files, as far as the texts support them
+      data.json, held_out.json   the same as data configs for a trainer (only with images)
+      images/                    the images under the names that the files use
+      regions.jsonl              every region: mask, texts of all fields, suggestion, annotator, model version
+      problems.jsonl             what is not in it or not as submitted, with task and region
+      images.txt                 file name, task, address, side of each image, separated by tabs
+      label_config.xml           the config the texts belong to
+      README.md, samples/        the data card and its pictures
+      manifest.json              schema version, figures, parents, and the SHA-256 of every other file
+    <out>/<project>.latest       the name of the latest version
 
-The same annotations give the same bytes. The folder appears complete or not at all.
+The hash in the name is that of the content: the same annotations give the same name, and the version that is there
+stays untouched. A version appears complete or not at all (`worker/export/staging.py`).
+
+Neighbours: `worker/export/submissions.py` (what comes in), `worker/export/layouts.py` (the files).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shutil
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from label_config.reader import LabelConfig, read_label_config
-from worker.errors import WorkerError
-from worker.export.osprey_724k import FILES, Entry, category_of, corrected_category, entries_of
-from worker.export.regions import ExportedRegion, Problem, regions_of
+from label_config.reader import read_label_config
+from worker.export.card import card_of
+from worker.export.checks import fit_all
+from worker.export.figures import Content, figures_of
+from worker.export.image_folder import FOLDER, Staged, stage_images
+from worker.export.layouts import FORMATS, Format, canonical_json, encoded, layout_files
+from worker.export.osprey_724k import Entry, Teaching
+from worker.export.problems import Problem
+from worker.export.regions import ExportedRegion
+from worker.export.samples import chosen_samples, draw_sample
+from worker.export.splits import Picture, sides_of
+from worker.export.staging import ExportRefused, point, publish, staging_folder, write_file
+from worker.export.submissions import Submissions, of_one_size, shown_url, submissions_of_tasks
+from worker.images import ImageResolver
 
-SCHEMA_VERSION = 1
-MANIFEST, REGIONS, PROBLEMS, IMAGES, CONFIG = (
+SCHEMA_VERSION = 2
+MANIFEST, REGIONS, PROBLEMS, IMAGES, CONFIG, CARD = (
     "manifest.json",
     "regions.jsonl",
     "problems.jsonl",
     "images.txt",
     "label_config.xml",
+    "README.md",
 )
+_HASH_CHARS = 12
 
 
-class ExportRefused(WorkerError):
-    """The target folder cannot be written, or a folder is not a complete export."""
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How submissions become a version. `edited_weight` is what an answer counts that a person wrote or changed."""
+
+    format: Format = "osprey-724k"
+    held_out_share: float = 0.1
+    seed: int = 0
+    edited_weight: float = 3.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if self.format not in FORMATS:
+            raise ValueError(f"unknown format {self.format!r}; known: {', '.join(FORMATS)}")
+        if not 0 <= self.held_out_share < 1:
+            raise ValueError(f"held_out_share must be at least 0 and below 1, got {self.held_out_share}")
+        if not 0 < self.edited_weight <= 1000:
+            raise ValueError(f"edited_weight must be above 0 and at most 1000, got {self.edited_weight}")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """An exported version; `is_new` is False where the same content had been exported before."""
+
+    path: Path
+    manifest: dict[str, Any]
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An export read back: `entries` by file name, `manifest` as written."""
+    """A version read back: `entries` by path of the file, `images` address by file name."""
 
     manifest: dict[str, Any]
     label_config: str
@@ -53,274 +92,245 @@ class Export:
     problems: tuple[Problem, ...]
     entries: dict[str, list[Entry]]
     images: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Annotation:
-    regions: list[ExportedRegion]
-    problems: list[Problem]
+    sides: dict[str, str] = field(default_factory=dict)
 
 
 def export_project(
     project: Mapping[str, Any],
     tasks: Iterable[Mapping[str, Any]],
-    out_dir: Path,
+    out: Path,
+    options: ExportOptions | None = None,
+    images: ImageResolver | None = None,
     *,
     on_task: Callable[[], None] | None = None,
-) -> dict[str, Any]:
-    """Write the submitted annotations of a project into `out_dir` and return the manifest.
+    on_image: Callable[[], None] | None = None,
+) -> Version:
+    """`export_version` of the submitted annotations in Label Studio's tasks; see `submissions_of_tasks`."""
+    submissions = submissions_of_tasks(project, tasks, on_task=on_task)
+    return export_version(submissions, out, options, images, on_image=on_image)
 
-    Skipped annotations and drafts are not exported. `out_dir` may be absent, empty, or an earlier export,
-    which is replaced.
+
+def export_version(
+    submissions: Submissions,
+    out: Path,
+    options: ExportOptions | None = None,
+    images: ImageResolver | None = None,
+    *,
+    on_image: Callable[[], None] | None = None,
+) -> Version:
+    """Write a version below `out`, or find the one that is there, and point to it as the latest.
 
     Args:
-        project: Label Studio's project; `id`, `title` and `label_config` are used.
-        tasks: its tasks with `data` and `annotations`, in any order.
-        on_task: called after each task, for a progress bar.
+        submissions: what people submitted, and what was wrong with it.
+        out: the folder that holds versions.
+        options: layout, split and weights.
+        images: fetches the images into the version; None leaves them out.
+        on_image: called after each image, for a progress bar.
 
     Raises:
-        ConfigError: the project's label config cannot be read.
-        ExportRefused: `out_dir` holds something else.
+        ConfigError: the label config cannot be read.
+        ExportRefused: `out` cannot hold versions, another export writes there, or the version there is damaged.
     """
-    _check_target(out_dir)
-    config = read_label_config(project["label_config"])
-    counts: Counter[str] = Counter()
-    images: dict[str, tuple[int, str]] = {}
-    annotations: dict[tuple[int, int], _Annotation] = {}
-    loose: list[Problem] = []
-    for task in tasks:
-        _read_task(config, task, counts, images, annotations, loose)
-        if on_task is not None:
-            on_task()
-    ordered = [annotations[key] for key in sorted(annotations)]
-    problems = [*sorted(loose, key=_problem_key), *(problem for each in ordered for problem in each.problems)]
-    regions = [region for each in ordered for region in each.regions]
-    entries = _entries(config, ordered)
-    files = _files(project["label_config"], regions, problems, images, entries)
-    manifest = _manifest(project, config, counts, regions, problems, entries, files)
-    files[MANIFEST] = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-    _write(files, out_dir)
+    options = options or ExportOptions()
+    with staging_folder(out, _series(submissions.project_id, options.format)) as folder:
+        content = _content(submissions, options, images, folder, on_image)
+        manifest = _write_content(submissions, content, options, folder)
+        manifest |= _parents(out, manifest)
+        target = out / manifest["version"]
+        is_new = not target.exists()
+        if is_new:
+            _write_card(content, options, manifest, folder)
+            publish(folder, target)
+        else:
+            manifest = read_manifest(target)
+        point(_pointer(out, submissions.project_id, options.format), target.name)
+    return Version(target, manifest, is_new)
+
+
+def latest_version(out: Path, project_id: int, layout: Format = "osprey-724k") -> Path | None:
+    """The folder of the version exported last, or None before the first one."""
+    try:
+        name = _pointer(out, project_id, layout).read_text("utf-8").strip()
+    except FileNotFoundError:
+        return None
+    return out / name if (out / name / MANIFEST).exists() else None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a version.
+
+    Raises:
+        ExportRefused: none that can be read, or one of another schema version.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
+        found = manifest.get("schema_version")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ExportRefused(f"{folder} is not a complete export: {error}") from error
+    if found != SCHEMA_VERSION:
+        raise ExportRefused(f"{folder} has schema version {found!r}, expected {SCHEMA_VERSION}; export it again")
     return manifest
 
 
 def read_export(folder: Path) -> Export:
-    """Read back what `export_project` wrote.
+    """Read back what `export_version` wrote.
 
     Raises:
         ExportRefused: no manifest, another schema version, or a file that is not as it was written.
     """
+    manifest = read_manifest(folder)
+    texts: dict[str, str] = {}
     try:
-        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        # Bytes, not text mode, which would turn a config's \r\n into \n and so change its hash.
-        texts = {name: (folder / name).read_bytes().decode("utf-8") for name in manifest["files"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for name, written in manifest["files"].items():
+            data = (folder / name).read_bytes()
+            if hashlib.sha256(data).hexdigest() != written["sha256"]:
+                raise ExportRefused(f"{folder / name} has changed since it was exported; export it again")
+            if name.endswith((".json", ".jsonl", ".txt", ".xml")):
+                # Bytes, not text mode, which would turn a config's \\r\\n into \\n.
+                texts[name] = data.decode("utf-8")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportRefused(f"{folder} is not a complete export: {error}") from error
-    if manifest.get("schema_version") != SCHEMA_VERSION:
-        raise ExportRefused(
-            f"{folder} has schema version {manifest.get('schema_version')!r}, expected {SCHEMA_VERSION}; "
-            "export it again"
-        )
-    for name, text in texts.items():
-        if _sha256(text) != manifest["files"][name]["sha256"]:
-            raise ExportRefused(f"{folder / name} has changed since it was exported; export it again")
+    images = [line.split("\t") for line in texts[IMAGES].split("\n") if line]
     return Export(
         manifest=manifest,
         label_config=texts[CONFIG],
         regions=tuple(ExportedRegion.from_json(line) for line in _lines(texts[REGIONS])),
         problems=tuple(Problem(**line) for line in _lines(texts[PROBLEMS])),
-        entries={name: json.loads(texts[name]) for name in FILES if name in texts},
-        images={name: url for name, _, url in (line.split("\t") for line in texts[IMAGES].split("\n") if line)},
+        entries={name: json.loads(text) for name, text in texts.items() if "/osprey_" in name},
+        images={name: url for name, _, url, _ in images},
+        sides={name: side for name, _, _, side in images},
     )
 
 
-def image_file_name(task_id: int, url: str) -> str:
-    """The name under which the export knows a task's image.
-
-    Without `_`: the reference's readers keep only what follows the last one.
-    """
-    if url.startswith("data:"):
-        kind = re.match(r"data:image/(\w+)", url)
-        stem, suffix = hashlib.sha256(url.encode()).hexdigest()[:12], f".{kind.group(1)}" if kind else ""
-    else:
-        parts = urlsplit(url)
-        # A local file travels in the query: /data/local-files/?d=folder/picture.jpg
-        path = PurePosixPath(unquote(parts.query.partition("d=")[2] if "local-files" in parts.path else parts.path))
-        stem, suffix = path.stem, path.suffix
-    return f"task{task_id}-{re.sub(r'[^A-Za-z0-9.-]+', '-', stem).strip('-.') or 'image'}{suffix.lower()}"
-
-
-def _read_task(
-    config: LabelConfig,
-    task: Mapping[str, Any],
-    counts: Counter[str],
-    images: dict[str, tuple[int, str]],
-    annotations: dict[tuple[int, int], _Annotation],
-    loose: list[Problem],
-) -> None:
-    counts["tasks"] += 1
-    task_id = task.get("id")
-    if not isinstance(task_id, int):
-        loose.append(Problem(None, None, None, f"a task without a number: id is {task_id!r}"))
-        return
-    for annotation in task.get("annotations") or ():
-        annotation_id = annotation.get("id") if isinstance(annotation, Mapping) else None
-        if not isinstance(annotation_id, int):
-            loose.append(Problem(task_id, None, None, "an annotation without a number"))
-            continue
-        if annotation.get("was_cancelled"):
-            counts["skipped_annotations"] += 1
-            continue
-        url = (task.get("data") or {}).get(config.image_key)
-        if not isinstance(url, str) or not url:
-            problem = f"the task's data has no image under {config.image_key!r}"
-            loose.append(Problem(task_id, annotation_id, None, problem))
-            continue
-        counts["annotations"] += 1
-        name = image_file_name(task_id, url)
-        images[name] = (task_id, _shown_url(url))
-        regions, problems = regions_of(config, task, annotation, name)
-        kept = [region for region in regions if region.image_wh == regions[0].image_wh]
-        problems += [
-            Problem(
-                task_id, annotation_id, region.region, f"its image size {region.image_wh} is not that of the others"
-            )
-            for region in regions
-            if region not in kept
-        ]
-        annotations[task_id, annotation_id] = _Annotation(kept, problems)
-
-
-def _entries(config: LabelConfig, annotations: Sequence[_Annotation]) -> dict[str, list[Entry]]:
-    vocabulary = sorted(
-        {
-            category
-            for annotation in annotations
-            for region in annotation.regions
-            if not region.is_part and (category := category_of(config, region))
-        }
+def _content(
+    submissions: Submissions,
+    options: ExportOptions,
+    images: ImageResolver | None,
+    folder: Path,
+    on_image: Callable[[], None] | None,
+) -> Content:
+    """Regions that fit the config, their images written into `folder`, and the side of each image."""
+    config = read_label_config(submissions.label_config)
+    ordered = sorted(submissions.regions, key=lambda region: (region.task, region.annotation))
+    same_size, odd = of_one_size(ordered)
+    regions, unfit = fit_all(config, same_size)
+    staged = Staged({}, ()) if images is None else stage_images(submissions.images, regions, images, folder, on_image)
+    problems = [*submissions.problems, *odd, *unfit, *staged.problems]
+    named = {name: staged.images[name].name if name in staged.images else name for name in submissions.images}
+    named |= {region.image: staged.renamed(region).image for region in regions}
+    pictures = []
+    for name in named:
+        ref, image = submissions.images.get(name), staged.images.get(name)
+        task, url = (None, name) if ref is None else (ref.task_id, shown_url(ref.url))
+        seen = (None, None) if image is None else (image.sha256, image.look)
+        pictures.append(Picture(named[name], task or 0, url, *seen))
+    return Content(
+        config=config,
+        regions=tuple(staged.renamed(region) for region in regions),
+        taught=tuple(staged.renamed(region) for region in regions if images is None or staged.has(region)),
+        problems=tuple(sorted(problems, key=_problem_key)),
+        sides=sides_of(pictures, options.held_out_share, options.seed),
+        images={picture.name: (picture.task, picture.url) for picture in pictures},
+        has_images=images is not None,
     )
-    entries: dict[str, list[Entry]] = {name: [] for name in FILES}
-    for annotation in annotations:
-        for name, entry in entries_of(config, annotation.regions, vocabulary).items():
-            entries[name].append(entry)
-    return {name: found for name, found in entries.items() if found}
 
 
-def _files(
-    label_config: str,
-    regions: Sequence[ExportedRegion],
-    problems: Sequence[Problem],
-    images: Mapping[str, tuple[int, str]],
-    entries: Mapping[str, Sequence[Entry]],
-) -> dict[str, str]:
-    ordered_images = sorted(images.items(), key=lambda image: (image[1][0], image[0]))
-    files = {
-        CONFIG: label_config,
-        REGIONS: "".join(f"{_json(region.to_json())}\n" for region in regions),
-        PROBLEMS: "".join(f"{_json(asdict(problem))}\n" for problem in problems),
-        IMAGES: "".join(f"{name}\t{task_id}\t{url}\n" for name, (task_id, url) in ordered_images),
+def _write_content(submissions: Submissions, content: Content, options: ExportOptions, folder: Path) -> dict[str, Any]:
+    """Write all files but card and manifest; the manifest without parents."""
+    ordered_images = sorted(content.images.items(), key=lambda image: (image[1][0] or 0, image[0]))
+    files: dict[str, bytes] = {
+        CONFIG: encoded(submissions.label_config),
+        REGIONS: encoded("".join(f"{canonical_json(region.to_json())}\n" for region in content.regions)),
+        PROBLEMS: encoded("".join(f"{canonical_json(asdict(problem))}\n" for problem in content.problems)),
+        IMAGES: encoded(
+            "".join(f"{name}\t{task}\t{url}\t{content.sides[name]}\n" for name, (task, url) in ordered_images)
+        ),
     }
-    for name, found in entries.items():
-        files[name] = "[\n" + ",\n".join(_json(entry) for entry in found) + "\n]\n"
-    return files
-
-
-def _manifest(
-    project: Mapping[str, Any],
-    config: LabelConfig,
-    counts: Mapping[str, int],
-    regions: Sequence[ExportedRegion],
-    problems: Sequence[Problem],
-    entries: Mapping[str, Sequence[Entry]],
-    files: Mapping[str, str],
-) -> dict[str, Any]:
-    """Counts and hashes. No time and no address: the same annotations give the same manifest."""
-    return {
+    teaching = Teaching(options.edited_weight, options.seed)
+    files |= layout_files(options.format, content, teaching, folder / FOLDER if content.has_images else None)
+    for name, data in files.items():
+        write_file(folder / name, data)
+    recorded = {
+        path.relative_to(folder).as_posix(): _file_record(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    settings = {**asdict(options), "with_images": content.has_images}
+    del settings["format"]
+    manifest = {
         "schema_version": SCHEMA_VERSION,
-        "project": {"id": project.get("id"), "title": project.get("title")},
-        "fields": {field.name: field.role for field in config.fields},
-        "counts": {
-            "tasks": counts.get("tasks", 0),
-            "annotations": counts.get("annotations", 0),
-            "skipped_annotations": counts.get("skipped_annotations", 0),
-            "regions": len(regions),
-            "parts": sum(region.is_part for region in regions),
-            "problems": len(problems),
-            "regions_without_text": sum(not region.texts for region in regions),
-            "regions_suggested": sum(region.suggestion is not None for region in regions),
-            "regions_changed": sum(bool(region.changed) for region in regions),
-            "hard_negatives": sum(
-                not region.is_part and corrected_category(config, region) is not None for region in regions
-            ),
+        "format": options.format,
+        "project": {"id": submissions.project_id, "title": submissions.title},
+        "label_config": {
+            "sha256": recorded[CONFIG]["sha256"],
+            "fields": {each.name: each.role for each in content.config.fields},
         },
-        "filled": dict(sorted(Counter(name for region in regions for name in region.texts).items())),
-        "changed": dict(sorted(Counter(name for region in regions for name in region.changed).items())),
-        "origins": dict(sorted(Counter(region.origin for region in regions).items())),
-        "model_versions": dict(sorted(Counter(region.model_version or "none" for region in regions).items())),
-        "pairs": {name: sum(_num_pairs(entry) for entry in found) for name, found in sorted(entries.items())},
-        "files": {
-            name: {"sha256": _sha256(text), "bytes": len(_encoded(text)), "entries": _num_entries(name, text, entries)}
-            for name, text in sorted(files.items())
-        },
+        "options": settings,
+        **figures_of(content, submissions.counts),
+        "files": recorded,
     }
+    return manifest | {"version": f"{_series(submissions.project_id, options.format)}-{_content_hash(manifest)}"}
+
+
+def _write_card(content: Content, options: ExportOptions, manifest: dict[str, Any], folder: Path) -> None:
+    """Card, its pictures and, last, the manifest."""
+    samples = []
+    if content.has_images:
+        for idx, region in enumerate(chosen_samples(content, options.seed), start=1):
+            name = f"samples/{idx}.png"
+            write_file(folder / name, draw_sample(region, folder / FOLDER / region.image))
+            samples.append((name, region))
+    write_file(folder / CARD, encoded(card_of(manifest, samples)))
+    for name in (CARD, *(name for name, _ in samples)):
+        manifest["files"][name] = _file_record(folder / name)
+    write_file(folder / MANIFEST, encoded(json.dumps(manifest, indent=2, sort_keys=True) + "\n"))
+
+
+def _content_hash(manifest: Mapping[str, Any]) -> str:
+    """Hash of what was submitted and how it is laid out.
+
+    Parquet files are left out: their bytes depend on pyarrow's version, their content is that of the other files.
+    """
+    files = {name: file["sha256"] for name, file in manifest["files"].items() if not name.endswith(".parquet")}
+    content = {**{key: manifest[key] for key in ("schema_version", "format", "project", "options")}, "files": files}
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:_HASH_CHARS]
+
+
+def _parents(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What was the latest version before this one, and whether the label config is another since."""
+    latest = latest_version(out, manifest["project"]["id"], manifest["format"])
+    if latest is None or latest.name == manifest["version"]:
+        return {"parents": [], "label_config_changed": None}
+    try:
+        before = read_manifest(latest)["label_config"]["sha256"]
+    except ExportRefused:  # of an earlier release: still the version before
+        return {"parents": [latest.name], "label_config_changed": None}
+    return {"parents": [latest.name], "label_config_changed": before != manifest["label_config"]["sha256"]}
+
+
+def _series(project_id: int, layout: Format) -> str:
+    return str(project_id) if layout == "osprey-724k" else f"{project_id}-{layout}"
+
+
+def _pointer(out: Path, project_id: int, layout: Format) -> Path:
+    return out / f"{_series(project_id, layout)}.latest"
+
+
+def _file_record(path: Path) -> dict[str, Any]:
+    data = path.read_bytes()
+    record: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    if path.suffix in (".jsonl", ".txt"):
+        record["entries"] = data.count(b"\n")
+    elif path.name.startswith("osprey_"):
+        found = json.loads(data)
+        record |= {"entries": len(found), "pairs": sum(map(_num_pairs, found))}
+    return record
 
 
 def _num_pairs(entry: Entry) -> int:
     return len(entry.get("description") or ()) + len(entry.get("conversations") or ()) // 2
 
 
-def _num_entries(name: str, text: str, entries: Mapping[str, Sequence[Entry]]) -> int | None:
-    if name in entries:
-        return len(entries[name])
-    return text.count("\n") if name in (REGIONS, PROBLEMS, IMAGES) else None
-
-
-def _check_target(out_dir: Path) -> None:
-    if not out_dir.exists():
-        return
-    if not out_dir.is_dir():
-        raise ExportRefused(f"{out_dir} is a file; give a folder")
-    if any(out_dir.iterdir()) and not (out_dir / MANIFEST).exists():
-        raise ExportRefused(f"{out_dir} holds something that is no export; give a new or an empty folder")
-
-
-def _write(files: Mapping[str, str], out_dir: Path) -> None:
-    """All files, next to the target first: a full disk or a second export leaves the old one as it was."""
-    out_dir = out_dir.resolve()
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out_dir.name}-", dir=out_dir.parent) as scratch:
-        new, old = Path(scratch) / "new", Path(scratch) / "old"
-        new.mkdir()
-        for name, text in files.items():
-            (new / name).write_bytes(_encoded(text))
-        if out_dir.exists():
-            out_dir.rename(old)
-        new.rename(out_dir)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _problem_key(problem: Problem) -> tuple[int, int, str]:
-    return (problem.task or 0, problem.annotation or 0, problem.problem)
-
-
-def _shown_url(url: str) -> str:
-    """The image's address on one line; an image inside the task's data by its hash."""
-    if url.startswith("data:"):
-        return f"{url.partition(',')[0]},sha256:{hashlib.sha256(url.encode()).hexdigest()}"
-    return re.sub(r"\s", "%20", url)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
-
-
-def _encoded(text: str) -> bytes:
-    # A lone surrogate, which a browser can send, has no UTF-8; as an escape it stays valid JSON.
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _sha256(text: str) -> str:
-    return hashlib.sha256(_encoded(text)).hexdigest()
+def _problem_key(problem: Problem) -> tuple[int, int, str, str]:
+    return (problem.task or 0, problem.annotation or 0, problem.region or "", problem.problem)
 
 
 def _lines(text: str) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,14 +13,18 @@ from label_config.geometry import encode_bitmask_png
 from tests.support.stored_annotations import region_mask_of, stored_annotation
 from tests.support.submitted import CAR, CONFIG, PROJECT, WHEEL, annotation, region, task
 from worker.export.osprey_724k import CONVERSATIONS, DESCRIPTIONS, FILES, PART_LEVEL, POSITIVE_NEGATIVE, SHORT_FORM
-from worker.export.version import ExportRefused, export_project, image_file_name, read_export
+from worker.export.staging import ExportRefused
+from worker.export.submissions import image_file_name
+from worker.export.version import Export, ExportOptions, export_project, latest_version, read_export
 from worker.mask_codec import decode_mask
 
+ALL_TRAINED = ExportOptions(held_out_share=0.0)
 
-def exported(tmp_path, *tasks, project=PROJECT):
-    """The tasks exported and read back."""
-    export_project(project, tasks, tmp_path / "out")
-    return read_export(tmp_path / "out")
+
+def exported(tmp_path, *tasks, project=PROJECT) -> Export:
+    """The tasks exported with nothing held out, and read back; entries by bare file name."""
+    export = read_export(export_project(project, tasks, tmp_path / "out", ALL_TRAINED).path)
+    return replace(export, entries={name.removeprefix("train/"): found for name, found in export.entries.items()})
 
 
 def turns(entry: dict) -> list[tuple[str, str]]:
@@ -97,7 +102,7 @@ def test_entries_have_the_layout_that_the_readers_want(tmp_path):
     """Every entry has name, size, and one annotation with box and RLE per region that its texts name, in order."""
     for name, found in exported(tmp_path, street()).entries.items():
         for entry in found:
-            assert {"id", "file_name", "height", "width", "annotation"} < set(entry)
+            assert {"id", "file_name", "height", "width", "annotation", "weight"} < set(entry)
             assert (entry["width"], entry["height"]) == (1024, 768)
             assert "_" not in entry["file_name"]
             text = json.dumps(entry.get("description") or entry["conversations"])
@@ -112,16 +117,36 @@ def test_entries_have_the_layout_that_the_readers_want(tmp_path):
 
 
 def test_same_annotations_give_the_same_bytes(tmp_path):
-    """In another order of tasks, into another folder, a second time over the first: byte for byte the same."""
+    """In another order of tasks, into another folder, a second time: the same name and byte for byte the same."""
     tasks = [street(), task(2, annotation(9, region("house001", {"category": ["house"]})))]
-    export_project(PROJECT, tasks, tmp_path / "one")
-    export_project(PROJECT, reversed(tasks), tmp_path / "two")
-    export_project(PROJECT, tasks, tmp_path / "two")
-    files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
-    for name in files:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]  # nothing left beside them
+    one = export_project(PROJECT, tasks, tmp_path / "one")
+    written = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in one.path.rglob("*") if path.is_file()}
+    two = export_project(PROJECT, reversed(tasks), tmp_path / "two")
+    again = export_project(PROJECT, tasks, tmp_path / "one")
+    assert (one.is_new, two.is_new, again.is_new) == (True, True, False)
+    assert one.path.name == two.path.name == again.path.name
+    assert {path.relative_to(one.path): data for path, (data, _) in written.items()} == {
+        path.relative_to(two.path): path.read_bytes() for path in two.path.rglob("*") if path.is_file()
+    }
+    for path, (_, modified_ns) in written.items():
+        assert path.stat().st_mtime_ns == modified_ns
+    assert again.manifest == one.manifest
+
+
+def test_new_annotations_give_a_new_version_with_its_parent(tmp_path):
+    """The old version stays as it is, `latest` points to the new one, and going back points to the old one again."""
+    out, more = tmp_path / "out", task(2, annotation(9, region("house001", {"category": ["house"]})))
+    first = export_project(PROJECT, [street()], out)
+    second = export_project(PROJECT, [street(), more], out)
+    assert (first.manifest["parents"], second.manifest["parents"]) == ([], [first.path.name])
+    assert second.manifest["label_config_changed"] is False
+    assert latest_version(out, PROJECT["id"]) == second.path
+    assert len(read_export(first.path).regions) == 3
+    assert export_project(PROJECT, [street()], out).path == first.path
+    assert latest_version(out, PROJECT["id"]) == first.path
+    changed = {**PROJECT, "label_config": CONFIG + "\n"}
+    assert export_project(changed, [street()], out).manifest["label_config_changed"] is True
+    assert latest_version(out, 99) is None
 
 
 @pytest.mark.parametrize("name", ["bitmask_and_brush_meta", "polygon", "vector"])
@@ -130,7 +155,9 @@ def test_annotations_recorded_from_label_studio(tmp_path, name):
     stored = stored_annotation(name)
     export = exported(tmp_path, task(stored["task"], stored))
     assert {each.region for each in export.regions} == {item["id"] for item in stored["result"]}
-    assert export.problems == ()
+    controls = {item["from_name"] for item in stored["result"]} - {"category", "short_description", "mask"}
+    assert {problem.kind for problem in export.problems} <= {"control"}  # drawn under configs with other masks
+    assert {re.findall(r"'(.*?)'", problem.problem)[0] for problem in export.problems} == controls
     for each in export.regions:
         assert np.array_equal(decode_mask(each.mask), region_mask_of(each.region))
         assert each.texts == {"category": ["car"], "short_description": ["a blue car"]}
@@ -308,13 +335,16 @@ def test_manifest_counts(tmp_path):
     manifest = exported(tmp_path, street()).manifest
     assert manifest["counts"] == {
         "tasks": 1, "annotations": 1, "skipped_annotations": 0, "regions": 3, "parts": 1, "problems": 0,
-        "regions_without_text": 1, "regions_suggested": 1, "regions_changed": 1, "hard_negatives": 1,
+        "regions_taught": 3, "regions_without_text": 1, "regions_suggested": 1, "regions_changed": 1,
+        "hard_negatives": 1,
     }  # fmt: skip
-    assert manifest["filled"]["category"] == 2
-    assert manifest["changed"]["category"] == 1
+    assert manifest["fields"]["category"] == {
+        "filled": 2, "suggested": 1, "accepted": 0, "changed": 1, "acceptance": 0.0,
+    }  # fmt: skip
     assert manifest["model_versions"] == {"nano-1": 1, "none": 2}
-    assert manifest["pairs"][SHORT_FORM] == 3
-    assert "example.com" not in (tmp_path / "out" / "regions.jsonl").read_text("utf-8")
+    assert (manifest["classes"], manifest["annotators"]) == ({"car": 1}, {"5": 3})
+    assert manifest["files"][f"train/{SHORT_FORM}"]["pairs"] == 3
+    assert not any(b"example.com" in path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
 
 
 def test_empty_project_exports_nothing_but_says_so(tmp_path):
@@ -332,12 +362,11 @@ def test_config_with_windows_line_ends_reads_back(tmp_path):
 @pytest.mark.parametrize("spoil", ["change", "remove", "manifest", "version"])
 def test_spoiled_export_is_refused(tmp_path, spoil):
     """A changed or missing file, a missing manifest or another schema is refused on reading."""
-    out = tmp_path / "out"
-    export_project(PROJECT, [street()], out)
+    out = export_project(PROJECT, [street()], tmp_path / "out", ALL_TRAINED).path
     if spoil == "change":
         (out / "regions.jsonl").write_text("", encoding="utf-8")
     elif spoil == "remove":
-        (out / SHORT_FORM).unlink()
+        (out / "train" / SHORT_FORM).unlink()
     elif spoil == "manifest":
         (out / "manifest.json").unlink()
     else:
@@ -347,11 +376,10 @@ def test_spoiled_export_is_refused(tmp_path, spoil):
         read_export(out)
 
 
-def test_other_people_s_folder_is_left_alone(tmp_path):
-    """A folder that holds something else is refused and keeps it."""
+def test_other_files_are_left_alone(tmp_path):
+    """Versions stand beside whatever the folder holds; a file in the place of the folder is refused."""
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(ExportRefused, match="no export"):
-        export_project(PROJECT, [street()], tmp_path)
+    export_project(PROJECT, [street()], tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     with pytest.raises(ExportRefused, match="is a file"):
         export_project(PROJECT, [street()], tmp_path / "thesis.txt")
