@@ -28,7 +28,6 @@ from worker.contracts import (
 )
 from worker.errors import ModelUnavailable, WorkerError
 from worker.failures import record_failure
-from worker.mask_codec import encode_mask
 from worker.partial_answers import publish_answer
 from worker.runtime import ModelRuntime, current
 
@@ -73,7 +72,7 @@ def _segment(runtime: ModelRuntime, job: SegmentJob) -> SegmentAnswer:
     _check_version(job.model_version, model.model_version)
     resolved = runtime.images.resolve(job.image, job.image_wh)
     watch.lap("resolve")
-    model.embed(resolved.image, resolved.sha256)
+    runtime.embed(resolved)
     watch.lap("embed")
     previous = runtime.logits.get(job.previous_logits_id) if job.previous_logits_id else None
     points_px = [(point.x_px, point.y_px) for point in job.points]
@@ -82,7 +81,7 @@ def _segment(runtime: ModelRuntime, job: SegmentJob) -> SegmentAnswer:
     watch.lap("decode")
     logits_ids = runtime.logits.put_all([candidate.logits for candidate in found])
     candidates = tuple(
-        MaskCandidate(encode_mask(one.mask), one.predicted_iou, one.stability, int(one.mask.sum()), logits_id)
+        MaskCandidate(one.rle, one.predicted_iou, one.stability, one.area_px, logits_id)
         for one, logits_id in zip(found, logits_ids, strict=True)
     )
     watch.lap("encode")
@@ -112,7 +111,7 @@ def _describe(runtime: ModelRuntime, job: DescribeJob) -> DescribeAnswer:
 def _warm(runtime: ModelRuntime, queue: str, job: WarmJob) -> WarmJob:
     resolved = runtime.images.resolve(job.image)
     if queue == "masks":
-        runtime.segmenter.embed(resolved.image, resolved.sha256)
+        runtime.embed(resolved)
     else:
         runtime.describer.warm(resolved.image, resolved.sha256)
     return job

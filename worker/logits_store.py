@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ class LogitsStore:
         self._redis = redis
         self._memory: OrderedDict[str, Logits] = OrderedDict()
 
-    def put_all(self, arrays: list[Logits]) -> list[str]:
+    def put_all(self, arrays: Sequence[NDArray[np.floating[Any]]]) -> list[str]:
         """Store the arrays in one round trip; one id each. Rounded to float16 everywhere, so that
         every worker refines from the same numbers."""
         ids = []

@@ -23,6 +23,16 @@ def encode_mask(mask: BoolMask) -> Rle:
     return {"size": [int(mask.shape[0]), int(mask.shape[1])], "counts": rle["counts"].decode("ascii")}
 
 
+def encode_runs(runs: NDArray[np.intp], image_hw: tuple[int, int]) -> Rle:
+    """COCO RLE from where runs start and end, alternating, counted down the columns; runs do not touch."""
+    height, width = image_hw
+    counts = np.diff(runs, prepend=0, append=height * width)
+    # The canonical form has no empty run at the end.
+    counts = counts if counts[-1] else counts[:-1]
+    rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+    return {"size": [height, width], "counts": rle["counts"].decode("ascii")}
+
+
 def decode_mask(rle: Rle) -> BoolMask:
     """The bool mask of shape (H, W) that `encode_mask` was given."""
     decoded = coco_mask.decode({"size": rle["size"], "counts": rle["counts"].encode("ascii")})

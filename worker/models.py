@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from PIL import Image
 
@@ -20,18 +20,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from osprey_model import Answer, Osprey
-    from worker.segmenter import Candidate
+    from worker.embedding_store import Embedding
+    from worker.sam_masks import Candidate
 
 OnAnswer = Callable[[int, FieldAnswer], None]
 
 
 class Segmenter(Protocol):
-    """What the segment job needs of a SAM: see `worker.segmenter.Segmenter`."""
+    """What the jobs need of a SAM, of whatever kind: see `worker.segmenter.Segmenter`."""
 
     model_version: str
 
+    def is_embedded(self, image_key: str) -> bool:
+        """Whether `segment` and `everything` would find the image."""
+
     def embed(self, image: Image.Image, image_key: str) -> None:
         """Encode an image once; a known key costs nothing."""
+
+    def embedding(self, image_key: str) -> Embedding:
+        """What `embed` computed, for another process with the same model."""
+
+    def adopt(self, image_key: str, embedding: Embedding) -> None:
+        """Take what another process computed instead of `embed`; ValueError when it is not this model's."""
 
     def segment(
         self,
@@ -39,9 +49,12 @@ class Segmenter(Protocol):
         points_px: Sequence[tuple[float, float]] = (),
         labels: Sequence[int] = (),
         box_px_xyxy: tuple[float, float, float, float] | None = None,
-        previous_logits: NDArray[np.float32] | None = None,
+        previous_logits: NDArray[np.floating[Any]] | None = None,
     ) -> list[Candidate]:
         """Masks for a prompt on an embedded image, smallest first."""
+
+    def everything(self, image_key: str, *, max_regions: int | None = None) -> list[Candidate]:
+        """The regions of an embedded image without a prompt, best first; a SAM may take more options."""
 
 
 class Describer(Protocol):

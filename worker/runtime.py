@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from PIL import Image
 from redis import Redis
 
+from worker.embedding_store import EmbeddingStore
 from worker.errors import ModelUnavailable
-from worker.images import ImageResolver
+from worker.images import ImageResolver, ResolvedImage
 from worker.logits_store import LogitsStore
 from worker.models import Describer, OspreyDescriber, Segmenter
 from worker.queue import QUEUE_NAMES
@@ -50,6 +51,7 @@ class ModelRuntime:
         self.redis = redis
         self.images = ImageResolver(settings)
         self.logits = LogitsStore(redis)
+        self.embeddings = EmbeddingStore(redis, settings.embedding_ttl_s, settings.embeddings_max_bytes)
         self.device = settings.device
         self._loaders = loaders or Loaders(_load_segmenter, _load_describer)
         self._segmenter: Segmenter | None = None
@@ -105,6 +107,30 @@ class ModelRuntime:
                 self._problems.pop(queue, None)
                 _LOG.info("queue %s serves %s on %s", queue, self.model_versions[queue], self.device)
 
+    def embed(self, resolved: ResolvedImage) -> None:
+        """Have the image's embedding in the SAM's memory: from there, from Redis, or by encoding it.
+
+        Raises:
+            ModelUnavailable: no SAM is loaded.
+        """
+        sam, key = self.segmenter, resolved.sha256
+        if sam.is_embedded(key):
+            sam.embed(resolved.image, key)  # marks it as used
+            return
+        stored = self.embeddings.get(sam.model_version, key)
+        if stored is not None:
+            try:
+                sam.adopt(key, stored)
+            except ValueError as error:
+                _LOG.warning("the embedding of image %s in Redis is encoded again: %s", key, error)
+            else:
+                return
+        sam.embed(resolved.image, key)
+        mine = sam.embedding(key)
+        first = self.embeddings.put(sam.model_version, key, mine)
+        if first is not mine and stored is None:
+            sam.adopt(key, first)  # another worker was faster: all decode its numbers
+
     def close(self) -> None:
         """Close connections."""
         self.images.close()
@@ -151,7 +177,7 @@ def limit_threads(num_threads: int) -> None:
 def _load_segmenter(settings: Settings, device: str) -> Segmenter:
     from worker.segmenter import Segmenter as SamSegmenter
 
-    return SamSegmenter.load(settings.sam, device)
+    return SamSegmenter.load(settings.sam, device, compile_encoder=settings.compile)
 
 
 def _load_describer(settings: Settings, device: str) -> Describer:

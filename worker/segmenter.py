@@ -1,7 +1,8 @@
 """SAM behind one small class: embed an image once, then turn clicks and boxes into masks.
 
-With `worker/sam_presets.py` the only place that knows segment_anything. Called by `worker/jobs.py`
-(through `worker/runtime.py`), which passes upright PIL images and pixels of exactly those images.
+With `worker/sam_presets.py` the only place that knows segment_anything; `worker.models.Segmenter` is the protocol
+that callers know. Called by `worker/jobs.py` (through `worker/runtime.py`), which passes upright PIL images and
+pixels of exactly those images.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -20,54 +22,38 @@ from PIL import Image
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
+from worker.embedding_store import Embedding
 from worker.errors import WorkerError
-from worker.sam_presets import load_sam
+from worker.everything import SMALL_SAM, PointGrid, RegionFilter, find_regions
+from worker.sam_device import decode_batch, encoder_dtype_of
+from worker.sam_masks import Candidate, Frame, Logits, full_size_rle, stability, without_duplicates
+from worker.sam_presets import PRESETS, load_sam
+from worker.sam_prompts import BoxPx, InvalidPrompt, checked_box, checked_points, refuse_without_inclusion
+
+__all__ = ["Candidate", "ImageNotEmbedded", "ImageTooNarrow", "InvalidPrompt", "Segmenter"]
 
 DEFAULT_CACHE_BYTES = 512 * 1024**2
-STABILITY_OFFSET = 1.0  # logits; as segment_anything's automatic mask generator
-DUPLICATE_IOU = 0.95
-
-BoolMask = NDArray[np.bool_]
-Logits = NDArray[np.float32]
+_FEATURES = "features"
 
 
 class ImageNotEmbedded(WorkerError, LookupError):
     """`segment` was asked about an image that is not, or no longer, in the cache: call `embed`."""
 
 
-class InvalidPrompt(WorkerError, ValueError):
-    """The points, the box or the previous logits cannot be a prompt on this image."""
+class ImageTooNarrow(WorkerError, ValueError):
+    """Nothing is left of the image's short side at SAM's input size."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One mask for a prompt: `mask` bool (H, W) of the image, `logits` float32 at SAM's low resolution.
+class _Embedded:
+    """What the encoder said about one image, in float16: every worker decodes the same numbers."""
 
-    `predicted_iou` is SAM's own guess in 0..1; `stability` the IoU of the mask cut at logit +1 and -1.
-    """
-
-    mask: BoolMask
-    predicted_iou: float
-    stability: float
-    logits: Logits
-
-    @property
-    def area_px(self) -> int:
-        """Number of pixels in the mask."""
-        return int(self.mask.sum())
-
-
-@dataclass(frozen=True, slots=True)
-class _Embedding:
-    """What the encoder said about one image. `input_hw`: size inside the padded square."""
-
-    features: torch.Tensor  # (1, C, h, w)
-    input_hw: tuple[int, int]
-    image_hw: tuple[int, int]
+    features_1CHW: torch.Tensor
+    frame: Frame
 
     @property
     def num_bytes(self) -> int:
-        return self.features.numel() * self.features.element_size()
+        return self.features_1CHW.numel() * self.features_1CHW.element_size()
 
 
 class Segmenter:
@@ -79,27 +65,50 @@ class Segmenter:
         model_version: str,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         encoder_dtype: torch.dtype = torch.float32,
+        compile_encoder: bool = False,
+        region_filter: RegionFilter = SMALL_SAM,
     ) -> None:
-        """`encoder_dtype`: what the image encoder computes in; embeddings and decoder stay float32."""
+        """A segmenter of a SAM that is on its device.
+
+        Args:
+            sam: the model, in float32.
+            model_version: its name and content hash.
+            cache_bytes: how much the embeddings may hold together.
+            encoder_dtype: what the image encoder computes in; the decoder stays float32.
+            compile_encoder: compile it at the first image, for its one input shape; every later image is faster.
+            region_filter: what `everything` takes for a region unless it is told otherwise.
+        """
         self.model_version = model_version
         self._sam = sam
+        self._encoder = torch.compile(sam.image_encoder, dynamic=False) if compile_encoder else sam.image_encoder
         self._resize = ResizeLongestSide(sam.image_encoder.img_size)
         self._encoder_dtype = encoder_dtype
+        self._region_filter = region_filter
         self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[str, _Embedding] = OrderedDict()
+        self._cache: OrderedDict[str, _Embedded] = OrderedDict()
         self._cache_lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | Path, device: str | torch.device = "cpu", cache_bytes: int = DEFAULT_CACHE_BYTES) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        compile_encoder: bool = False,
+    ) -> Self:
         """Load a checkpoint folder or an official `.pth` onto `device`.
 
-        A CPU that computes in bfloat16 encodes in it: sam-nano in 57 ms instead of 168 ms.
+        The encoder computes in what the device is fast in: bfloat16 on a GPU that has it, else float16; bfloat16 on
+        a CPU that has it (sam-nano in 57 ms instead of 168 ms), else float32.
 
         Raises:
             ModelUnavailable: see `worker.sam_presets.load_sam`.
         """
         sam, model_version = load_sam(Path(path))
-        return cls(sam.to(device), model_version, cache_bytes, _encoder_dtype(torch.device(device)))
+        dtype = encoder_dtype_of(torch.device(device))
+        is_official = model_version.rpartition("-")[0] in PRESETS
+        region_filter = RegionFilter() if is_official else SMALL_SAM
+        return cls(sam.to(device), model_version, cache_bytes, dtype, compile_encoder, region_filter)
 
     def is_embedded(self, image_key: str) -> bool:
         """Whether `segment` would find the image."""
@@ -110,37 +119,58 @@ class Segmenter:
         """Encode `image` once; further calls with the same key only mark it as used.
 
         Raises:
-            ValueError: the image is so narrow that nothing is left of it at SAM's input size.
+            ImageTooNarrow: the image is so narrow that nothing is left of it at SAM's input size.
         """
         if self._lookup(image_key) is not None:
             return
-        width, height = image.size
-        input_hw = self._resize.get_preprocess_shape(height, width, self._resize.target_length)
-        if min(input_hw) < 1:
-            raise ValueError(
-                f"image {image_key!r} of {width}x{height} px is too narrow to segment: "
-                f"its short side vanishes when the long one becomes {self._resize.target_length} px"
-            )
-        pixels_HW3 = self._resize.apply_image(np.asarray(image.convert("RGB")))
-        pixels_13HW = torch.as_tensor(pixels_HW3, device=self._sam.device).permute(2, 0, 1).contiguous()[None]
+        frame = self._frame((image.height, image.width), image_key)
+        input_wh = (frame.input_hw[1], frame.input_hw[0])
+        # Pillow's own resize: the same pixels as ResizeLongestSide's, without two copies of a large image.
+        small = image.convert("RGB").resize(input_wh, Image.Resampling.BILINEAR)
+        pixels_13HW = torch.as_tensor(np.array(small), device=self._sam.device).permute(2, 0, 1).contiguous()[None]
         is_half = self._encoder_dtype != torch.float32
         with torch.inference_mode(), torch.autocast(self._sam.device.type, self._encoder_dtype, enabled=is_half):
-            features_1CHW = self._sam.image_encoder(self._sam.preprocess(pixels_13HW))
-        self._store(image_key, _Embedding(features_1CHW.float(), input_hw, (height, width)))
+            features_1CHW = self._encoder(self._sam.preprocess(pixels_13HW))
+        self._store(image_key, _Embedded(features_1CHW.half(), frame))
+
+    def embedding(self, image_key: str) -> Embedding:
+        """What `embed` computed, for another process to `adopt`.
+
+        Raises:
+            ImageNotEmbedded: `embed` the image first.
+        """
+        embedded = self._required(image_key)
+        return Embedding({_FEATURES: embedded.features_1CHW[0].cpu().numpy()}, embedded.frame.image_hw)
+
+    def adopt(self, image_key: str, embedding: Embedding) -> None:
+        """Take an embedding that a process with the same model version computed, instead of `embed`.
+
+        Raises:
+            ValueError: it is not one of this model.
+        """
+        side = self._sam.image_encoder.img_size // self._sam.image_encoder.patch_embed.proj.kernel_size[0]
+        expected = {_FEATURES: (self._sam.prompt_encoder.embed_dim, side, side)}
+        found = {name: array.shape for name, array in embedding.arrays.items()}
+        if found != expected:
+            raise ValueError(f"expected an embedding of arrays {expected}, got {found}")
+        # A copy: arrays out of a received message cannot be written to, which torch warns about.
+        features_CHW = torch.from_numpy(embedding.arrays[_FEATURES].astype(np.float16)).to(self._sam.device)
+        self._store(image_key, _Embedded(features_CHW[None], self._frame(embedding.image_hw, image_key)))
 
     def segment(
         self,
         image_key: str,
         points_px: Sequence[tuple[float, float]] = (),
         labels: Sequence[int] = (),
-        box_px_xyxy: tuple[float, float, float, float] | None = None,
+        box_px_xyxy: BoxPx | None = None,
         previous_logits: Logits | None = None,
     ) -> list[Candidate]:
         """Masks for a prompt on an embedded image, smallest first; empty when SAM sees nothing there.
 
         A single click is ambiguous and gives up to three masks (sub-part, part, whole). Several
         points, a box or the logits of an earlier mask say what is meant: SAM's single-mask token
-        answers, with one mask.
+        answers, with one mask. Of a positive and a negative point on one pixel the later one counts; where that
+        leaves nothing to include, the answer is empty.
 
         Args:
             image_key: the key `embed` was called with.
@@ -153,94 +183,110 @@ class Segmenter:
             ImageNotEmbedded: `embed` the image first.
             InvalidPrompt: a prompt outside the image, of the wrong form, or that includes nothing.
         """
-        embedding = self._lookup(image_key)
-        if embedding is None:
-            raise ImageNotEmbedded(f"image {image_key!r} is not in the embedding cache; call embed(image, key) first")
-        points_N2 = self._checked_points(points_px, labels, embedding, box_px_xyxy, previous_logits)
-        is_ambiguous = len(points_N2) == 1 and box_px_xyxy is None and previous_logits is None
+        embedded = self._required(image_key)
+        image_hw, has_logits = embedded.frame.image_hw, previous_logits is not None
+        points_N2, kept_labels = checked_points(points_px, labels, image_hw)
+        refuse_without_inclusion(labels, box_px_xyxy is not None, has_logits)
+        box_4 = None if box_px_xyxy is None else checked_box(box_px_xyxy, image_hw)
+        logits_HW = None if previous_logits is None else self._checked_logits(previous_logits)
+        if 1 not in kept_labels and box_4 is None and logits_HW is None:
+            return []
+        is_ambiguous = len(points_N2) == 1 and box_4 is None and logits_HW is None
         with torch.inference_mode():
-            logits_KHW, ious_K = self._decode(
-                embedding,
-                points_N2,
-                labels,
-                None if box_px_xyxy is None else _checked_box(box_px_xyxy, embedding.image_hw),
-                None if previous_logits is None else self._checked_logits(previous_logits),
-                is_ambiguous,
+            logits_1KHW, ious_1K = self._decode(
+                embedded, points_N2[None], [kept_labels], box_4, logits_HW, multimask=is_ambiguous
             )
-            full_KHW = self._sam.postprocess_masks(logits_KHW[None], embedding.input_hw, embedding.image_hw)[0]
-            candidates = self._candidates(full_KHW, ious_K, logits_KHW)
-        return sorted(_without_duplicates(candidates), key=lambda candidate: candidate.area_px)
+            found = logits_1KHW[0].float().cpu().numpy()
+        threshold = self._sam.mask_threshold
+        candidates = [
+            Candidate(*full, min(max(iou, 0.0), 1.0), stability(logits, embedded.frame, threshold), logits)
+            for logits, iou in zip(found, ious_1K[0].tolist(), strict=True)
+            if (full := full_size_rle(logits, embedded.frame, threshold)) is not None
+        ]
+        return sorted(without_duplicates(candidates), key=lambda candidate: candidate.area_px)
+
+    def everything(
+        self,
+        image_key: str,
+        *,
+        points_per_side: int = 32,
+        min_predicted_iou: float | None = None,
+        min_stability: float | None = None,
+        min_area_px: float | None = None,
+        max_area_unit: float | None = None,
+        max_iou: float | None = None,
+        max_regions: int | None = None,
+    ) -> list[Candidate]:
+        """The regions of an embedded image without a prompt, best first (predicted IoU times stability).
+
+        Parts and their wholes are both regions; of masks that agree by more than `max_iou` the best one is. What is
+        not given is as `RegionFilter` has it for this model.
+
+        Args:
+            image_key: the key `embed` was called with.
+            points_per_side: SAM is asked at up to so many points along the longer side, as dense along the other.
+            min_predicted_iou: of SAM's own guess.
+            min_stability: see `Candidate`.
+            min_area_px: smaller masks, and islands and holes in larger ones, are dropped.
+            max_area_unit: a mask of more of the image than this is no region.
+            max_iou: see above.
+            max_regions: the best so many; None: at most 1000.
+
+        Raises:
+            ImageNotEmbedded: `embed` the image first.
+            ValueError: an option that makes no sense.
+        """
+        embedded = self._required(image_key)
+        given = {
+            "min_predicted_iou": min_predicted_iou,
+            "min_stability": min_stability,
+            "min_area_px": min_area_px,
+            "max_area_unit": max_area_unit,
+            "max_iou": max_iou,
+        }
+        keep = replace(self._region_filter, **{name: value for name, value in given.items() if value is not None})
+        if max_regions is not None and max_regions < 0:
+            raise ValueError(f"max_regions must not be negative, got {max_regions}")
+        grid = PointGrid.of_image(embedded.frame.image_hw, points_per_side)
+        decode, batch = partial(self._decode_grid, embedded), decode_batch(self._sam)
+        with torch.inference_mode():
+            return find_regions(decode, embedded.frame, grid, batch, keep, max_regions, self._sam.mask_threshold)
+
+    def _decode_grid(self, embedded: _Embedded, points_N2: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._decode(embedded, points_N2[:, None], [[1]] * len(points_N2), None, None, multimask=True)
 
     def _decode(
         self,
-        embedding: _Embedding,
-        points_N2: NDArray[np.float64],
-        labels: Sequence[int],
+        embedded: _Embedded,
+        points_BN2: NDArray[np.float64],
+        labels: Sequence[Sequence[int]],
         box_4: NDArray[np.float64] | None,
         previous_logits: Logits | None,
+        *,
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Low-resolution logits (K, h, w) and predicted IoUs (K,)."""
-        device, image_hw = self._sam.device, embedding.image_hw
+        """Low-resolution logits (B, K, h, w) and predicted IoUs (B, K) for B prompts on one image."""
+        device, image_hw = self._sam.device, embedded.frame.image_hw
         points = boxes_14 = masks_11HW = None
-        if len(points_N2):
-            coords_N2 = self._resize.apply_coords(points_N2, image_hw)
+        if points_BN2.shape[1]:
+            coords_BN2 = self._resize.apply_coords(points_BN2, image_hw)
             points = (
-                torch.as_tensor(coords_N2, dtype=torch.float32, device=device)[None],
-                torch.as_tensor(list(labels), dtype=torch.int32, device=device)[None],
+                torch.as_tensor(coords_BN2, dtype=torch.float32, device=device),
+                torch.as_tensor(labels, dtype=torch.int32, device=device),
             )
         if box_4 is not None:
             boxes_14 = torch.as_tensor(self._resize.apply_boxes(box_4, image_hw), dtype=torch.float32, device=device)
         if previous_logits is not None:
             masks_11HW = torch.as_tensor(previous_logits, dtype=torch.float32, device=device)[None, None]
-        sparse_1ND, dense_1DHW = self._sam.prompt_encoder(points=points, boxes=boxes_14, masks=masks_11HW)
-        logits_1KHW, ious_1K = self._sam.mask_decoder(
-            image_embeddings=embedding.features,
+        sparse_BND, dense_BDHW = self._sam.prompt_encoder(points=points, boxes=boxes_14, masks=masks_11HW)
+        logits_BKHW, ious_BK = self._sam.mask_decoder(
+            image_embeddings=embedded.features_1CHW.float(),
             image_pe=self._sam.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=sparse_1ND,
-            dense_prompt_embeddings=dense_1DHW,
+            sparse_prompt_embeddings=sparse_BND,
+            dense_prompt_embeddings=dense_BDHW,
             multimask_output=multimask,
         )
-        return logits_1KHW[0], ious_1K[0]
-
-    def _candidates(self, full_KHW: torch.Tensor, ious_K: torch.Tensor, logits_KHW: torch.Tensor) -> list[Candidate]:
-        """One per non-empty mask, in the decoder's order."""
-        threshold = self._sam.mask_threshold
-        found = []
-        for full_HW, iou, logits_HW in zip(full_KHW, ious_K.tolist(), logits_KHW, strict=True):
-            mask_HW = (full_HW > threshold).cpu().numpy()
-            if not mask_HW.any():
-                continue
-            inner = int((full_HW > threshold + STABILITY_OFFSET).sum())
-            outer = int((full_HW > threshold - STABILITY_OFFSET).sum())
-            logits = np.asarray(logits_HW.float().cpu().numpy(), dtype=np.float32)
-            found.append(Candidate(mask_HW, min(max(iou, 0.0), 1.0), inner / outer, logits))
-        return found
-
-    def _checked_points(
-        self,
-        points_px: Sequence[tuple[float, float]],
-        labels: Sequence[int],
-        embedding: _Embedding,
-        box_px_xyxy: tuple[float, float, float, float] | None,
-        previous_logits: Logits | None,
-    ) -> NDArray[np.float64]:
-        """The points as (N, 2), on pixels of the image."""
-        if len(points_px) != len(labels):
-            raise InvalidPrompt(f"expected one label per point, got {len(points_px)} points and {len(labels)} labels")
-        if any(label not in (0, 1) for label in labels):
-            raise InvalidPrompt(f"point labels are 1 (include) or 0 (exclude), got {list(labels)}")
-        if 1 not in labels and box_px_xyxy is None and previous_logits is None:
-            came = f"{len(points_px)} negative point(s) alone" if points_px else "no prompt at all"
-            raise InvalidPrompt(f"expected a positive point, a box or the logits of an earlier mask, got {came}")
-        points_N2 = np.asarray(points_px, dtype=np.float64).reshape(-1, 2)
-        height, width = embedding.image_hw
-        # A click on the far edge arrives as 100 %: that is one past the last pixel, and meant as it.
-        inside_N = ((points_N2 >= 0) & (points_N2 <= (width, height))).all(axis=1)
-        if not inside_N.all():
-            x_px, y_px = points_N2[~inside_N][0]
-            raise InvalidPrompt(f"the click at ({x_px:g}, {y_px:g}) is outside the {width}x{height} px image")
-        return np.minimum(points_N2, (width - 1, height - 1))
+        return logits_BKHW, ious_BK
 
     def _checked_logits(self, previous_logits: Logits) -> Logits:
         expected = tuple(self._sam.prompt_encoder.mask_input_size)
@@ -251,50 +297,32 @@ class Segmenter:
             )
         return previous_logits
 
-    def _lookup(self, image_key: str) -> _Embedding | None:
-        with self._cache_lock:
-            embedding = self._cache.get(image_key)
-            if embedding is not None:
-                self._cache.move_to_end(image_key)
-            return embedding
+    def _frame(self, image_hw: tuple[int, int], image_key: str) -> Frame:
+        side = self._resize.target_length
+        input_hw = self._resize.get_preprocess_shape(*image_hw, side)
+        if min(input_hw) < 1:
+            raise ImageTooNarrow(
+                f"image {image_key!r} of {image_hw[1]}x{image_hw[0]} px is too narrow to segment: "
+                f"its short side vanishes when the long one becomes {side} px"
+            )
+        return Frame(image_hw, input_hw, side, self._sam.prompt_encoder.mask_input_size[0])
 
-    def _store(self, image_key: str, embedding: _Embedding) -> None:
+    def _required(self, image_key: str) -> _Embedded:
+        embedded = self._lookup(image_key)
+        if embedded is None:
+            raise ImageNotEmbedded(f"image {image_key!r} is not in the embedding cache; call embed(image, key) first")
+        return embedded
+
+    def _lookup(self, image_key: str) -> _Embedded | None:
         with self._cache_lock:
-            self._cache[image_key] = embedding
+            embedded = self._cache.get(image_key)
+            if embedded is not None:
+                self._cache.move_to_end(image_key)
+            return embedded
+
+    def _store(self, image_key: str, embedded: _Embedded) -> None:
+        with self._cache_lock:
+            self._cache[image_key] = embedded
             # The newest always stays: a bound below one embedding must not make every click fail.
             while len(self._cache) > 1 and sum(e.num_bytes for e in self._cache.values()) > self._cache_bytes:
                 self._cache.popitem(last=False)
-
-
-def _encoder_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the CPU has instructions for it, else float32."""
-    capabilities = (
-        torch.cpu.get_capabilities() if device.type == "cpu" and hasattr(torch.cpu, "get_capabilities") else {}
-    )
-    has_bfloat16 = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if has_bfloat16 else torch.float32
-
-
-def _checked_box(box_px_xyxy: tuple[float, float, float, float], image_hw: tuple[int, int]) -> NDArray[np.float64]:
-    """The box with its corners in order, cut at the image's border."""
-    height, width = image_hw
-    corners_22 = np.sort(np.asarray(box_px_xyxy, dtype=np.float64).reshape(2, 2), axis=0)
-    cut_22 = np.clip(corners_22, 0, (width, height))
-    if not np.isfinite(corners_22).all() or not (cut_22[1] > cut_22[0]).all():
-        raise InvalidPrompt(
-            f"the box {tuple(box_px_xyxy)} (x, y, x, y) covers no pixel of the {width}x{height} px image"
-        )
-    return cut_22.reshape(4)
-
-
-def _without_duplicates(candidates: list[Candidate]) -> list[Candidate]:
-    """Of masks that nearly agree, the one with the best predicted IoU."""
-    kept: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda one: -one.predicted_iou):
-        if all(_iou(candidate.mask, other.mask) <= DUPLICATE_IOU for other in kept):
-            kept.append(candidate)
-    return kept
-
-
-def _iou(first: BoolMask, second: BoolMask) -> float:
-    return float((first & second).sum() / (first | second).sum())

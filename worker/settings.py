@@ -46,6 +46,9 @@ class Settings:
     sam: str = str(_CHECKPOINTS / "sam-nano")
     device: str = "auto"
     threads: int | None = None  # of PyTorch on the CPU; None: half of the cores
+    compile: bool = False  # of SAM's encoder, by torch.compile: minutes at the first image, faster ever after
+    embedding_ttl_s: int = 3600  # of image embeddings in Redis, after their last use
+    embeddings_max_bytes: int = 512 * 1024**2  # of all of them; sam-nano's has 256 KB, an official SAM's 2 MB
     cache_dir: Path = Path("~/.cache/osprey-label-studio")
     cache_max_bytes: int = 2 * 1024**3
     image_allow_hosts: tuple[str, ...] = ()
@@ -72,6 +75,10 @@ class Settings:
             sam=_text(environ, "OSPREY_SAM") or default.sam,
             device=_text(environ, "OSPREY_DEVICE") or default.device,
             threads=_positive_int(environ, "OSPREY_THREADS", default.threads),
+            compile=_flag(environ, "OSPREY_COMPILE"),
+            embedding_ttl_s=_positive_int(environ, "OSPREY_EMBEDDING_TTL_S", None) or default.embedding_ttl_s,
+            embeddings_max_bytes=_positive_int(environ, "OSPREY_EMBEDDINGS_MAX_BYTES", None)
+            or default.embeddings_max_bytes,
             cache_dir=Path(_text(environ, "OSPREY_CACHE_DIR") or default.cache_dir).expanduser(),
             cache_max_bytes=_positive_int(environ, "OSPREY_CACHE_MAX_BYTES", default.cache_max_bytes)
             or default.cache_max_bytes,
@@ -87,6 +94,13 @@ class Settings:
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:
     return environ.get(name, "").strip() or None
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    text = (_text(environ, name) or "off").lower()
+    if text not in ("on", "off"):
+        raise ValueError(f"{name} must be on or off, got {text!r}")
+    return text == "on"
 
 
 def _positive_int(environ: Mapping[str, str], name: str, default: int | None) -> int | None:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from worker.contracts import FieldAnswer, RegionQuery
+from worker.embedding_store import Embedding
 from worker.models import OnAnswer
 from worker.runtime import Loaders
-
-
-@dataclass(frozen=True)
-class FakeCandidate:
-    mask: np.ndarray
-    predicted_iou: float
-    stability: float
-    logits: np.ndarray
+from worker.sam_masks import Candidate
 
 
 class FakeSegmenter:
@@ -28,11 +21,26 @@ class FakeSegmenter:
     def __init__(self, delay_s: float = 0.0, model_version: str = "sam-fake-1") -> None:
         self.model_version = model_version
         self.embedded: dict[str, tuple[int, int]] = {}
+        self.num_encoded = 0
         self.previous: list[np.ndarray | None] = []
         self._delay_s = delay_s
 
+    def is_embedded(self, image_key: str) -> bool:
+        return image_key in self.embedded
+
     def embed(self, image: Image.Image, image_key: str) -> None:
+        if image_key not in self.embedded:
+            self.num_encoded += 1
         self.embedded[image_key] = image.size
+
+    def embedding(self, image_key: str) -> Embedding:
+        width, height = self.embedded[image_key]
+        return Embedding({"features": np.zeros((1, 2, 2), np.float16)}, (height, width))
+
+    def adopt(self, image_key: str, embedding: Embedding) -> None:
+        if set(embedding.arrays) != {"features"}:
+            raise ValueError(f"expected an embedding with features, got {sorted(embedding.arrays)}")
+        self.embedded[image_key] = (embedding.image_hw[1], embedding.image_hw[0])
 
     def segment(self, image_key, points_px=(), labels=(), box_px_xyxy=None, previous_logits=None):
         if image_key != "warm-up":
@@ -44,8 +52,13 @@ class FakeSegmenter:
         found = []
         for radius in (4, 8, 16) if previous_logits is None else (20,):
             mask = (xs - x_px) ** 2 + (ys - y_px) ** 2 <= radius**2
-            found.append(FakeCandidate(mask, 0.9, 0.8, np.full((8, 8), radius, np.float32)))
+            found.append(Candidate.of_mask(mask, 0.9, 0.8, np.full((8, 8), radius, np.float32)))
         return found
+
+    def everything(self, image_key, *, max_regions=None, **_):
+        """The discs around the image's middle, largest first."""
+        width, height = self.embedded[image_key]
+        return self.segment(image_key, [(width / 2, height / 2)], [1])[::-1][:max_regions]
 
 
 class FakeDescriber:

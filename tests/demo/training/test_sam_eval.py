@@ -28,7 +28,7 @@ class PerfectSegmenter:
             if region.mask[y, x]
         ]
         logits = np.zeros((1, 1), dtype=np.float32)
-        return sorted((Candidate(r.mask, 0.9, 1.0, logits) for r in regions), key=lambda c: c.area_px)
+        return sorted((Candidate.of_mask(r.mask, 0.9, 1.0, logits) for r in regions), key=lambda c: c.area_px)
 
 
 def test_perfect_masks_measure_as_perfect():
@@ -48,7 +48,7 @@ def test_the_largest_trusted_candidate_is_taken():
     """A large mask within 0.1 of the best score wins; a larger one beyond it does not."""
     masks = [np.arange(100).reshape(10, 10) < area for area in (10, 30, 90)]
     small, middle, large = (
-        Candidate(mask, score, 1.0, np.zeros((1, 1), np.float32))
+        Candidate.of_mask(mask, score, 1.0, np.zeros((1, 1), np.float32))
         for mask, score in zip(masks, (0.95, 0.86, 0.6), strict=True)
     )
     assert largest_trusted([small, middle, large]) is middle
