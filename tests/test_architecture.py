@@ -36,7 +36,7 @@ MAY_NOT_IMPORT = {
 # Libraries that one place alone may import, so that replacing them means editing that place.
 ONLY_IN = {
     "label_studio_ml": ("backend/ml_backend.py",),
-    "segment_anything": ("worker/segmenter.py", "worker/sam_presets.py", "demo/training/"),
+    "segment_anything": ("worker/segmenter.py", "worker/sam_device.py", "worker/sam_presets.py", "demo/training/"),
 }
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 ENTRY_NAMES = {"main.py", "__main__.py"}

@@ -1,6 +1,6 @@
 """SAM behind one small class: embed an image once, then turn clicks and boxes into masks.
 
-With `worker/sam_presets.py` the only place that knows segment_anything; `worker.models.Segmenter` is the protocol
+With `worker/sam_presets.py` and `worker/sam_device.py` the only place that knows segment_anything; `worker.models.Segmenter` is the protocol
 that callers know. Called by `worker/jobs.py` (through `worker/runtime.py`), which passes upright PIL images and
 pixels of exactly those images.
 """
