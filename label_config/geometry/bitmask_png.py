@@ -1,7 +1,8 @@
 """Label Studio's Bitmask data URL <-> bool mask: a PNG of the image's size, mask in alpha, RGB zero.
 
 The page writes RGBA. We write the same picture with a palette of two entries, transparent and opaque black, one
-bit per pixel: at 1920x1080 3 ms and 6 kB instead of 37 ms and 14 kB.
+bit per pixel. numpy packs the bits and zlib's fastest level deflates them: Pillow's writer is three times slower, a
+higher level five times for a tenth less (`bench/bench_rle.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import struct
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +21,9 @@ BoolMask = NDArray[np.bool_]
 
 _PREFIX = "data:image/png;base64,"
 _THRESHOLD = 128  # an edge painted by hand is anti-aliased
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BLACK_TWICE, _CLEAR_THEN_OPAQUE = bytes(6), b"\x00\xff"
+_ONE_BIT_PALETTE = bytes((1, 3, 0, 0, 0))  # bit depth, colour type, and the only compression, filter set, no interlace
 
 
 def encode_bitmask_png(mask: BoolMask) -> str:
@@ -29,11 +34,20 @@ def encode_bitmask_png(mask: BoolMask) -> str:
     """
     if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
         raise ValueError(f"expected a bool mask of shape (H, W), got {mask.dtype} of shape {mask.shape}")
-    image = Image.fromarray(mask.astype(np.uint8))
-    image.putpalette(_BLACK_TWICE)
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG", bits=1, transparency=_CLEAR_THEN_OPAQUE)
-    return _PREFIX + base64.b64encode(buffer.getvalue()).decode("ascii")
+    height, width = mask.shape
+    rows = np.zeros((height, 1 + (width + 7) // 8), dtype=np.uint8)  # each row starts with its filter: none
+    rows[:, 1:] = np.packbits(mask, axis=1)
+    png = _SIGNATURE + b"".join(
+        _chunk(name, data)
+        for name, data in (
+            (b"IHDR", struct.pack(">II", width, height) + _ONE_BIT_PALETTE),
+            (b"PLTE", _BLACK_TWICE),
+            (b"tRNS", _CLEAR_THEN_OPAQUE),
+            (b"IDAT", zlib.compress(rows.tobytes(), level=1)),
+            (b"IEND", b""),
+        )
+    )
+    return _PREFIX + base64.b64encode(png).decode("ascii")
 
 
 def decode_bitmask_png(url: str, image_hw: tuple[int, int] | None = None) -> BoolMask:
@@ -51,9 +65,23 @@ def decode_bitmask_png(url: str, image_hw: tuple[int, int] | None = None) -> Boo
         # Before any pixel is decoded: a few bytes of PNG can claim a gigapixel.
         if image_hw is not None and (height, width) != image_hw:
             raise ValueError(f"expected a bitmask of {image_hw[1]}x{image_hw[0]} pixels, got {width}x{height}")
-        has_alpha = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-        alpha = np.asarray(image.convert("RGBA").getchannel("A") if has_alpha else image.convert("L"))
+        alpha = _alpha(image)
     except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the bitmask is not a PNG that can be decoded: {error}") from error
-    mask: BoolMask = alpha >= _THRESHOLD
-    return mask
+    return alpha >= _THRESHOLD
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def _alpha(image: Image.Image) -> NDArray[np.uint8]:
+    transparency = image.info.get("transparency")
+    if image.mode == "P" and isinstance(transparency, bytes):  # one opacity for each entry of the palette
+        opacities = np.full(256, 255, dtype=np.uint8)
+        opacities[: len(transparency)] = np.frombuffer(transparency[:256], dtype=np.uint8)
+        alpha: NDArray[np.uint8] = opacities[np.asarray(image)]
+        return alpha
+    if image.mode in ("RGBA", "LA", "PA"):
+        return np.asarray(image.getchannel("A"))
+    return np.asarray(image.convert("RGBA").getchannel("A") if transparency is not None else image.convert("L"))

@@ -18,6 +18,7 @@ BoolMask = NDArray[np.bool_]
 _HEADER_BITS = 32 + 5 + 4 * 4
 _WORD_SIZE = 8
 _RUN_SIZES = (3, 4, 8, 16)
+_PACKET_BYTES = 5  # that a packet of at most 27 bits can touch
 _LONGEST_RUN = 1 << _RUN_SIZES[-1]
 _OPAQUE = 255
 _THRESHOLD = 128  # an edge painted by hand is anti-aliased
@@ -36,14 +37,14 @@ def encode_brush_rle(mask: BoolMask) -> list[int]:
     run_bits = np.array(_RUN_SIZES)[size_idx]
     # One packet as one number: 1, index of the run size (2 bits), count - 1, word.
     head = (4 + size_idx) << (run_bits + _WORD_SIZE)
-    packets = (head | ((lengths - 1) << _WORD_SIZE) | values).astype(np.uint32)
+    packets = head | ((lengths - 1) << _WORD_SIZE) | values
     packet_bits = 3 + run_bits + _WORD_SIZE
-    bits_P32 = np.unpackbits(packets.astype(">u4").view(np.uint8).reshape(-1, 4), axis=1)
-    used_P32 = np.arange(32) >= (32 - packet_bits)[:, None]
-    stream = np.concatenate([_header(4 * mask.size), bits_P32[used_P32]])
+    ends = _HEADER_BITS + np.cumsum(packet_bits)
     # The reference encoder pads a stream that already ends on a byte with one more zero byte.
-    padding = np.zeros(8 - stream.size % 8, dtype=np.uint8)
-    encoded: list[int] = np.packbits(np.concatenate([stream, padding])).tolist()
+    stream = np.zeros(int(ends[-1]) // 8 + 1 + _PACKET_BYTES, dtype=np.uint8)
+    stream[:7] = np.frombuffer(_header(4 * mask.size), dtype=np.uint8)
+    _put(stream, ends - packet_bits, packets, packet_bits)
+    encoded: list[int] = stream[:-_PACKET_BYTES].tolist()
     return encoded
 
 
@@ -66,8 +67,10 @@ def decode_brush_rle(rle: Sequence[int], image_hw: tuple[int, int]) -> BoolMask:
     if word_size != _WORD_SIZE:
         raise ValueError(f"expected a brush RLE of 8-bit words, got words of {word_size} bits")
     run_sizes = tuple(((header >> shift) & 15) + 1 for shift in (12, 8, 4, 0))
-    values = _unpack(data, num_values, run_sizes)
-    return values[3::4].reshape(image_hw) >= _THRESHOLD
+    lengths, words = _runs_of_stream(data, num_values, run_sizes)
+    # Only alpha is wanted: the pixels whose fourth value is among the first N values are N // 4.
+    last_px = np.minimum(np.cumsum(lengths), num_values) // 4
+    return np.repeat(words >= _THRESHOLD, np.diff(last_px, prepend=0)).reshape(image_hw)
 
 
 def _runs_of_rgba(flat: BoolMask) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -84,11 +87,21 @@ def _runs_of_rgba(flat: BoolMask) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     return lengths, values
 
 
-def _header(num_values: int) -> NDArray[np.uint8]:
+def _put(
+    stream: NDArray[np.uint8], bit: NDArray[np.int64], packets: NDArray[np.int64], packet_bits: NDArray[np.int64]
+) -> None:
+    """Write each packet at its bit. No packet is shorter than a byte, so of one byte offset no two meet."""
+    byte = bit >> 3
+    aligned = packets << (8 * _PACKET_BYTES - packet_bits - (bit & 7))
+    for idx in range(_PACKET_BYTES):
+        stream[byte + idx] |= (aligned >> (8 * (_PACKET_BYTES - 1 - idx))).astype(np.uint8)
+
+
+def _header(num_values: int) -> bytes:
     number = num_values
     for width, value in ((5, _WORD_SIZE - 1), *((4, bits - 1) for bits in _RUN_SIZES)):
         number = (number << width) | value
-    return np.array([int(bit) for bit in f"{number:0{_HEADER_BITS}b}"], dtype=np.uint8)
+    return (number << (7 * 8 - _HEADER_BITS)).to_bytes(7, "big")
 
 
 def _as_bytes(rle: Sequence[int]) -> bytes:
@@ -101,38 +114,57 @@ def _as_bytes(rle: Sequence[int]) -> bytes:
     return data
 
 
-def _unpack(data: bytes, num_values: int, run_sizes: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The values of all packets. Packets have no fixed length, so they are found one by one."""
-    values = np.zeros(num_values, dtype=np.uint8)
-    num_bits = len(data) * 8
-    window = data + bytes(8)  # so that a read near the end finds 8 bytes
-    from_bytes = int.from_bytes
-    bit, done = _HEADER_BITS, 0
-    while done < num_values:
-        byte = bit >> 3
-        # 40 bits hold the longest packet head with one word: 3 + 16 + 8, after up to 7 bits of another packet.
-        word = (from_bytes(window[byte : byte + 5], "big") << (bit & 7)) & 0xFFFFFFFFFF
-        run_bits = run_sizes[(word >> 37) & 3]
-        count = ((word >> (37 - run_bits)) & ((1 << run_bits) - 1)) + 1
-        is_run = word >> 39
-        bit += 3 + run_bits + (_WORD_SIZE if is_run else _WORD_SIZE * count)
-        if bit > num_bits:
-            raise ValueError(f"the brush RLE ends after {done} of {num_values} values; it was cut short")
-        if is_run:
-            value = (word >> (29 - run_bits)) & 0xFF
-            if value:
-                values[done : done + count] = value
-        else:
-            literal = _read_words(data, bit - _WORD_SIZE * count, count)
-            values[done : done + count] = literal[: num_values - done]
-        done += count
-    return values
+def _runs_of_stream(
+    data: bytes, num_values: int, run_sizes: tuple[int, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Lengths and words of the stream's runs; a literal value is a run of one. They may reach past `num_values`."""
+    starts = _packet_starts(data, run_sizes)
+    stream = np.frombuffer(data + bytes(4), dtype=np.uint8).astype(np.uint32)
+    byte, shift = starts >> 3, (starts & 7).astype(np.uint32)
+    head = sum(stream[byte + idx] << (24 - 8 * idx) for idx in range(4)) << shift  # 3 + 16 bits are needed, 25 there
+    run_bits = np.array(run_sizes, dtype=np.int64)[(head >> 29) & 3]
+    counts = (((head << 3) & 0xFFFFFFFF) >> (32 - run_bits)) + 1
+    is_run = head >> 31 == 1
+    num_words = np.where(is_run, 1, counts)
+    last_word = np.cumsum(num_words)
+    packet = np.repeat(np.arange(starts.size), num_words)
+    word_idx = np.arange(packet.size) - (last_word - num_words)[packet]
+    lengths = np.where(is_run, counts, 1)[packet]
+    if lengths.sum() < num_values:
+        raise ValueError(f"the brush RLE ends after {lengths.sum()} of {num_values} values; it was cut short")
+    return lengths, _words_at(stream, (starts + 3 + run_bits)[packet] + _WORD_SIZE * word_idx)
 
 
-def _read_words(data: bytes, first_bit: int, count: int) -> NDArray[np.uint8]:
-    """`count` 8-bit words from a stream in which they need not start at a byte."""
-    first, shift = divmod(first_bit, 8)
-    raw = np.frombuffer(data, dtype=np.uint8, offset=first, count=min(count + 1, len(data) - first)).astype(np.uint16)
-    if not shift:
-        return raw[:count].astype(np.uint8)
-    return ((raw[:count] << shift) | (raw[1 : count + 1] >> (8 - shift))).astype(np.uint8)
+def _packet_starts(data: bytes, run_sizes: tuple[int, ...]) -> NDArray[np.int64]:
+    """The bit at which each whole packet starts, padding perhaps among them.
+
+    Where a packet starts is known only from the one before it, so this loop walks all of them; a table that holds,
+    for every bit, the length of the run packet that would start there leaves it next to nothing to do.
+    """
+    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8))
+    kinds = np.zeros_like(bits)
+    kinds[:-2] = 4 * bits[:-2] + 2 * bits[1:-1] + bits[2:]
+    run_packet_bits = np.array([0] * 4 + [3 + size + _WORD_SIZE for size in run_sizes], dtype=np.uint8)
+    steps = run_packet_bits[kinds].tobytes()
+    window = data + bytes(4)
+    starts: list[int] = []
+    bit, num_bits = _HEADER_BITS, len(steps)
+    while bit < num_bits:
+        starts.append(bit)
+        step = steps[bit]
+        if not step:  # literal values: how many is in the stream
+            byte = bit >> 3
+            head = int.from_bytes(window[byte : byte + 4], "big") << (bit & 7)
+            run_bits = run_sizes[(head >> 29) & 3]
+            step = 3 + run_bits + _WORD_SIZE * (((head >> (29 - run_bits)) & ((1 << run_bits) - 1)) + 1)
+        bit += step
+    if bit > num_bits:
+        starts.pop()
+    return np.array(starts, dtype=np.int64)
+
+
+def _words_at(stream: NDArray[np.uint32], bit: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The 8-bit words at the bits, which need not be the start of a byte."""
+    byte, shift = bit >> 3, (bit & 7).astype(np.uint32)
+    words: NDArray[np.uint8] = (((stream[byte] << 8) | stream[byte + 1]) >> (8 - shift)).astype(np.uint8)
+    return words

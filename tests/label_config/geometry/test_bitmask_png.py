@@ -45,6 +45,23 @@ def test_png_without_alpha_is_read_by_brightness():
     assert decode_bitmask_png(data_url(np.array([[0, 255]], dtype=np.uint8))).tolist() == [[False, True]]
 
 
+@pytest.mark.parametrize("mode", ["P", "LA", "1"])
+def test_other_kinds_of_png_are_read(mode):
+    """Palette with opacities, grey with alpha, and black and white without: each by alpha, else by brightness."""
+    alpha = np.array([[0, 255, 255], [255, 0, 0]], dtype=np.uint8)
+    buffer = io.BytesIO()
+    if mode == "P":
+        image = Image.fromarray((alpha > 0).astype(np.uint8) * 2)
+        image.putpalette(bytes((1, 2, 3)) * 3)
+        image.save(buffer, "PNG", transparency=bytes((0, 255, 200)))
+    elif mode == "LA":
+        Image.merge("LA", [Image.new("L", (3, 2), 9), Image.fromarray(alpha)]).save(buffer, "PNG")
+    else:
+        Image.fromarray(alpha).convert("1").save(buffer, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    assert decode_bitmask_png(url).tolist() == (alpha > 0).tolist()
+
+
 def test_another_size_is_refused_before_decoding():
     """A bitmask of another size than its image is an error."""
     with pytest.raises(ValueError, match="7x5 pixels, got 6x4"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from label_config.geometry import mask_to_polygon_pct, mask_to_polygons_pct, polygons_pct_to_mask
@@ -57,6 +59,43 @@ def test_noise_does_not_take_for_ever():
     """Of a mask of a hundred thousand specks the largest hundred are kept."""
     mask = np.random.default_rng(0).random((600, 800)) < 0.3
     assert 0 < len(mask_to_polygons_pct(mask)) <= 100
+
+
+def test_specks_too_thin_for_any_block_are_still_outlined():
+    """A hundred thousand scattered pixels fill no block by half; the largest hundred specks are kept all the same."""
+    mask = np.random.default_rng(0).random((900, 1200)) < 0.1
+    assert 0 < len(mask_to_polygons_pct(mask)) <= 100
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(300, 400), (1080, 1920)]), st.integers(40, 90))
+def test_blobs_keep_the_stated_iou(seed, image_hw, softness_px):
+    """Blobs with holes and parts, small and large, come back with the stated IoU and in corners one can drag."""
+    noise = np.random.default_rng(seed).standard_normal((image_hw[0] // 4, image_hw[1] // 4)).astype(np.float32)
+    soft = cv2.GaussianBlur(noise, (0, 0), softness_px * image_hw[0] / 1080 / 2)
+    mask = cv2.resize(soft / soft.std(), image_hw[::-1]) > 0.5
+    ring = mask_to_polygon_pct(mask)
+    assert iou(polygons_pct_to_mask([ring], image_hw[::-1]), mask) >= 0.985
+    assert len(ring) <= 2200  # 2000 corners, and two more for each slit
+
+
+def test_a_border_nobody_could_follow_is_smoothed():
+    """A mask frayed all over still gives a polygon of the right place and size, of at most 2000 corners."""
+    noise = cv2.GaussianBlur(np.random.default_rng(0).standard_normal((1080, 1920)).astype(np.float32), (0, 0), 3)
+    core = disc((960, 540), 450, (1080, 1920))
+    mask = core & (noise / noise.std() > -0.7)
+    rings = mask_to_polygons_pct(mask)
+    assert sum(len(ring) for ring in rings) <= 2200
+    assert iou(polygons_pct_to_mask(rings, (1920, 1080)), mask) > 0.75
+    assert iou(polygons_pct_to_mask(rings, (1920, 1080)), core) > 0.75
+
+
+def test_thin_lines_of_a_large_mask_survive():
+    """A line one pixel wide is lost in a look from afar; the exact outline is then taken."""
+    mask = np.zeros((1080, 1920), dtype=np.bool_)
+    mask[540, 100:1800] = True
+    mask[10:1000, 100] = True
+    assert iou(polygons_pct_to_mask([mask_to_polygon_pct(mask)], (1920, 1080)), mask) >= 0.985
 
 
 def test_empty_mask_has_no_polygon():
