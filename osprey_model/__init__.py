@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from osprey_model.config import OspreyConfig
     from osprey_model.engine.engine import Osprey
-    from osprey_model.engine.requests import Alternative, Answer, AnswerWarning, Question, RegionRequest
+    from osprey_model.engine.requests import (
+        Alternative,
+        Answer,
+        AnswerWarning,
+        Failure,
+        ImageRequest,
+        Question,
+        RegionRequest,
+    )
 
 _EXPORTS = {
     "Alternative": "osprey_model.engine.requests",
     "Answer": "osprey_model.engine.requests",
     "AnswerWarning": "osprey_model.engine.requests",
+    "Failure": "osprey_model.engine.requests",
+    "ImageRequest": "osprey_model.engine.requests",
     "Osprey": "osprey_model.engine.engine",
     "OspreyConfig": "osprey_model.config",
     "Question": "osprey_model.engine.requests",
@@ -28,6 +38,8 @@ __all__ = [
     "Alternative",
     "Answer",
     "AnswerWarning",
+    "Failure",
+    "ImageRequest",
     "Osprey",
     "OspreyConfig",
     "Question",

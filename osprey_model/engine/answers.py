@@ -12,7 +12,6 @@ from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.prompts import clean, drop_repeats
 from osprey_model.tokenizer import OspreyTokenizer
 
-NUM_ALTERNATIVES = 5
 # Below this share of probability the model would rather have said something that is not in the list.
 UNLIKELY_CHOICES = 0.1
 
@@ -39,7 +38,7 @@ def answer_of(row: Row, question: Question, tokenizer: OspreyTokenizer, warnings
             text=", ".join(values),
             values=values,
             confidence=row.confidence(),
-            alternatives=tuple(Alternative(*entry) for entry in row.walk.alternatives(NUM_ALTERNATIVES)),
+            alternatives=tuple(Alternative(*entry) for entry in row.walk.alternatives(question.num_alternatives)),
             warnings=warnings,
             token_logprobs=tuple(row.token_logprobs),
         )

@@ -1,38 +1,57 @@
-"""The greedy loop over a batch of rows: a row that ends leaves the batch and its answer leaves the engine."""
+"""Rows that are being answered, and the choice of each one's next token.
+
+# B rows of a step, V vocabulary
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from osprey_model.engine.choices import ChoiceWalk
-from osprey_model.engine.decoder import SharedPrefixDecoder
 from osprey_model.engine.kv_cache import PrefixKv
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Row:
     """One prompt being answered.
 
     Attributes:
-        suffix_SD: embeddings behind the shared prefix.
+        prefix: what it stands behind.
+        num_prompt: own positions of the prompt, behind the prefix.
         walk: the closed list it must answer from, None for free text.
         token_ids: what was decoded so far, without the end token.
         token_logprobs: the model's log-probability per decoded token, end token included.
         choice_mass: the smallest share of probability that the allowed tokens had at any step.
+        length: own positions whose keys and values are known.
+        next_token: the last decoded token, which no layer has seen yet.
     """
 
-    suffix_SD: Tensor
+    prefix: PrefixKv | None
+    num_prompt: int
     max_new_tokens: int
     walk: ChoiceWalk | None = None
     token_ids: list[int] = field(default_factory=list)
     token_logprobs: list[float] = field(default_factory=list)
     choice_mass: float = 1.0
     ended: bool = False
+    length: int = 0
+    next_token: int = -1
+
+    @property
+    def capacity(self) -> int:
+        """Own positions it may come to need; the last token is never run."""
+        return self.num_prompt + max(self.max_new_tokens - 1, 0)
+
+    @property
+    def position(self) -> int:
+        """Of the next token in the whole sequence."""
+        return self.length + (0 if self.prefix is None else self.prefix.length)
 
     def confidence(self) -> float:
         """See `Answer.confidence`."""
@@ -43,96 +62,40 @@ class Row:
         return math.exp(sum(self.token_logprobs) / len(self.token_logprobs))
 
 
-@torch.inference_mode()
-def decode_rows(
-    decoder: SharedPrefixDecoder,
-    prefix: PrefixKv | None,
-    rows: Sequence[Row],
-    *,
-    eos_token_id: int,
-    on_end: Callable[[int], None],
-) -> None:
-    """Answer all rows; `on_end(row index)` is called as each one ends.
-
-    Deterministic: greedy, ties go to the lower id.
-    """
-    if not rows:
-        return
-    device = decoder.device
-    start = 0 if prefix is None else prefix.length
-    lengths = [row.suffix_SD.shape[0] for row in rows]
-    longest = max(lengths)
-    pads_B = torch.tensor([longest - length for length in lengths], device=device)
-    cache = decoder.new_rows(pads_B, longest + max(row.max_new_tokens for row in rows))
-    embeds_BSD = torch.stack(
-        [torch.nn.functional.pad(row.suffix_SD, (0, 0, longest - row.suffix_SD.shape[0], 0)) for row in rows]
-    )
-    # Padding sits on the left at clamped positions nobody attends to.
-    positions_BS = (start + torch.arange(longest, device=device)[None] - pads_B[:, None]).clamp_min(0)
-    logits_BV = decoder.step(embeds_BSD, positions_BS, prefix, cache)
-    next_position_B = positions_BS[:, -1] + 1
-    active = list(range(len(rows)))
-    while True:
-        tokens = _pick([rows[idx] for idx in active], logits_BV, eos_token_id)
-        for idx in active:
-            if rows[idx].ended:
-                on_end(idx)
-        kept = [place for place, idx in enumerate(active) if not rows[idx].ended]
-        if not kept:
-            return
-        if len(kept) < len(active):
-            kept_B = torch.tensor(kept, device=device)
-            cache.keep(kept_B)
-            next_position_B = next_position_B[kept_B]
-            active = [active[place] for place in kept]
-            tokens = [tokens[place] for place in kept]
-        embeds_B1D = decoder.embed(torch.tensor(tokens, device=device))[:, None]
-        logits_BV = decoder.step(embeds_B1D, next_position_B[:, None], prefix, cache)
-        next_position_B = next_position_B + 1
-
-
-def _pick(rows: Sequence[Row], logits_BV: Tensor, eos_token_id: int) -> list[int]:
-    """One token per row, noted in the row; sets `ended`."""
+def pick(rows: Sequence[Row], logits_BV: Tensor, eos_token_id: int) -> None:
+    """Greedily decode one token per row and note it there; sets `ended`. Ties go to the lower id."""
     logprobs_BV = logits_BV.log_softmax(dim=-1)
-    best_B = logprobs_BV.max(dim=-1)
-    best_logprobs, best_tokens = best_B.values.tolist(), best_B.indices.tolist()
-    closed = [place for place, row in enumerate(rows) if row.walk is not None]
-    offers = {place: walk.allowed() for place in closed if (walk := rows[place].walk) is not None}
-    offered = _gather(logprobs_BV, offers)
-    tokens = []
-    for place, row in enumerate(rows):
-        if row.walk is None:
-            token, logprob = best_tokens[place], best_logprobs[place]
-            row.token_logprobs.append(logprob)
-            row.ended = token == eos_token_id or len(row.token_ids) + 1 >= row.max_new_tokens
-            if token != eos_token_id:
-                row.token_ids.append(token)
-        else:
-            logprobs = offered[place]
-            mass = [math.exp(logprob) for logprob in logprobs]
-            total = sum(mass)
-            # Every allowed token may be so improbable that its probability underflows: compare from the top.
-            highest = max(logprobs)
-            shares = [math.exp(logprob - highest) for logprob in logprobs]
-            scale = sum(shares)
-            token = row.walk.take(offers[place], [share / scale for share in shares])
-            row.choice_mass = min(row.choice_mass, total)
-            row.token_logprobs.append(logprobs[offers[place].index(token)])
-            row.token_ids.append(token)
-            row.ended = row.walk.done or len(row.token_ids) >= row.max_new_tokens
-        tokens.append(token)
-    return tokens
+    free = [place for place, row in enumerate(rows) if row.walk is None]
+    if free:
+        of_free = logprobs_BV if len(free) == len(rows) else logprobs_BV[free]
+        best_B = of_free.max(dim=-1)
+        for place, token, logprob in zip(free, best_B.indices.tolist(), best_B.values.tolist(), strict=True):
+            _take_free(rows[place], token, logprob, eos_token_id)
+    if len(free) < len(rows):
+        _take_closed(rows, logprobs_BV)
 
 
-def _gather(logprobs_BV: Tensor, offers: dict[int, list[int]]) -> dict[int, list[float]]:
-    """Log-probabilities of the offered tokens of some rows, in one read from the device."""
-    if not offers:
-        return {}
-    places = [place for place, tokens in offers.items() for _ in tokens]
-    tokens = [token for offer in offers.values() for token in offer]
-    flat = logprobs_BV[places, tokens].tolist()
-    gathered, at = {}, 0
-    for place, offer in offers.items():
-        gathered[place] = flat[at : at + len(offer)]
-        at += len(offer)
-    return gathered
+def _take_free(row: Row, token: int, logprob: float, eos_token_id: int) -> None:
+    row.token_logprobs.append(logprob)
+    row.next_token = token
+    row.ended = token == eos_token_id or len(row.token_ids) + 1 >= row.max_new_tokens
+    if token != eos_token_id:
+        row.token_ids.append(token)
+
+
+def _take_closed(rows: Sequence[Row], logprobs_BV: Tensor) -> None:
+    """Rows with a walk: the probabilities of what they allow, in one read from the device."""
+    closed = [(place, row, row.walk, row.walk.allowed()) for place, row in enumerate(rows) if row.walk is not None]
+    offers = [offer for *_, offer in closed]
+    at = np.concatenate([place * logprobs_BV.shape[1] + offer for place, _, _, offer in closed])
+    flat = logprobs_BV.flatten()[torch.from_numpy(at).to(logprobs_BV.device)].double().cpu().numpy()
+    bounds = np.cumsum([len(offer) for offer in offers])[:-1]
+    for (_, row, walk, offer), logprobs in zip(closed, np.split(flat, bounds), strict=True):
+        # Every allowed token may be so improbable that its probability underflows: compare from the top.
+        shares = np.exp(logprobs - logprobs.max())
+        token = walk.take(offer, shares / shares.sum())
+        row.choice_mass = min(row.choice_mass, float(np.exp(logprobs).sum()))
+        row.token_logprobs.append(float(logprobs[int(np.flatnonzero(offer == token)[0])]))
+        row.token_ids.append(token)
+        row.next_token = token
+        row.ended = walk.done or len(row.token_ids) >= row.max_new_tokens

@@ -5,45 +5,38 @@ On the path of one click: `worker/jobs.py` -> here -> `prefix.py` (once per imag
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from osprey_model.build import load_osprey
 from osprey_model.checkpoint import fingerprint
 from osprey_model.config import IMAGE_TOKEN_ID
-from osprey_model.engine.answers import answer_of, mask_warnings, region_warnings
-from osprey_model.engine.choices import ChoiceTrie, ChoiceWalk
-from osprey_model.engine.decode import Row, decode_rows
+from osprey_model.engine.answers import answer_of, mask_warnings
+from osprey_model.engine.decode import Row
 from osprey_model.engine.decoder import SharedPrefixDecoder
-from osprey_model.engine.kv_cache import ByteLru
-from osprey_model.engine.prefix import SHARED_OPENING, ImagePrefix, embed_suffix, prefill_image
-from osprey_model.engine.requests import Answer, Question, RegionRequest, as_requests
-from osprey_model.images import as_image
-from osprey_model.masks import BadMask, as_mask
+from osprey_model.engine.lane import Budget, Entry, Lane
+from osprey_model.engine.lru import CacheStats
+from osprey_model.engine.prefix import PrefixStore, embed_rows
+from osprey_model.engine.questions import Planner, shared_length
+from osprey_model.engine.regions import RegionReader
+from osprey_model.engine.requests import Answer, Failure, ImageRequest, Question, as_requests
+from osprey_model.engine.session import EngineSession, SessionParts
+from osprey_model.engine.static_step import StaticStep
 from osprey_model.messages import Messages, as_turns
 from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.prompts import INFERENCE, PREFIX_P, question_message
+from osprey_model.prompts import INFERENCE, PREFIX_P
 from osprey_model.splice import PlaceholderMismatch
 from osprey_model.tokenizer import IMAGE_TOKEN, OspreyTokenizer
 
-logger = logging.getLogger(__name__)
-
 OnAnswer = Callable[[int, int, Answer], None]
+OnImageAnswer = Callable[[int, int, int, Answer], None]
 
 _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}
-_MAX_TRIES = 64
-
-
-class PromptTooLong(ValueError):
-    """Prompt and image leave no room for an answer in the decoder's context."""
 
 
 class Osprey:
@@ -60,6 +53,7 @@ class Osprey:
         model_version: str,
         cache_bytes: int = _CACHE_BYTES["cpu"],
         max_batch_rows: int = 64,
+        max_batch_positions: int = 8192,
         finer_mask_read: bool = False,
     ) -> None:
         """Wrap a loaded model.
@@ -69,7 +63,8 @@ class Osprey:
             tokenizer: of the same checkpoint.
             model_version: what answers are attributed to.
             cache_bytes: limit of the kept image prefixes; the newest is always kept.
-            max_batch_rows: questions decoded together; more are decoded in turns.
+            max_batch_rows: questions decoded together; the next take the place of those that end.
+            max_batch_positions: rows times the longest row's positions behind its prefix; bounds their memory.
             finer_mask_read: read regions that vanish at a feature level by their exact cover (see
                 `MaskExtractor.forward`).
 
@@ -84,12 +79,20 @@ class Osprey:
         self.model = model
         self.tokenizer = tokenizer
         self.model_version = model_version
+        sizes = model.sizes
         self._decoder = SharedPrefixDecoder(model)
-        self._preprocess = ImagePreprocessor(model.sizes.image_size)
-        self._prefixes: ByteLru[ImagePrefix] = ByteLru(cache_bytes)
-        self._max_batch_rows = max_batch_rows
-        self._finer_mask_read = finer_mask_read
-        self._tries: dict[tuple[str, ...], ChoiceTrie] = {}
+        self._prefixes = PrefixStore(model, self._decoder, tokenizer, cache_bytes)
+        self._reader = RegionReader(model, self._decoder.device, finer_mask_read=finer_mask_read)
+        self._budget = Budget(rows=max_batch_rows, positions=max_batch_positions)
+        self._parts = SessionParts(
+            decoder=self._decoder,
+            tokenizer=tokenizer,
+            planner=Planner(tokenizer, num_image_tokens=sizes.num_image_tokens, context=sizes.max_position_embeddings),
+            prefixes=self._prefixes,
+            reader=self._reader,
+            static=self._static_step,
+        )
+        self._own_session = EngineSession(self._parts, self._budget)
 
     @classmethod
     def from_pretrained(
@@ -100,6 +103,7 @@ class Osprey:
         *,
         cache_bytes: int | None = None,
         max_batch_rows: int = 64,
+        max_batch_positions: int = 8192,
         finer_mask_read: bool = False,
     ) -> Osprey:
         """Load a checkpoint folder, ours or a released one.
@@ -110,6 +114,7 @@ class Osprey:
             dtype: None: float32 on the CPU, bfloat16 on a GPU.
             cache_bytes: None: 1 GiB on the CPU, 8 GiB on a GPU.
             max_batch_rows: see the constructor.
+            max_batch_positions: see the constructor.
             finer_mask_read: see the constructor.
 
         Raises:
@@ -127,14 +132,14 @@ class Osprey:
             model_version=f"{Path(path).resolve().name}@{fingerprint(path)[:12]}",
             cache_bytes=cache_bytes,
             max_batch_rows=max_batch_rows,
+            max_batch_positions=max_batch_positions,
             finer_mask_read=finer_mask_read,
         )
 
     def warm(self, image: Any, image_key: str | None = None) -> None:
         """Encode an image and prefill its prefix, so that the first question finds it ready."""
-        self._prefix_of(image, image_key)
+        self._prefixes.of(image, image_key)
 
-    @torch.inference_mode()
     def describe(
         self,
         image: Any,
@@ -164,27 +169,72 @@ class Osprey:
         Raises:
             BadImage: an image that cannot be read.
             BadMask: a mask that cannot be read or is empty (`EmptyMask`); the message names region and mask.
-            ValueError: a question that does not fit its form, or a `mask_idx` without a mask.
+            BadQuestion: a question that does not fit its form, or a `mask_idx` without a mask.
+            BadChoices: a list of choices that cannot be offered.
             PromptTooLong: a prompt that leaves no room for an answer.
         """
         regions = as_requests(masks, questions, max_new_tokens=max_new_tokens)
-        asked = [(r, q) for r, region in enumerate(regions) for q in range(len(region.questions))]
-        answers: list[list[Answer | None]] = [[None] * len(region.questions) for region in regions]
-        if not asked:
-            return [[] for _ in regions]
-        mask_keys = sorted({(r, regions[r].questions[q].mask_idx) for r, q in asked})
-        read_masks = {key: _mask_of(regions, *key) for key in mask_keys}
-        prefix = self._prefix_of(image, image_key)
-        tokens = self._extract(prefix, read_masks)
 
-        def deliver(region_idx: int, question_idx: int, answer: Answer) -> None:
-            answers[region_idx][question_idx] = answer
+        def hand_over(_image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+            if isinstance(result, Failure):
+                raise result.error
             if on_answer is not None:
-                on_answer(region_idx, question_idx, answer)
+                on_answer(region_idx, question_idx, result)
 
-        for start in range(0, len(asked), self._max_batch_rows):
-            self._answer_batch(prefix, regions, asked[start : start + self._max_batch_rows], tokens, deliver)
-        return [[answer for answer in row if answer is not None] for row in answers]
+        (answers,) = self._answer([ImageRequest(image, tuple(regions), image_key)], hand_over)
+        return [[one for one in row if isinstance(one, Answer)] for row in answers]
+
+    def describe_many(
+        self, requests: Sequence[ImageRequest], on_answer: OnImageAnswer | None = None
+    ) -> list[list[list[Answer | Failure]]]:
+        """Answer all questions on all regions of several images, as many at a time as the budget allows.
+
+        Args:
+            requests: images with their regions.
+            on_answer: called as (image index, region index, question index, answer) when an answer is ready.
+
+        Returns:
+            answers[image][region][question]. What cannot be answered (an image, a mask, a question) is a
+            `Failure` in its place and harms nothing else.
+        """
+
+        def hand_over(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+            if on_answer is not None and isinstance(result, Answer):
+                on_answer(image_idx, region_idx, question_idx, result)
+
+        return self._answer(requests, hand_over)
+
+    def session(self) -> EngineSession:
+        """For callers that add requests while others are being answered; see `engine/session.py`."""
+        return EngineSession(self._parts, self._budget)
+
+    def cache_stats(self) -> CacheStats:
+        """Hits, misses and evictions of image prefixes, and what is kept."""
+        return self._prefixes.stats()
+
+    def _answer(
+        self,
+        requests: Sequence[ImageRequest],
+        hand_over: Callable[[int, int, int, Answer | Failure], None],
+    ) -> list[list[list[Answer | Failure]]]:
+        results: list[dict[tuple[int, int], Answer | Failure]] = [{} for _ in requests]
+
+        def collect(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+            results[image_idx][region_idx, question_idx] = result
+            hand_over(image_idx, region_idx, question_idx, result)
+
+        session = self._own_session
+        jobs = [session.add(request, partial(collect, image_idx)) for image_idx, request in enumerate(requests)]
+        try:
+            while not session.is_idle:
+                session.step()
+        finally:
+            for job in jobs:
+                session.cancel(job)
+        return [
+            [[of_image[r, q] for q in range(len(region.questions))] for r, region in enumerate(request.regions)]
+            for request, of_image in zip(requests, results, strict=True)
+        ]
 
     @torch.inference_mode()
     def chat(
@@ -224,121 +274,29 @@ class Osprey:
         prompt = self.tokenizer.encode_prompt(INFERENCE.prompt([(message, answer), *later]))
         kv, shared, regions = None, 0, None
         if image is not None:
-            read_masks = {(0, idx): _read_mask(mask, f"mask {idx}") for idx, mask in enumerate(masks)}
-            prefix = self._prefix_of(image, image_key)
-            shared = prefix.shared_with([prompt])
+            prefix = self._prefixes.of(image, image_key)
+            shared = shared_length(prefix.token_ids, prompt)
             kv = prefix.kv_of(shared)
-            if read_masks:
-                extracted = self._extract(prefix, read_masks)
-                regions = RegionTokens.joined([extracted[0, idx] for idx in range(len(masks))])
+            if len(masks):
+                seen = self._reader.read_all(prefix, masks)
+                regions = RegionTokens.joined([one.tokens for one in seen])
         elif len(masks) or IMAGE_TOKEN_ID in prompt:
             raise PlaceholderMismatch("masks or <image> were given without an image; pass the image they belong to")
         if IMAGE_TOKEN_ID in prompt[shared:]:
             raise PlaceholderMismatch("expected one <image>, at the beginning of the first message")
         question = Question("", choices=tuple(choices), multiple=multiple, max_new_tokens=max_new_tokens)
-        row = self._row(question, prompt[shared:], regions, 0 if kv is None else kv.length)
-        decode_rows(self._decoder, kv, [row], eos_token_id=self.tokenizer.eos_token_id, on_end=lambda _: None)
+        plan = self._parts.planner.plan_ids(question, prompt, shared)
+        (suffix_SD,) = embed_rows(self._decoder, self.tokenizer.mask_token_id, [plan.tail_ids], regions)
+        row = Row(kv, num_prompt=len(plan.tail_ids), max_new_tokens=plan.limit, walk=plan.walk())
+        lane = Lane(self._decoder, self.tokenizer.eos_token_id, self._budget)
+        lane.admit([Entry(row, suffix_SD)])
+        while not row.ended:
+            lane.step()
         warnings = () if regions is None else mask_warnings(regions)
         return answer_of(row, question, self.tokenizer, warnings)
 
-    def _answer_batch(
-        self,
-        prefix: ImagePrefix,
-        regions: Sequence[RegionRequest],
-        asked: Sequence[tuple[int, int]],
-        tokens: dict[tuple[int, int], RegionTokens],
-        deliver: OnAnswer,
-    ) -> None:
-        questions = [regions[r].questions[q] for r, q in asked]
-        prompts = [self._prompt_ids(question) for question in questions]
-        shared = prefix.shared_with(prompts)
-        kv = prefix.kv_of(shared)
-        row_tokens = [tokens[r, question.mask_idx] for (r, _), question in zip(asked, questions, strict=True)]
-        rows = [
-            self._row(question, prompt[shared:], region, kv.length)
-            for question, prompt, region in zip(questions, prompts, row_tokens, strict=True)
-        ]
-
-        def finish(idx: int) -> None:
-            warnings = region_warnings(row_tokens[idx])
-            deliver(*asked[idx], answer_of(rows[idx], questions[idx], self.tokenizer, warnings))
-
-        decode_rows(self._decoder, kv, rows, eos_token_id=self.tokenizer.eos_token_id, on_end=finish)
-
-    def _row(
-        self, question: Question, suffix_ids: Sequence[int], regions: RegionTokens | None, prefix_length: int
-    ) -> Row:
-        walk, limit = None, question.max_new_tokens
-        if question.choices:
-            trie = self._trie(question.choices)
-            walk = ChoiceWalk(trie, multiple=question.multiple)
-            limit = max(limit, trie.longest + 1)
-        room = self._room(prefix_length + len(suffix_ids), limit if walk is not None else 1)
-        suffix_SD = embed_suffix(self._decoder, self.tokenizer.mask_token_id, suffix_ids, regions)
-        return Row(suffix_SD, max_new_tokens=min(limit, room), walk=walk)
-
-    def _room(self, prompt_length: int, needed: int) -> int:
-        context = self.model.sizes.max_position_embeddings
-        if context - prompt_length < needed:
-            raise PromptTooLong(
-                f"the prompt takes {prompt_length} of {context} positions, which leaves "
-                f"{max(context - prompt_length, 0)} where the answer needs {needed}; shorten the question"
-            )
-        return context - prompt_length
-
-    def _prompt_ids(self, question: Question) -> list[int]:
-        message = question_message(question.text, question.form)
-        return self.tokenizer.encode_prompt(SHARED_OPENING + INFERENCE.turn(message))
-
-    def _trie(self, choices: tuple[str, ...]) -> ChoiceTrie:
-        if choices not in self._tries:
-            while len(self._tries) >= _MAX_TRIES:
-                self._tries.pop(next(iter(self._tries)))
-            self._tries[choices] = ChoiceTrie(choices, self.tokenizer)
-        return self._tries[choices]
-
-    def _prefix_of(self, image: Any, image_key: str | None) -> ImagePrefix:
-        if image_key is None:
-            image = as_image(image)
-        key = image_key if image_key is not None else content_key(image)
-        prefix = self._prefixes.get(key)
-        if prefix is None:
-            prefix = prefill_image(self.model, self._decoder, self.tokenizer, self._preprocess(as_image(image)))
-            self._prefixes.put(key, prefix)
-            logger.debug("prefilled image %s: %d bytes, %d images kept", key, prefix.num_bytes, len(self._prefixes))
-        return prefix
-
-    def _extract(
-        self, prefix: ImagePrefix, masks: dict[tuple[int, int], torch.Tensor]
-    ) -> dict[tuple[int, int], RegionTokens]:
-        """Tokens of every mask; masks of one resolution go through the extractor together."""
-        by_size: dict[tuple[int, ...], list[tuple[int, int]]] = {}
-        for key, mask in masks.items():
-            by_size.setdefault(tuple(mask.shape), []).append(key)
-        tokens = {}
-        for keys in by_size.values():
-            stacked_RHW = torch.stack([masks[key] for key in keys]).to(self._decoder.device)
-            together = self.model.extract_regions(prefix.levels, stacked_RHW, finer_read=self._finer_mask_read)
-            for idx, key in enumerate(keys):
-                tokens[key] = together.one(idx)
-        return tokens
-
-
-def content_key(image: Any) -> str:
-    """A hash of an image's pixels."""
-    pixels = np.asarray(as_image(image))
-    return hashlib.blake2b(pixels.tobytes() + str(pixels.shape).encode(), digest_size=20).hexdigest()
-
-
-def _mask_of(regions: Sequence[RegionRequest], region_idx: int, mask_idx: int) -> torch.Tensor:
-    masks = regions[region_idx].masks
-    if not 0 <= mask_idx < len(masks):
-        raise ValueError(f"region {region_idx} has {len(masks)} masks, but a question asks about mask_idx {mask_idx}")
-    return _read_mask(masks[mask_idx], f"region {region_idx}, mask {mask_idx}")
-
-
-def _read_mask(mask: Any, which: str) -> torch.Tensor:
-    try:
-        return as_mask(mask)
-    except BadMask as error:
-        raise type(error)(f"{which}: {error}") from error
+    def _static_step(self) -> StaticStep | None:
+        """A GPU replays steps of fixed shapes; a CPU has nothing to gain from them."""
+        if self._decoder.device.type != "cuda":
+            return None
+        return StaticStep(self._decoder, capture=True)

@@ -1,19 +1,17 @@
-"""Keys and values: of a prefix that rows share, of the rows themselves, and the LRU that keeps prefixes.
+"""Keys and values: of a prefix that rows share, and of the rows' own positions.
 
-# M key-value heads, K head width, P prefix positions, B rows, T row positions
+# L layers, M key-value heads, K head width, P prefix positions, B rows, T own positions of a row
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class PrefixKv:
     """Per layer (M, P, K), read by every row and copied for none."""
 
@@ -37,92 +35,71 @@ class PrefixKv:
         return PrefixKv(tuple(key[:, :length] for key in self.keys), tuple(value[:, :length] for value in self.values))
 
 
+@dataclass(frozen=True, slots=True)
+class KvShape:
+    """What a cache of own positions needs to know of a decoder."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    device: torch.device
+
+
 class RowKv:
-    """Per layer (M, B, T, K), allocated for the longest row; rows are padded on the left, so all end together."""
+    """Own positions of rows: `keys` and `values` (L, B, M, T, K), row b of a batch in slot b.
 
-    def __init__(
-        self, num_layers: int, num_kv_heads: int, head_dim: int, capacity: int, pads_B: Tensor, dtype: torch.dtype
-    ) -> None:
-        """Allocate for as many rows as `pads_B` has; it holds each row's padding."""
-        num_rows = int(pads_B.shape[0])
-        shape = (num_layers, num_kv_heads, num_rows, capacity, head_dim)
-        self._keys = torch.zeros(shape, dtype=dtype, device=pads_B.device)
-        self._values = torch.zeros_like(self._keys)
-        slots_T = torch.arange(capacity, device=pads_B.device)
-        hidden_BT = slots_T[None] < pads_B[:, None]
-        # Added to attention scores: -inf hides a row's padding.
-        self._bias_BT = torch.zeros(hidden_BT.shape, device=pads_B.device).masked_fill(hidden_BT, float("-inf"))
-        self.length = 0
+    Rows that run lie in slots 0..n-1, so a step reads views. A slot that becomes free is filled by `move`.
+    Positions behind a row's length hold old but finite numbers: their scores are hidden, not their values.
+    """
 
-    def append(self, layer_idx: int, keys_MBSK: Tensor, values_MBSK: Tensor) -> tuple[Tensor, Tensor]:
-        """Write S new positions of a layer; returns that layer's keys and values up to them.
+    keys: Tensor
+    values: Tensor
 
-        `advance` moves the end once all layers have written.
+    def __init__(self, shape: KvShape, max_positions: int) -> None:
+        """Nothing is allocated until `reserve`.
+
+        Args:
+            shape: of the decoder.
+            max_positions: slots times positions that are kept at most; a single `reserve` may ask for more.
         """
-        end = self.length + keys_MBSK.shape[2]
-        self._keys[layer_idx, :, :, self.length : end] = keys_MBSK
-        self._values[layer_idx, :, :, self.length : end] = values_MBSK
-        return self._keys[layer_idx, :, :, :end], self._values[layer_idx, :, :, :end]
+        self._shape = shape
+        self._max_positions = max_positions
+        self.num_rows = self.capacity = 0
+        self._allocate(0, 0, 0)
 
-    def advance(self, num_positions: int) -> None:
-        """All layers have written `num_positions`."""
-        self.length += num_positions
+    def reserve(self, num_rows: int, capacity: int, num_used: int) -> None:
+        """Have at least this many slots of this many positions; what is in the first `num_used` stays."""
+        if num_rows <= self.num_rows and capacity <= self.capacity:
+            return
+        widest, longest = max(num_rows, self.num_rows), max(capacity, self.capacity)
+        if widest * longest > self._max_positions:
+            widest, longest = num_rows, capacity
+        self._allocate(widest, longest, num_used)
 
-    def bias(self, num_new: int) -> Tensor:
-        """What S new queries may see of the rows: 0 or -inf, (1, B, 1, S, T)."""
-        end = self.length + num_new
-        bias_BST = self._bias_BT[:, None, :end]
-        if num_new > 1:
-            ones_ST = torch.ones(num_new, end, dtype=torch.bool, device=bias_BST.device)
-            future_ST = ones_ST.triu(self.length + 1)
-            own_ST = ones_ST.tril(self.length) & ~ones_ST.tril(self.length - 1)
-            # Padding sees itself: a softmax over nothing would be NaN, and NaN times a weight of zero still NaN.
-            bias_BST = bias_BST.masked_fill(future_ST, float("-inf")).masked_fill(own_ST, 0.0)
-        return bias_BST[None, :, None]
+    def release(self) -> None:
+        """Give the memory back."""
+        self._allocate(0, 0, 0)
 
-    def keep(self, row_idxs: Tensor) -> None:
-        """Let the other rows go."""
-        self._keys = self._keys.index_select(2, row_idxs)
-        self._values = self._values.index_select(2, row_idxs)
-        self._bias_BT = self._bias_BT.index_select(0, row_idxs)
-
-
-class Sized(Protocol):
-    """Something that knows its memory."""
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copy the first `length` positions of a slot into another."""
+        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
     @property
     def num_bytes(self) -> int:
-        """Memory in bytes."""
+        """Memory allocated."""
+        return 2 * self.keys.numel() * self.keys.element_size()
 
-
-Entry = TypeVar("Entry", bound=Sized)
-
-
-class ByteLru(Generic[Entry]):
-    """Least recently used entries leave when the sum of bytes exceeds the limit; the newest always stays."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        self.limit_bytes = limit_bytes
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
-
-    def get(self, key: str) -> Entry | None:
-        """The entry, now the most recently used."""
-        if key not in self._entries:
-            return None
-        self._entries.move_to_end(key)
-        return self._entries[key]
-
-    def put(self, key: str, entry: Entry) -> None:
-        """Keep an entry, replacing one of the same key."""
-        self._entries[key] = entry
-        self._entries.move_to_end(key)
-        while len(self._entries) > 1 and self.num_bytes > self.limit_bytes:
-            self._entries.popitem(last=False)
-
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all entries."""
-        return sum(entry.num_bytes for entry in self._entries.values())
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    def _allocate(self, num_rows: int, capacity: int, num_used: int) -> None:
+        shape = self._shape
+        size = (shape.num_layers, num_rows, shape.num_kv_heads, capacity, shape.head_dim)
+        kept = min(capacity, self.capacity)
+        # One after the other, so that at no time both old and both new tensors exist.
+        for name in ("keys", "values"):
+            # Zeros: NaN or infinity in memory nobody wrote would survive a weight of zero.
+            tensor = torch.zeros(size, dtype=shape.dtype, device=shape.device)
+            if num_used:
+                tensor[:, :num_used, :, :kept] = getattr(self, name)[:, :num_used, :, :kept]
+            setattr(self, name, tensor)
+        self.num_rows, self.capacity = num_rows, capacity

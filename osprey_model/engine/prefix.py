@@ -1,30 +1,42 @@
 """What all questions on an image share: its features and the prefilled opening of the prompt.
 
+# I images encoded together, S image side, D width
+
 The shared opening is system prompt + image tokens + overview line (prefix P of `osprey_model/prompts.py`).
 Region placeholders come behind it, so nothing in it depends on a region or a question.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from osprey_model.config import IMAGE_TOKEN_ID
 from osprey_model.engine.decoder import SharedPrefixDecoder
 from osprey_model.engine.kv_cache import PrefixKv
+from osprey_model.engine.lru import ByteLru, CacheStats
+from osprey_model.images import BadImage, as_image
 from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.modeling.osprey import OspreyForCausalLM
+from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.prompts import INFERENCE, PREFIX_P
 from osprey_model.splice import place_regions, splice
 from osprey_model.tokenizer import OspreyTokenizer
 
 SHARED_OPENING = INFERENCE.opening() + PREFIX_P
 
+# The first resize keeps the aspect ratio: at 1 : 200 and a short side of 512 it makes 52 million pixels.
+_MAX_ASPECT = 200
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ImagePrefix:
     """An image, ready to be asked about.
 
@@ -38,54 +50,126 @@ class ImagePrefix:
     token_ids: tuple[int, ...]
     kv: PrefixKv
     num_image_tokens: int
+    _cut: dict[int, PrefixKv] = field(default_factory=dict)
 
     @property
     def num_bytes(self) -> int:
         """Memory of features and keys and values."""
         return self.kv.num_bytes + sum(level.numel() * level.element_size() for level in self.levels.values())
 
-    def shared_with(self, prompts: Sequence[Sequence[int]]) -> int:
-        """How many leading ids all prompts share with the opening.
-
-        Tokens can merge across the boundary of opening and question, so this compares ids instead of
-        trusting the text.
-        """
-        shared = len(self.token_ids)
-        for prompt in prompts:
-            shared = min(shared, len(prompt))
-            shared = next((idx for idx in range(shared) if prompt[idx] != self.token_ids[idx]), shared)
-        return shared
-
     def kv_of(self, num_ids: int) -> PrefixKv:
-        """Keys and values of the first ids of the opening."""
-        has_image = IMAGE_TOKEN_ID in self.token_ids[:num_ids]
-        return self.kv.first(num_ids + (self.num_image_tokens - 1 if has_image else 0))
+        """Keys and values of the first ids of the opening: one object per length, so that rows can share it."""
+        if num_ids not in self._cut:
+            has_image = IMAGE_TOKEN_ID in self.token_ids[:num_ids]
+            self._cut[num_ids] = self.kv.first(num_ids + (self.num_image_tokens - 1 if has_image else 0))
+        return self._cut[num_ids]
 
 
-@torch.inference_mode()
-def prefill_image(
-    model: OspreyForCausalLM, decoder: SharedPrefixDecoder, tokenizer: OspreyTokenizer, image_3SS: Tensor
-) -> ImagePrefix:
-    """Run tower, projector and decoder over a preprocessed image and the shared opening."""
-    levels = model.encode_images(image_3SS[None].to(decoder.device))
-    token_ids = tokenizer.encode_prompt(SHARED_OPENING)
-    opening = splice(
-        torch.tensor([token_ids], device=decoder.device),
-        embed=decoder.embed,
-        mask_token_id=tokenizer.mask_token_id,
-        image_tokens_BND=model.project(levels),
-    )
-    kv = decoder.prefill(opening.inputs_embeds_BTD[0])
-    return ImagePrefix(levels, tuple(token_ids), kv, model.sizes.num_image_tokens)
+class PrefixStore:
+    """Images -> prefixes, made once and kept in a byte-bounded LRU."""
+
+    def __init__(
+        self, model: OspreyForCausalLM, decoder: SharedPrefixDecoder, tokenizer: OspreyTokenizer, cache_bytes: int
+    ) -> None:
+        self._model = model
+        self._decoder = decoder
+        self._mask_token_id = tokenizer.mask_token_id
+        self._preprocess = ImagePreprocessor(model.sizes.image_size)
+        self._token_ids = tuple(tokenizer.encode_prompt(SHARED_OPENING))
+        self._kept: ByteLru[ImagePrefix] = ByteLru(cache_bytes)
+
+    def stats(self) -> CacheStats:
+        """Hits, misses, evictions and what is kept."""
+        return self._kept.stats()
+
+    def of(self, image: Any, image_key: str | None) -> ImagePrefix:
+        """The prefix of one image.
+
+        Raises:
+            BadImage: it cannot be read.
+            FileNotFoundError: a path where nothing is.
+        """
+        (found,) = self.of_all([(image, image_key)])
+        if not isinstance(found, ImagePrefix):
+            raise found
+        return found
+
+    @torch.inference_mode()
+    def of_all(self, images: Sequence[tuple[Any, str | None]]) -> list[ImagePrefix | Exception]:
+        """The prefixes of several images; those not kept go through tower and decoder as one batch."""
+        found: dict[str, ImagePrefix | Exception] = {}
+        new: dict[str, Tensor] = {}
+        keys = []
+        for idx, (image, image_key) in enumerate(images):
+            key = image_key if image_key is not None else f"unreadable {idx}"
+            try:
+                if image_key is None:
+                    image = as_image(image)
+                    key = content_key(image)
+                if key not in found and key not in new:
+                    kept = self._kept.get(key)
+                    if kept is None:
+                        new[key] = self._pixels(as_image(image))
+                    else:
+                        found[key] = kept
+            except (BadImage, OSError) as error:
+                found[key] = error
+            keys.append(key)
+        if new:
+            made = self._make(torch.stack(list(new.values())))
+            for key, prefix in zip(new, made, strict=True):
+                self._kept.put(key, prefix)
+                found[key] = prefix
+        return [found[key] for key in keys]
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        width, height = image.size
+        if max(width, height) > _MAX_ASPECT * min(width, height):
+            raise BadImage(
+                f"expected an image at most {_MAX_ASPECT} times as long as wide, got {width}x{height}; crop it"
+            )
+        return self._preprocess(image)
+
+    def _make(self, images_I3SS: Tensor) -> list[ImagePrefix]:
+        levels = self._model.encode_images(images_I3SS.to(self._decoder.device))
+        image_tokens_IND = self._model.project(levels)
+        num_images = images_I3SS.shape[0]
+        opening = splice(
+            torch.tensor([self._token_ids] * num_images, device=self._decoder.device),
+            embed=self._decoder.embed,
+            mask_token_id=self._mask_token_id,
+            image_tokens_BND=image_tokens_IND,
+        )
+        kvs = self._decoder.prefill_prefixes(opening.inputs_embeds_BTD)
+        num_tokens = self._model.sizes.num_image_tokens
+        # Copied apart for the same reason as the keys: one kept image must not keep its whole batch.
+        apart = [
+            {name: level[idx : idx + 1].clone() if num_images > 1 else level for name, level in levels.items()}
+            for idx in range(num_images)
+        ]
+        return [ImagePrefix(of_one, self._token_ids, kv, num_tokens) for of_one, kv in zip(apart, kvs, strict=True)]
 
 
-def embed_suffix(
-    decoder: SharedPrefixDecoder, mask_token_id: int, token_ids: Sequence[int], regions: RegionTokens | None
-) -> Tensor:
-    """Embeddings (S, D) of what follows the prefix, regions put at their placeholders.
+def embed_rows(
+    decoder: SharedPrefixDecoder, mask_token_id: int, ids: Sequence[Sequence[int]], regions: RegionTokens | None
+) -> tuple[Tensor, ...]:
+    """Embeddings (S, D) of several rows of ids, regions put at their placeholders in order of appearance.
 
     Raises:
         PlaceholderMismatch: `<mask>` placeholders and regions differ in number.
     """
-    ids_S = torch.tensor(token_ids, device=decoder.device)
-    return place_regions(ids_S, embed=decoder.embed, mask_token_id=mask_token_id, regions=regions)
+    flat_N = torch.tensor([token_id for row in ids for token_id in row], device=decoder.device)
+    embeds_ND = place_regions(flat_N, embed=decoder.embed, mask_token_id=mask_token_id, regions=regions)
+    return torch.split(embeds_ND, [len(row) for row in ids])
+
+
+def content_key(image: Any) -> str:
+    """A hash of an image's pixels.
+
+    Raises:
+        BadImage: they cannot be read.
+    """
+    pixels = np.ascontiguousarray(as_image(image))
+    digest = hashlib.blake2b(pixels.data, digest_size=20)
+    digest.update(str(pixels.shape).encode())
+    return digest.hexdigest()

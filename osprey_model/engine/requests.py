@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from osprey_model.prompts import QuestionForm
+
+
+class BadQuestion(ValueError):
+    """A question that does not fit its form, or asks about a mask that the region does not have."""
+
+
+class PromptTooLong(ValueError):
+    """Prompt and image leave no room for an answer in the decoder's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,7 @@ class Question:
         choices: not empty: the answer is one of them (several with `multiple`) and nothing else.
         mask_idx: which of the region's masks is asked about.
         max_new_tokens: limit of a free answer; one from `choices` is always complete.
+        num_alternatives: how many of the other choices are told with their probabilities.
     """
 
     text: str
@@ -27,6 +36,7 @@ class Question:
     multiple: bool = False
     mask_idx: int = 0
     max_new_tokens: int = 32
+    num_alternatives: int = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,21 @@ class RegionRequest:
 
     masks: tuple[Any, ...]
     questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """One image and all that is asked about it.
+
+    Attributes:
+        image: as in `Osprey.describe`.
+        regions: each with its masks and questions.
+        image_key: what identifies the image's content; None: its pixels are hashed.
+    """
+
+    image: Any
+    regions: tuple[RegionRequest, ...]
+    image_key: str | None = None
 
 
 def as_requests(
@@ -121,3 +146,23 @@ class Answer:
     alternatives: tuple[Alternative, ...] = ()
     warnings: tuple[AnswerWarning, ...] = ()
     token_logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a question has no answer. Stands in an answer's place; the other questions are unharmed.
+
+    Attributes:
+        kind: name of the error, such as BadImage, BadMask, EmptyMask, BadQuestion, BadChoices, PromptTooLong.
+        message: what was expected, what came, what to do.
+        error: the exception itself.
+    """
+
+    kind: str
+    message: str
+    error: Exception = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """Tell an error."""
+        return cls(type(error).__name__, str(error), error)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from osprey_model.engine.engine import Osprey, PromptTooLong
+from osprey_model.engine.engine import Osprey
+from osprey_model.engine.requests import PromptTooLong
 from osprey_model.masks import BadMask
 from osprey_model.messages import BadMessages
 from osprey_model.prompts import INFERENCE, clean, drop_repeats

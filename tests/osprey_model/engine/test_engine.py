@@ -14,8 +14,9 @@ from osprey_model import prompts
 from osprey_model.build import load_osprey
 from osprey_model.checkpoint import save_checkpoint
 from osprey_model.config import LEVELS
-from osprey_model.engine.engine import Osprey, PromptTooLong, content_key
-from osprey_model.engine.requests import Answer, Question, RegionRequest
+from osprey_model.engine.engine import Osprey
+from osprey_model.engine.prefix import content_key
+from osprey_model.engine.requests import Answer, PromptTooLong, Question, RegionRequest
 from osprey_model.masks import BadMask, EmptyMask
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.preprocess import ImagePreprocessor
@@ -166,8 +167,8 @@ def test_regions_between_the_sample_points(
         rows = slice(None) if height is None else slice(at, at + height)
         columns = slice(None) if width is None else slice(at, at + width)
         mask[rows, columns] = True
-        prefix = osprey._prefix_of(image, None)
-        tokens = osprey._extract(prefix, {(0, 0): torch.from_numpy(mask).float()})[0, 0]
+        prefix = osprey._prefixes.of(image, None)
+        tokens = osprey._reader.read_all(prefix, [mask])[0].tokens
         lost = tuple(level for level, cells in zip(LEVELS, tokens.covered_cells_RL[0], strict=True) if not cells)
         ((answer,),) = osprey.describe(image, [mask], ["What is {region}?"], max_new_tokens=3)
         warned = [warning for warning in answer.warnings if warning.kind != "cut"]
@@ -176,7 +177,7 @@ def test_regions_between_the_sample_points(
         ((seen,),) = finer.describe(image, [mask], ["What is {region}?"], max_new_tokens=3)
         assert [warning for warning in seen.warnings if warning.kind != "cut"] == []
         assert (seen.token_logprobs != answer.token_logprobs) == bool(lost)
-        finer_tokens = finer._extract(prefix, {(0, 0): torch.from_numpy(mask).float()})[0, 0]
+        finer_tokens = finer._reader.read_all(prefix, [mask])[0].tokens
         assert bool((finer_tokens.covered_cells_RL > 0).all())
     assert told, "no position was lost at any level: the test would prove nothing"
 

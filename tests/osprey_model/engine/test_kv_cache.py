@@ -1,37 +1,12 @@
-"""The byte-bounded LRU and the rows' cache."""
+"""Prefixes, and the slots of rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
-from osprey_model.engine.kv_cache import ByteLru, PrefixKv, RowKv
+from osprey_model.engine.kv_cache import KvShape, PrefixKv, RowKv
 
-
-@dataclass(frozen=True)
-class Block:
-    num_bytes: int
-
-
-def test_the_least_recently_used_leaves_first() -> None:
-    """`a` was read after `b`, so `b` goes when the limit is crossed."""
-    cache: ByteLru[Block] = ByteLru(100)
-    cache.put("a", Block(40))
-    cache.put("b", Block(40))
-    assert cache.get("a") == Block(40)
-    cache.put("c", Block(40))
-    assert cache.get("b") is None
-    assert cache.get("a") == Block(40)
-    assert cache.num_bytes == 80
-
-
-def test_the_newest_stays_even_when_it_is_too_big() -> None:
-    """An image larger than the limit can still be asked about."""
-    cache: ByteLru[Block] = ByteLru(10)
-    cache.put("a", Block(5))
-    cache.put("b", Block(50))
-    assert (len(cache), cache.get("b")) == (1, Block(50))
+SHAPE = KvShape(num_layers=1, num_kv_heads=2, head_dim=4, dtype=torch.float32, device=torch.device("cpu"))
 
 
 def test_a_shorter_prefix_is_a_view() -> None:
@@ -41,13 +16,36 @@ def test_a_shorter_prefix_is_a_view() -> None:
     assert kv.first(5).keys[0].data_ptr() == kv.keys[0].data_ptr()
 
 
-def test_bias_hides_padding_and_the_future() -> None:
-    """Two rows of lengths 3 and 1 in a block of 3 (padding sees itself); then a step that sees all but padding."""
-    rows = RowKv(1, 1, 4, 6, torch.tensor([0, 2]), torch.float32)
-    seen = torch.isfinite(rows.bias(3))[0, :, 0]
-    assert seen[0].tolist() == [[True, False, False], [True, True, False], [True, True, True]]
-    assert seen[1].tolist() == [[True, False, False], [False, True, False], [False, False, True]]
-    rows.advance(3)
-    assert torch.isfinite(rows.bias(1))[0, 1, 0].tolist() == [[False, False, True, True]]
-    rows.keep(torch.tensor([1]))
-    assert torch.isfinite(rows.bias(1)).shape == (1, 1, 1, 1, 4)
+def test_slots_grow_and_keep_what_is_used() -> None:
+    """More slots or longer ones: the first `num_used` stay, the rest is zero."""
+    rows = RowKv(SHAPE, max_positions=1000)
+    rows.reserve(2, 8, num_used=0)
+    rows.keys[:, 0] = 1.0
+    rows.keys[:, 1] = 2.0
+    rows.reserve(4, 16, num_used=1)
+    assert rows.keys.shape == (1, 4, 2, 16, 4)
+    assert bool((rows.keys[:, 0, :, :8] == 1.0).all())
+    assert not rows.keys[:, 1:].any()
+    kept = rows.keys.data_ptr()
+    rows.reserve(3, 16, num_used=1)
+    assert rows.keys.data_ptr() == kept
+
+
+def test_slots_stay_within_their_limit() -> None:
+    """Long rows after many short ones: the slots that nobody needs go, not the limit."""
+    rows = RowKv(SHAPE, max_positions=64)
+    rows.reserve(8, 8, num_used=0)
+    rows.keys[:, 0] = 1.0
+    rows.reserve(2, 32, num_used=1)
+    assert rows.keys.shape == (1, 2, 2, 32, 4)
+    assert bool((rows.keys[:, 0, :, :8] == 1.0).all())
+    assert rows.num_bytes == 2 * 4 * 2 * 2 * 32 * 4
+
+
+def test_a_slot_is_copied() -> None:
+    """A row moves with its positions."""
+    rows = RowKv(SHAPE, max_positions=64)
+    rows.reserve(2, 8, num_used=0)
+    rows.keys[:, 1, :, :5] = 3.0
+    rows.move(1, 0, 5)
+    assert torch.equal(rows.keys[:, 0], rows.keys[:, 1])

@@ -1,0 +1,98 @@
+"""Masks -> region tokens, a bounded number of pixels at a time, each mask read once however many questions ask.
+
+# R masks of one resolution, H W their pixels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from osprey_model.engine.answers import region_warnings
+from osprey_model.engine.prefix import ImagePrefix
+from osprey_model.engine.requests import AnswerWarning, RegionRequest
+from osprey_model.masks import BadMask, as_mask
+from osprey_model.modeling.mask_extractor import RegionTokens
+from osprey_model.modeling.osprey import OspreyForCausalLM
+
+_PIXELS_AT_ONCE = 1 << 24  # of float32 masks in one call of the extractor: 64 MiB
+
+MaskKey = tuple[int, int]  # region index, mask index
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One region as the decoder sees it, and what its asker should know."""
+
+    tokens: RegionTokens
+    warnings: tuple[AnswerWarning, ...]
+
+
+class RegionReader:
+    """The mask extractor over the masks of requests."""
+
+    def __init__(self, model: OspreyForCausalLM, device: torch.device, *, finer_mask_read: bool) -> None:
+        self._model = model
+        self._device = device
+        self._finer_mask_read = finer_mask_read
+
+    def read(
+        self, prefix: ImagePrefix, regions: Sequence[RegionRequest], keys: Sequence[MaskKey]
+    ) -> dict[MaskKey, Seen | BadMask]:
+        """Tokens of each mask; one that cannot be read gives its error."""
+        masks = [regions[region_idx].masks[mask_idx] for region_idx, mask_idx in keys]
+        names = [f"region {region_idx}, mask {mask_idx}" for region_idx, mask_idx in keys]
+        return dict(zip(keys, self._read(prefix, masks, names), strict=True))
+
+    def read_all(self, prefix: ImagePrefix, masks: Sequence[Any]) -> list[Seen]:
+        """Tokens of the masks of a conversation.
+
+        Raises:
+            BadMask: one that cannot be read; the message names it.
+        """
+        seen = []
+        for one in self._read(prefix, masks, [f"mask {idx}" for idx in range(len(masks))]):
+            if isinstance(one, BadMask):
+                raise one
+            seen.append(one)
+        return seen
+
+    def _read(self, prefix: ImagePrefix, masks: Sequence[Any], names: Sequence[str]) -> list[Seen | BadMask]:
+        found: dict[int, Seen | BadMask] = {}
+        for group in self._groups(masks, names, found):
+            masks_RHW = torch.stack([mask for _, mask in group]).to(self._device)
+            together = self._model.extract_regions(prefix.levels, masks_RHW, finer_read=self._finer_mask_read)
+            # Read from the device once for all masks, not once per warning.
+            together = replace(
+                together,
+                covered_cells_RL=together.covered_cells_RL.cpu(),
+                mask_pixels_R=together.mask_pixels_R.cpu(),
+            )
+            for idx, (key, _) in enumerate(group):
+                one = together.one(idx)
+                found[key] = Seen(one, region_warnings(one))
+        return [found[idx] for idx in range(len(masks))]
+
+    @staticmethod
+    def _groups(
+        masks: Sequence[Any], names: Sequence[str], failed: dict[int, Seen | BadMask]
+    ) -> Iterator[list[tuple[int, Tensor]]]:
+        """Masks of one resolution next to each other, as many as may be read at once."""
+        group: list[tuple[int, Tensor]] = []
+        for idx, (mask, name) in enumerate(zip(masks, names, strict=True)):
+            try:
+                mask_HW = as_mask(mask)
+            except BadMask as error:
+                failed[idx] = type(error)(f"{name}: {error}")
+                continue
+            full = (len(group) + 1) * mask_HW.numel() > _PIXELS_AT_ONCE
+            if group and (full or group[0][1].shape != mask_HW.shape):
+                yield group
+                group = []
+            group.append((idx, mask_HW))
+        if group:
+            yield group
