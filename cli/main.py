@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backend, config, export, models, worker
+from cli import backend, config, export, models, registry, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -20,3 +20,6 @@ app.add_typer(config.app, name="config")
 app.command()(backend.backend)
 app.command()(export.export)
 app.add_typer(models.app, name="models")
+models.app.command("list")(registry.list_versions)
+app.command()(registry.promote)
+app.command()(registry.rollback)

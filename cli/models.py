@@ -1,4 +1,4 @@
-"""`osprey models pull|convert`: the published checkpoints onto this machine."""
+"""`osprey models pull|convert|list`: the published checkpoints onto this machine; `list` is `cli/registry.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(name="models", no_args_is_help=True, help="Published checkpoints.")
+app = typer.Typer(name="models", no_args_is_help=True, help="Published checkpoints and registered versions.")
 
 
 @app.callback()

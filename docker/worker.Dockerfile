@@ -14,6 +14,6 @@ COPY cli cli
 COPY demo demo
 COPY docker docker
 RUN pip install --no-deps -e . && useradd --uid 1000 --create-home osprey \
- && mkdir -p /cache && chown osprey /cache
+ && mkdir -p /cache /registry && chown osprey /cache /registry
 USER osprey
 CMD ["osprey", "worker", "--queues", "masks,describe", "--device", "auto"]

@@ -49,3 +49,7 @@ class ImageCorrupt(WorkerError):
 
 class ModelUnavailable(WorkerError):
     """The checkpoint or model version a job asks for is not there or does not load."""
+
+
+class ModelTooLarge(ModelUnavailable):
+    """The device has no room for the model beside what it holds; without the old one there may be."""

@@ -30,7 +30,8 @@ _LOG = logging.getLogger(__name__)
 _BEAT_EVERY_S = 2.0
 _JOB_LEASE_S = 30  # a running job without a sign of life for so long is given to another worker
 _MAINTENANCE_EVERY_S = 10
-_WORKER_TTL_S = 20  # RQ waits this minus 15 s for a job before it looks after other things
+_WORKER_TTL_S = 20
+_LOOK_UP_S = 1  # an idle worker waits so long for a job before it looks after other things, such as the champion
 _MAX_RECONNECT_S = 2.0
 _HUNG_GRACE_S = 30.0
 
@@ -66,10 +67,26 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
         """Seconds until a running job counts as abandoned; the heartbeat thread renews it."""
         return _JOB_LEASE_S
 
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds RQ waits for a job at a time."""
+        return _LOOK_UP_S
+
+    @property
+    def connection_timeout(self) -> int:
+        """Seconds until Redis counts as gone while RQ waits for a job: its default, whatever `dequeue_timeout`."""
+        return _WORKER_TTL_S - 5
+
+    @property
+    def should_run_maintenance_tasks(self) -> bool:
+        """RQ asks between two jobs: when its clean-up is due, or another champion is to be served."""
+        return bool(super().should_run_maintenance_tasks) or self._runtime.champion_moved()
+
     def run_maintenance_tasks(self) -> None:
-        """RQ's clean-up, and another try for a model that did not load."""
+        """RQ's clean-up, another try for a model that did not load, and the switch to another champion."""
         super().run_maintenance_tasks()
         self._runtime.load_missing()
+        self._runtime.follow_champion()
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job in this process."""
@@ -97,6 +114,7 @@ class GpuWorker:
         self._num_connections = 0
         self._worker: InterruptibleWorker | None = None
         self._ended = threading.Event()
+        self._news = threading.Event()
 
     @property
     def name(self) -> str:
@@ -106,6 +124,7 @@ class GpuWorker:
     def work(self) -> None:
         """Work until SIGTERM or SIGINT. Redis may be away at the start and may go away in between."""
         install(self._runtime)
+        self._runtime.on_change = self._news.set
         beats = threading.Thread(target=self._beat_until_ended, name="heartbeat", daemon=True)
         beats.start()
         try:
@@ -116,6 +135,7 @@ class GpuWorker:
             pass
         finally:
             self._ended.set()
+            self._news.set()
             beats.join()
             self._say_goodbye()
             self._runtime.close()
@@ -167,15 +187,14 @@ class GpuWorker:
             except RedisError as error:
                 _LOG.debug("heartbeat not written: %s", error)  # the working thread logs and waits
             # Models that have just loaded are announced at once.
-            self._ended.wait(_BEAT_EVERY_S if self._runtime.model_versions or beat.problem else 0.2)
+            self._news.wait(_BEAT_EVERY_S if self._runtime.model_versions or beat.problem else 0.2)
+            self._news.clear()
         redis.close()
 
     def _beat(self) -> WorkerBeat:
         runtime, worker = self._runtime, self._worker
-        if runtime.problem:
-            state = "broken"
-        elif len(runtime.model_versions) < len(runtime.queues):
-            state = "starting"
+        if len(runtime.model_versions) < len(runtime.queues):
+            state = "broken" if runtime.problem else "starting"
         else:
             state = "idle" if worker is None or worker.busy_since is None else "busy"
         return WorkerBeat(
@@ -187,6 +206,7 @@ class GpuWorker:
             state=state,
             model_versions=runtime.model_versions,
             problem=runtime.problem,
+            serving=runtime.serving,
         )
 
     def _say_goodbye(self) -> None:

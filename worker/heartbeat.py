@@ -29,6 +29,7 @@ class WorkerBeat:
     state: str
     model_versions: dict[str, str]  # queue -> version served; a queue whose model is not loaded is missing
     problem: str | None = None  # why a model does not load
+    serving: str | None = None  # the registry's name of the Osprey it serves, `base` without a champion
     age_s: float = 0.0
 
 

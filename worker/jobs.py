@@ -89,7 +89,10 @@ def _segment(runtime: ModelRuntime, job: SegmentJob) -> SegmentAnswer:
 
 
 def _describe(runtime: ModelRuntime, job: DescribeJob) -> DescribeAnswer:
-    watch, model = Stopwatch(), runtime.describer
+    watch = Stopwatch()
+    runtime.follow_champion()  # inside the job, so that a worker killed while it loads loses nothing
+    watch.lap("switch")
+    model = runtime.describer
     _check_version(job.model_version, model.model_version)
     _check_regions(job)
     resolved = runtime.images.resolve(job.image, job.image_wh)
@@ -109,6 +112,8 @@ def _describe(runtime: ModelRuntime, job: DescribeJob) -> DescribeAnswer:
 
 
 def _warm(runtime: ModelRuntime, queue: str, job: WarmJob) -> WarmJob:
+    if queue != "masks":
+        runtime.follow_champion()
     resolved = runtime.images.resolve(job.image)
     if queue == "masks":
         runtime.embed(resolved)

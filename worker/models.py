@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from PIL import Image
 
 from worker.contracts import Alternative, FieldAnswer, RegionQuery
-from worker.errors import ModelUnavailable
+from worker.errors import ModelTooLarge, ModelUnavailable
 from worker.mask_codec import decode_mask
 
 if TYPE_CHECKING:
@@ -72,23 +72,35 @@ class Describer(Protocol):
 class OspreyDescriber:
     """`osprey_model.Osprey` behind the `Describer` protocol."""
 
-    def __init__(self, model: Osprey) -> None:
-        self._model = model
-        self.model_version = model.model_version
+    def __init__(self, model: Osprey, model_version: str | None = None) -> None:
+        self.model = model
+        self.model_version = model_version or model.model_version
 
     @classmethod
-    def load(cls, path: Path, device: str) -> Self:
-        """Load a checkpoint folder.
+    def load(cls, path: Path, device: str, *, adapter: Path | None = None, model_version: str | None = None) -> Self:
+        """Load a checkpoint folder, with a trained adapter merged into it where one is given.
+
+        Args:
+            path: the checkpoint folder.
+            device: see `Osprey.from_pretrained`.
+            adapter: a PEFT adapter folder that belongs on it.
+            model_version: what answers are attributed to; None: the checkpoint's own.
 
         Raises:
+            ModelTooLarge: the device is out of memory.
             ModelUnavailable: the folder is missing or does not hold a complete checkpoint.
         """
+        import torch
+
         from osprey_model import Osprey
 
         if not path.is_dir():
             raise ModelUnavailable(f"there is no Osprey checkpoint folder at {path}; set OSPREY_MODEL to one")
+        options: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
         try:
-            return cls(Osprey.from_pretrained(path, device=device))
+            return cls(Osprey.from_pretrained(path, device=device, **options), model_version)
+        except torch.OutOfMemoryError as error:
+            raise ModelTooLarge(f"no room on {device} for the Osprey checkpoint in {path}: {error}") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelUnavailable(f"the Osprey checkpoint in {path} does not load: {error}") from error
 
@@ -117,11 +129,11 @@ class OspreyDescriber:
         def hand_over(region_idx: int, question_idx: int, answer: Answer) -> None:
             on_answer(region_idx, _field_answer(regions[region_idx], question_idx, answer))
 
-        self._model.describe(image, requests, image_key=image_key, on_answer=hand_over)
+        self.model.describe(image, requests, image_key=image_key, on_answer=hand_over)
 
     def warm(self, image: Image.Image, image_key: str) -> None:
         """See `Describer.warm`."""
-        self._model.warm(image, image_key)
+        self.model.warm(image, image_key)
 
 
 def _field_answer(region: RegionQuery, question_idx: int, answer: Answer) -> FieldAnswer:

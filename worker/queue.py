@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -167,14 +167,14 @@ class JobQueue:
             )
         job_id = hashlib.sha256(f"{queue}:{versions}:{job.content_id()}".encode()).hexdigest()[:40]
         rq_queue = Queue(rq_queue_name(queue, background=background), connection=self._redis, serializer=JSONSerializer)
-        if self._reusable(job_id):
+        if self._reusable(job_id, versions):
             return job_id
         self._refuse_when_full(rq_queue, background=background)
         try:
             self._enqueue(rq_queue, job_id, queue, job, background=background, front=front)
         except DuplicateJobError:
             # Left over from a failure, or another backend process enqueued it just now.
-            if not self._reusable(job_id):
+            if not self._reusable(job_id, versions):
                 self._forget(job_id)
                 self._enqueue(rq_queue, job_id, queue, job, background=background, front=front)
         return job_id
@@ -217,15 +217,19 @@ class JobQueue:
                 retry_after_s,
             )
 
-    def _reusable(self, job_id: str) -> bool:
-        """Whether the job waits, runs in a worker that lives, or has an answer that is not an error."""
+    def _reusable(self, job_id: str, versions: Sequence[str]) -> bool:
+        """Whether the job waits, runs in a worker that lives, or has an answer of a version that is served.
+
+        A worker that switches models while a job waits answers it with a version that its id does not name.
+        """
         status, worker_name = map(_text, self._redis.hmget(Job.key_for(job_id), "status", "worker_name"))
         if status in ("queued", "scheduled", "deferred"):
             return True
         if status == "started":
             return worker_name is not None and bool(self._redis.exists(beat_key(worker_name)))
         result = self._latest_result(job_id) if status == "finished" else None
-        return result is not None and "ok" in (result.return_value or {})
+        answer = (result.return_value or {}).get("ok") if result is not None else None
+        return answer is not None and answer.get("model_version") in (None, *versions)
 
     def _forget(self, job_id: str) -> None:
         try:

@@ -1,13 +1,16 @@
 """What one worker process holds: its models, loaded once and kept warm, its image resolver and its stores.
 
 Models load per queue; one that does not load is reported in the heartbeat and tried again later, so that
-a checkpoint put right is served without a restart.
+a checkpoint put right is served without a restart. With a registry the describer is its champion's, and follows it
+from one job to the next (`worker/learning/following.py`, `worker/learning/serving.py`).
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +18,11 @@ from PIL import Image
 from redis import Redis
 
 from worker.embedding_store import EmbeddingStore
-from worker.errors import ModelUnavailable
+from worker.errors import ModelTooLarge, ModelUnavailable
 from worker.images import ImageResolver, ResolvedImage
+from worker.learning.following import ChampionWatch
+from worker.learning.registry import BASE, RegistryError, Version
+from worker.learning.serving import load_version
 from worker.logits_store import LogitsStore
 from worker.models import Describer, OspreyDescriber, Segmenter
 from worker.queue import QUEUE_NAMES
@@ -32,6 +38,7 @@ class Loaders:
 
     segmenter: Callable[[Settings, str], Segmenter]
     describer: Callable[[Settings, str], Describer]
+    version: Callable[[Settings, str, Version], Describer] = load_version
 
 
 class ModelRuntime:
@@ -57,6 +64,9 @@ class ModelRuntime:
         self._segmenter: Segmenter | None = None
         self._describer: Describer | None = None
         self._problems: dict[str, str] = {}
+        self._champion = ChampionWatch(settings.registry)
+        self.serving: str | None = None  # the registry's name of what the describer is
+        self.on_change: Callable[[], None] = lambda: None  # told when another model serves, or a problem came or went
 
     @property
     def segmenter(self) -> Segmenter:
@@ -88,7 +98,7 @@ class ModelRuntime:
 
     @property
     def problem(self) -> str | None:
-        """Why a model does not load, or None."""
+        """Why a model does not load, or the champion does not while an earlier one serves; or None."""
         return "; ".join(self._problems.values()) or None
 
     def load_missing(self) -> None:
@@ -99,10 +109,8 @@ class ModelRuntime:
         for queue in missing:
             try:
                 self._load(queue)
-            except ModelUnavailable as error:
-                if self._problems.get(queue) != str(error):
-                    _LOG.error("queue %s: %s", queue, error)
-                self._problems[queue] = str(error)
+            except (ModelUnavailable, RegistryError) as error:
+                self._report(queue, str(error))
             else:
                 self._problems.pop(queue, None)
                 _LOG.info("queue %s serves %s on %s", queue, self.model_versions[queue], self.device)
@@ -131,22 +139,102 @@ class ModelRuntime:
         if first is not mine and stored is None:
             sam.adopt(key, first)  # another worker was faster: all decode its numbers
 
+    def champion_moved(self) -> bool:
+        """Whether `follow_champion` has something to do; costs one `os.stat`."""
+        return self._describer is not None and self._champion.moved()
+
+    def follow_champion(self) -> None:
+        """Serve what the registry's pointer names now. What does not load is a `problem`; the old one stays.
+
+        Called between two jobs, by the thread that runs them.
+        """
+        if not self.champion_moved():
+            return
+        before = self.serving
+        try:
+            name = self._champion.read()
+            if name != before:
+                self._replace_describer(name)
+        except (ModelUnavailable, RegistryError) as error:
+            self._champion.try_again_later()
+            self._report("champion", f"the champion does not load, {before} still serves: {error}")
+        else:
+            self._problems.pop("champion", None)
+            if name != before:
+                _LOG.info("queue describe serves %s instead of %s", self.model_versions["describe"], before)
+        self.on_change()
+
     def close(self) -> None:
         """Close connections."""
         self.images.close()
 
     def _load(self, queue: str) -> None:
-        # The first forward pass allocates and tunes; it must not be an annotator's.
-        image = Image.new("RGB", _WARM_UP_WH, "gray")
         if queue == "masks":
+            image = Image.new("RGB", _WARM_UP_WH, "gray")
             segmenter = self._loaders.segmenter(self.settings, self.device)
             segmenter.embed(image, "warm-up")
             segmenter.segment("warm-up", [(32.0, 24.0)], [1])
             self._segmenter = segmenter
         else:
+            self._load_champion()
+
+    def _load_champion(self) -> None:
+        """At the start: the champion, else what served before it, at last the base."""
+        name = self._champion.read()
+        try:
+            self._serve(name)
+        except (ModelUnavailable, RegistryError) as error:
+            for fallback in (each for each in self._champion.fallbacks() if each != name):
+                try:
+                    self._serve(fallback)
+                except (ModelUnavailable, RegistryError) as another:
+                    _LOG.warning("%s does not load either: %s", fallback, another)
+                else:
+                    self._champion.try_again_later()
+                    self._report("champion", f"the champion does not load, {fallback} serves instead: {error}")
+                    return
+            raise
+
+    def _replace_describer(self, name: str) -> None:
+        """The old one goes when the new one is ready, or before where the device has no room for both."""
+        before = self.serving
+        try:
+            self._serve(name)
+        except ModelTooLarge:
+            self._describer = None
+            _free_memory()
+            try:
+                self._serve(name)
+            except (ModelUnavailable, RegistryError):
+                _free_memory()
+                self._serve(before or BASE)
+                raise
+        _free_memory()
+
+    def _serve(self, name: str) -> None:
+        version = self._champion.version(name)
+        if version is None:
             describer = self._loaders.describer(self.settings, self.device)
-            describer.warm(image, "warm-up")
-            self._describer = describer
+        else:
+            describer = self._loaders.version(self.settings, self.device, version)
+        # The first forward pass allocates and tunes; it must not be an annotator's.
+        describer.warm(Image.new("RGB", _WARM_UP_WH, "gray"), "warm-up")
+        self._describer, self.serving = describer, name
+
+    def _report(self, key: str, problem: str) -> None:
+        if self._problems.get(key) != problem:
+            _LOG.error("%s: %s", key, problem)
+        self._problems[key] = problem
+
+
+def _free_memory() -> None:
+    """Give what a dropped model held back to the device."""
+    gc.collect()
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def pick_device() -> str:

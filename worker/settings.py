@@ -44,6 +44,7 @@ class Settings:
     label_studio_token: str | None = field(default=None, repr=False)
     model: Path = _CHECKPOINTS / "osprey-nano"
     sam: str = str(_CHECKPOINTS / "sam-nano")
+    registry: Path | None = None  # whose champion is served instead of `model`
     device: str = "auto"
     threads: int | None = None  # of PyTorch on the CPU; None: half of the cores
     compile: bool = False  # of SAM's encoder, by torch.compile: minutes at the first image, faster ever after
@@ -73,6 +74,7 @@ class Settings:
             label_studio_token=_text(environ, "OSPREY_LABEL_STUDIO_TOKEN"),
             model=Path(_text(environ, "OSPREY_MODEL") or default.model),
             sam=_text(environ, "OSPREY_SAM") or default.sam,
+            registry=Path(registry) if (registry := _text(environ, "OSPREY_REGISTRY")) else None,
             device=_text(environ, "OSPREY_DEVICE") or default.device,
             threads=_positive_int(environ, "OSPREY_THREADS", default.threads),
             compile=_flag(environ, "OSPREY_COMPILE"),

@@ -132,6 +132,7 @@ def osprey_process(stack: Stack, *arguments: str) -> Process:
     """`osprey ARGUMENTS` with the settings of this stack."""
     environment = {
         "OSPREY_CACHE_DIR": str(stack.state.path / "cache"),
+        "OSPREY_REGISTRY": str(stack.state.path / "registry"),
         **stack.launch.handed_through,
         "OSPREY_REDIS_URL": stack.redis_url,
         "OSPREY_LABEL_STUDIO_URL": stack.label_studio_url,

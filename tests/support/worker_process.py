@@ -12,6 +12,7 @@ from pathlib import Path
 from worker.queue import JobQueue
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+_OSPREY = (sys.executable, "-c", "from cli.main import app; app()")
 
 
 class WorkerProcess:
@@ -61,3 +62,34 @@ class WorkerProcess:
         health = self._queue.health()
         mine = [beat for beat in health.workers if beat.pid == self.process.pid]
         return bool(mine) and set(mine[0].model_versions) == set(self._queues)
+
+
+class RealWorkerProcess(WorkerProcess):
+    """`osprey worker` itself, with the models that the environment names."""
+
+    def __init__(self, redis_url: str, folder: Path, queues: str, environ: dict[str, str]) -> None:
+        self._queue = JobQueue(redis_url)
+        self._queues = queues.split(",")
+        self.log_path = folder / f"worker-{time.monotonic_ns()}.log"
+        settings = {"OSPREY_REDIS_URL": redis_url, "OSPREY_CACHE_DIR": str(folder), "PYTHONPATH": str(CHECKOUT)}
+        self._environ = {**os.environ, **settings, **environ}
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*_OSPREY, "worker", "--queues", queues, "--device", "cpu"],
+                cwd=CHECKOUT,
+                env=self._environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`osprey ARGUMENTS` with this worker's settings."""
+        return subprocess.run(
+            [*_OSPREY, *arguments],
+            cwd=CHECKOUT,
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )

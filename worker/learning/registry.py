@@ -76,6 +76,16 @@ class Version:
         content = sorted((path, entry["sha256"]) for path, entry in self.files.items())
         return f"{self.name}@{_digest(content)[:12]}"
 
+    def base_folders(self) -> tuple[Path, ...]:
+        """Where an adapter's base checkpoint may be; its fingerprint decides."""
+        if self.base is None:
+            return ()
+        return (
+            Path(self.base.path)
+            if self.base.version is None
+            else self.folder.parent / self.base.version / "checkpoint",
+        )
+
     def to_json(self) -> dict[str, Any]:
         """What version.json holds."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("folder", "base")}
@@ -255,13 +265,6 @@ class Registry:
                 raise RegistryError(f"{version.folder / path} has changed since {name} was added; train it again")
         return version
 
-    def base_folders(self, version: Version) -> tuple[Path, ...]:
-        """Where the base checkpoint of an adapter may be; its fingerprint decides."""
-        assert version.base is not None, "only an adapter has a base to be loaded on"
-        if version.base.version is not None:
-            return (self.version(version.base.version).weights,)
-        return (Path(version.base.path),)
-
     @contextmanager
     def _writing(self) -> Iterator[None]:
         self._disk.make_folder(self.folder)
@@ -312,9 +315,10 @@ class Registry:
             torn = [path for path, entry in version.files.items() if (folder / path).stat().st_size != entry["bytes"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RegistryError(f"version {name!r} in {self.folder} is not complete: {error}; add it again") from error
-        if torn or not version.files:
+        if schema_version != SCHEMA_VERSION or version.name != name or torn or not version.files:
             raise RegistryError(
-                f"version {name!r} in {self.folder} is not complete: {torn or 'no files'}; add it again"
+                f"version {name!r} in {self.folder} is not complete or not of this release: expected schema version "
+                f"{SCHEMA_VERSION}, got {schema_version!r} of {version.name!r}; damaged files: {torn}; add it again"
             )
         return version
 

@@ -1,0 +1,143 @@
+"""`osprey promote | rollback`, `osprey models list`: which registered version serves."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import time
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from worker.learning.registry import Registry, Version
+    from worker.settings import Settings
+
+Why = Annotated[str, typer.Option(help="Kept in the history.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait until the workers serve it; 0: do not wait.")]
+
+
+def promote(
+    version: Annotated[str, typer.Argument(help="A version's name, or `base` for OSPREY_MODEL.")],
+    why: Why = "",
+    wait: Wait = 60.0,
+    force: Annotated[bool, typer.Option("--force", help="Also without a passed gate.")] = False,
+) -> None:
+    """Make a version the champion: running workers serve it from their next job on."""
+    from worker.learning.registry import BASE, RegistryError
+
+    settings, registry = _opened()
+    try:
+        gate = None if version == BASE else registry.version(version).gate
+        if version != BASE and not (gate and gate.get("passed")) and not force:
+            reason = "has not been through the gate" if gate is None else "did not pass the gate"
+            _stop(f"{version} {reason}. `osprey gate {version}` says more; --force promotes it all the same")
+        champion = registry.promote(version, who=getpass.getuser(), why=why)
+    except RegistryError as error:
+        _stop(str(error))
+    _announce(settings, champion, "serves", wait)
+
+
+def rollback(why: Why = "", wait: Wait = 60.0) -> None:
+    """Serve the champion from before the last promotion again."""
+    from worker.learning.registry import RegistryError
+
+    settings, registry = _opened()
+    try:
+        champion = registry.rollback(who=getpass.getuser(), why=why)
+    except RegistryError as error:
+        _stop(str(error))
+    _announce(settings, champion, "serves again", wait)
+
+
+def list_versions() -> None:
+    """The registered versions: the champion, data, key figures and the gate's verdict."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from worker.learning.registry import BASE, RegistryError
+
+    settings, registry = _opened()
+    console = Console()
+    try:
+        champion, versions, history = registry.champion_name(), registry.versions(), registry.history()
+    except RegistryError as error:
+        _stop(str(error))
+    table = Table("", "Version", "Made", "From", "Data", "Figures", "Gate")
+    table.add_row("*" if champion == BASE else "", BASE, "", "", "", escape(settings.model.name), "")
+    for version in versions:
+        table.add_row(
+            "*" if version.name == champion else "",
+            escape(version.name),
+            version.created[:16].replace("T", " "),
+            escape(", ".join(version.parents)),
+            escape((version.data_version or "")[:16]),
+            escape(_figures(version)),
+            _verdict(version.gate),
+        )
+    console.print(table)
+    if champion not in (BASE, *(version.name for version in versions)):
+        console.print(
+            f"[red]The champion {escape(champion)} is not complete.[/] `osprey rollback` serves the one before."
+        )
+    for move in history[-5:]:
+        line = f"{move.at[:16].replace('T', ' ')} {move.action} {move.source} -> {move.target} {move.who} {move.why}"
+        console.print(escape(line.rstrip()), soft_wrap=True)
+
+
+def _opened() -> tuple[Settings, Registry]:
+    from worker.learning.registry import Registry
+    from worker.settings import Settings
+
+    settings = Settings.from_env(os.environ)
+    if settings.registry is None:
+        _stop("set OSPREY_REGISTRY to the registry's folder, the same for the workers")
+    return settings, Registry(settings.registry)
+
+
+def _stop(message: str) -> NoReturn:
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True).print(f"[red]{escape(message)}[/red]", soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _announce(settings: Settings, champion: Version | None, verb: str, wait_s: float) -> None:
+    """Say what serves now, once the workers do; late ones are named."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from worker.learning.registry import BASE
+    from worker.queue import JobQueue
+
+    console, name = Console(), champion.name if champion else BASE
+    queue, deadline = JobQueue(settings.redis_url, settings.queue), time.monotonic() + wait_s
+    while True:
+        beats = [beat for beat in queue.health().workers if "describe" in beat.queues]
+        late = [beat for beat in beats if beat.serving != name]
+        if not late or time.monotonic() >= deadline:
+            break
+        time.sleep(0.2)
+    if not beats:
+        console.print(f"{escape(name)} {verb} as soon as a worker runs.", soft_wrap=True)
+    for beat in late:
+        console.print(
+            f"[yellow]{escape(beat.name)} still serves {escape(beat.model_versions.get('describe', 'nothing'))}"
+            f"[/yellow] {escape(beat.problem or '(it switches between two jobs)')}",
+            soft_wrap=True,
+        )
+    if beats and not late:
+        console.print(f"{escape(name)} {verb}, in {len(beats)} of {len(beats)} workers.", soft_wrap=True)
+
+
+def _figures(version: Version) -> str:
+    scores = {name: value for name, value in version.metrics.items() if isinstance(value, (int, float))}
+    return ", ".join(f"{name} {value:.3g}" for name, value in list(scores.items())[:3])
+
+
+def _verdict(gate: dict[str, Any] | None) -> str:
+    if gate is None:
+        return "not yet"
+    return "[green]passed[/]" if gate.get("passed") else "[red]failed[/]"
