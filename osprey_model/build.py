@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from transformers import GenerationConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from osprey_model.checkpoint import check_complete, read_weights
+from osprey_model.checkpoint import GENERATION_FILE, check_complete, iter_weights, read_shapes
 from osprey_model.config import OspreyConfig
 from osprey_model.modeling.hf_config import OspreyHfConfig
 from osprey_model.modeling.osprey import OspreyForCausalLM
@@ -46,14 +47,15 @@ def load_osprey(
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     # On "meta" nothing is allocated or initialised: the checkpoint's tensors are put in place as they are.
     model = build_osprey(config, device="meta")
-    state = read_weights(folder)
-    check_complete(model.state_dict(), state, source=str(folder))
+    check_complete(model.state_dict(), read_shapes(folder), source=str(folder))
     # Copied also where nothing changes: tensors mapped from a file are not aligned as kernels like them.
     placed = {
-        name: state.pop(name).to(device, torch.float32 if name.startswith("mask_extractor.") else dtype, copy=True)
-        for name in list(state)
+        name: tensor.to(device, torch.float32 if name.startswith("mask_extractor.") else dtype, copy=True)
+        for name, tensor in iter_weights(folder)
     }
     model.load_state_dict(placed, strict=True, assign=True)
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
+    if (Path(folder) / GENERATION_FILE).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     model.eval()
     return model

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from safetensors import SafetensorError
@@ -20,17 +20,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from osprey_model.config import CONFIG_FILE, OspreyConfig
-from osprey_model.modeling.osprey import OspreyForCausalLM
+
+if TYPE_CHECKING:
+    from osprey_model.modeling.osprey import OspreyForCausalLM
 
 WEIGHTS_FILE = "model.safetensors"
+GENERATION_FILE = "generation_config.json"
+INDEX_FILE = "model.safetensors.index.json"
 _SINGLE_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
-_INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_INDEX_FILES = (INDEX_FILE, "pytorch_model.bin.index.json")
 
 # Buffers that transformers 4.31 saved and current versions compute.
 _ROTARY_BUFFER = re.compile(r"^model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
 # transformers 4.31 renames `gamma` to `weight` while loading, so re-saved checkpoints have the right side.
 _LAYER_SCALE_ALIAS = re.compile(r"^(model\.vision_tower\..*\.blocks\.\d+)\.weight$")
 _BLOCK_BYTES, _MAX_BLOCKS = 1 << 20, 256
+_MAPPED_BYTES = 1 << 30  # of a weight file that is in memory at a time while it is read
 _TOWER_PREFIX = "model.vision_tower.vision_tower."
 
 
@@ -65,10 +70,38 @@ def read_weights(folder: Path | str) -> dict[str, Tensor]:
         FileNotFoundError: no weights, or a shard of the index is missing.
         CheckpointError: a file that does not hold tensors only.
     """
-    state: dict[str, Tensor] = {}
+    return dict(iter_weights(folder))
+
+
+def read_shapes(folder: Path | str) -> dict[str, Tensor]:
+    """The same on device "meta": names, shapes and dtypes, without reading the weights. Raises as `read_weights`."""
+    return from_reference(
+        {name: tensor.to("meta") for path in _weight_files(Path(folder)) for name, tensor in read_tensors(path).items()}
+    )
+
+
+def iter_weights(folder: Path | str) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of `read_weights` one by one, mapped from their files, for whoever copies each and lets it go.
+
+    A mapped file counts as memory as far as it was read, so it is mapped anew after every gigabyte.
+    """
     for path in _weight_files(Path(folder)):
-        state.update(read_tensors(path))
-    return from_reference(state)
+        for names in _groups(read_tensors(path)):
+            tensors = read_tensors(path)
+            yield from from_reference({name: tensors[name] for name in names}).items()
+
+
+def _groups(tensors: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names in the file's order, `_MAPPED_BYTES` at a time."""
+    groups: list[list[str]] = [[]]
+    num_bytes = 0
+    for name, tensor in tensors.items():
+        if num_bytes > _MAPPED_BYTES:
+            groups.append([])
+            num_bytes = 0
+        groups[-1].append(name)
+        num_bytes += tensor.nbytes
+    return groups
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -120,13 +153,16 @@ def load_vision_tower(model: OspreyForCausalLM, path: Path | str) -> None:
 
 
 def save_checkpoint(model: OspreyForCausalLM, folder: Path | str) -> None:
-    """Write config.json and model.safetensors; the tokenizer is saved by its own class."""
+    """Write config.json, generation_config.json and model.safetensors; the tokenizer is saved by its own class."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config_json = json.dumps(model.sizes.to_dict(), indent=2)
     (folder / CONFIG_FILE).write_text(config_json + "\n", encoding="utf-8")
+    # Not through save_pretrained: it refuses what released files hold (temperature without sampling).
+    generation = json.dumps(model.generation_config.to_diff_dict(), indent=2)
+    (folder / GENERATION_FILE).write_text(generation + "\n", encoding="utf-8")
 
 
 def fingerprint(folder: Path | str) -> str:
@@ -159,6 +195,11 @@ def check_complete(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *,
             if wanted[name].shape != given[name].shape
         ],
     }
+    raise_problems(problems, source=source)
+
+
+def raise_problems(problems: Mapping[str, list[str]], *, source: str) -> None:
+    """Raise `CheckpointError` if any kind of problem has an entry; up to eight of each are listed."""
     if any(problems.values()):
         listed = "; ".join(f"{len(names)} {kind}: {_shortened(names)}" for kind, names in problems.items() if names)
         raise CheckpointError(f"{source} does not fit this Osprey configuration: {listed}. Check its {CONFIG_FILE}")

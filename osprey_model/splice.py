@@ -32,6 +32,13 @@ class SplicedBatch:
     attention_mask_BT: Tensor
     labels_BT: Tensor | None
 
+    def padded_left(self) -> tuple[Tensor, Tensor]:
+        """Embeddings and attention mask with the padding in front, as generation wants it."""
+        pads_B = (~self.attention_mask_BT).sum(dim=1).tolist()
+        embeds = [row.roll(pad, dims=0) for row, pad in zip(self.inputs_embeds_BTD, pads_B, strict=True)]
+        masks = [row.roll(pad, dims=0) for row, pad in zip(self.attention_mask_BT, pads_B, strict=True)]
+        return torch.stack(embeds), torch.stack(masks)
+
 
 def splice(
     token_ids_BL: Tensor,

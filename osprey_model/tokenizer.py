@@ -31,6 +31,10 @@ _UNK, _BOS, _EOS = "<unk>", "<s>", "</s>"
 _META_SPACE = "\u2581"
 
 
+class TokenizerError(ValueError):
+    """A tokenizer file that cannot be read, or of another kind than Osprey's."""
+
+
 class OspreyTokenizer:
     """Encode prompts, decode answers.
 
@@ -42,12 +46,12 @@ class OspreyTokenizer:
         """Build from a vocabulary with byte tokens and its merges, best first.
 
         Raises:
-            ValueError: a vocabulary without `<unk>`, `<s>`, `</s>` or a byte token.
+            TokenizerError: a vocabulary without `<unk>`, `<s>`, `</s>` or a byte token.
         """
         needed = [_UNK, _BOS, _EOS, *(f"<0x{byte:02X}>" for byte in range(256))]
         missing = [token for token in needed if token not in vocab]
         if missing:
-            raise ValueError(
+            raise TokenizerError(
                 f"not a LLaMA vocabulary: {len(missing)} tokens are missing, the first is {missing[0]!r}; "
                 "expected a SentencePiece BPE model with byte fallback"
             )
@@ -78,18 +82,24 @@ class OspreyTokenizer:
 
         Raises:
             FileNotFoundError: the folder has neither.
+            TokenizerError: the file is damaged or of another kind.
         """
         folder = Path(folder)
         if (folder / SENTENCEPIECE_FILE).is_file():
             return cls.from_sentencepiece(folder / SENTENCEPIECE_FILE)
         if (folder / JSON_FILE).is_file():
             return cls.from_json(folder / JSON_FILE)
-        raise FileNotFoundError(f"no tokenizer in {folder}; expected {SENTENCEPIECE_FILE} or {JSON_FILE}")
+        raise FileNotFoundError(
+            f"no tokenizer in {folder}; expected {SENTENCEPIECE_FILE} or {JSON_FILE}: take the checkpoint's"
+        )
 
     @classmethod
     def from_sentencepiece(cls, path: Path | str) -> OspreyTokenizer:
         """Read vocabulary and merges from a SentencePiece BPE model file."""
-        pieces = SentencePieceProcessor(model_file=str(path))
+        try:
+            pieces = SentencePieceProcessor(model_file=str(path))
+        except (OSError, RuntimeError) as error:
+            raise TokenizerError(f"{path} is no SentencePiece model: {error}; fetch it again") from error
         vocab = {pieces.id_to_piece(idx): idx for idx in range(pieces.get_piece_size())}
         scores = {piece: pieces.get_score(idx) for piece, idx in vocab.items()}
         return cls(vocab, merges_of(vocab, scores))
@@ -99,19 +109,30 @@ class OspreyTokenizer:
         """Take vocabulary and merges of a `tokenizer.json`; its normaliser is not trusted.
 
         Raises:
-            ValueError: not a BPE tokenizer.
+            TokenizerError: damaged, or not a BPE tokenizer.
         """
-        model: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))["model"]
-        if model.get("type") != "BPE":
-            raise ValueError(f"{path} holds a {model.get('type')!r} tokenizer; Osprey's is BPE")
-        # Written as "left right" before tokenizers 0.20, as [left, right] since.
-        halves = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-        merges = [(str(left), str(right)) for left, right in halves]
-        return cls(model["vocab"], merges)
+        return cls.from_json_text(Path(path).read_text(encoding="utf-8"), source=str(path))
+
+    @classmethod
+    def from_json_text(cls, text: str, *, source: str) -> OspreyTokenizer:
+        """The same from the file's content; `source` is how an error calls it."""
+        try:
+            model: dict[str, Any] = json.loads(text)["model"]
+            if model["type"] != "BPE":
+                raise TokenizerError(f"{source} holds a {model['type']!r} tokenizer; Osprey's is BPE")
+            # Written as "left right" before tokenizers 0.20, as [left, right] since.
+            halves = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+            return cls(model["vocab"], [(str(left), str(right)) for left, right in halves])
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise TokenizerError(f"{source} is no tokenizer.json: {error!r}; fetch it again") from error
 
     def save_json(self, path: Path | str) -> None:
         """Write a `tokenizer.json` that any `tokenizers` reads with the same ids."""
         self._tokenizer.save(str(path))
+
+    def to_json(self) -> str:
+        """The content of `save_json`."""
+        return str(self._tokenizer.to_str())
 
     def encode(self, text: str, *, add_bos: bool = True) -> list[int]:
         """Ids of a text without image. `<mask>`, `<pos>`, `<s>`, `</s>` and `<unk>` in it are special tokens."""

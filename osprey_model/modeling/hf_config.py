@@ -26,3 +26,9 @@ class OspreyHfConfig(LlamaConfig):  # type: ignore[misc] # transformers is untyp
     def sizes(self) -> OspreyConfig:
         """The frozen config again."""
         return OspreyConfig.from_dict(self.to_dict())
+
+
+class OspreyStage2HfConfig(OspreyHfConfig):
+    """What the released stage-2 checkpoint calls itself; the same architecture."""
+
+    model_type = "osprey-stage2"

@@ -18,12 +18,16 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from osprey_model.checkpoint import raise_problems
 from osprey_model.config import IGNORE_INDEX, IMAGE_LEVEL, LEVELS, OspreyConfig
 from osprey_model.modeling.hf_config import OspreyHfConfig
 from osprey_model.modeling.mask_extractor import MaskExtractor, RegionTokens
 from osprey_model.modeling.projector import Projector
 from osprey_model.modeling.vision_encoder import VisionEncoder
 from osprey_model.splice import PlaceholderMismatch, SplicedBatch, splice
+
+# Re-saved checkpoints call the tower's layer scale `weight`.
+_LAYER_SCALE_ALIAS = r"^(model\.vision_tower\..*\.blocks\.\d+)\.weight$"
 
 
 class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers is untyped here
@@ -32,6 +36,8 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
     config_class = OspreyHfConfig
     # transformers' own loading then leaves the extractor in float32 too; see `keep_extractor_in_float32`.
     _keep_in_fp32_modules_strict = frozenset({"mask_extractor"})
+    # Buffers of transformers 4.31, see `osprey_model/checkpoint.py`.
+    _keys_to_ignore_on_load_unexpected = (r"rotary_emb\.inv_freq$",)
 
     def __init__(self, config: OspreyHfConfig) -> None:
         super().__init__(config)
@@ -140,15 +146,24 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         return cast(Tensor, self.model.mm_projector(levels[IMAGE_LEVEL]))
 
     def extract_regions(
-        self, levels: Mapping[str, Tensor], masks_RHW: Tensor, *, finer_read: bool = False
+        self, levels: Mapping[str, Tensor], masks_RHW: Tensor | Sequence[Tensor], *, finer_read: bool = False
     ) -> RegionTokens:
         """Mask and spatial tokens of the regions of one image.
+
+        Args:
+            levels: of that image.
+            masks_RHW: one tensor, or a sequence of (H, W) masks of several sizes; put onto the levels' device.
+            finer_read: see `MaskExtractor.forward`.
 
         Raises:
             ValueError: masks that are not (R, H, W).
         """
+        if not isinstance(masks_RHW, Tensor):
+            parts = [self.extract_regions(levels, mask_HW[None], finer_read=finer_read) for mask_HW in masks_RHW]
+            return RegionTokens.joined(parts)
         if masks_RHW.ndim != 3 or 0 in masks_RHW.shape[1:]:
             raise ValueError(f"expected masks of shape (R, H, W), got {tuple(masks_RHW.shape)}")
+        masks_RHW = masks_RHW.to(next(iter(levels.values())).device)
         return cast(RegionTokens, self.mask_extractor(levels, masks_RHW, finer_read=finer_read))
 
     def next_token_loss(self, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
@@ -163,6 +178,60 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
             raise ValueError("no label to learn in this batch: every position is -100; check how its labels were made")
         logits_KV = self.lm_head(hidden_BTD[:, :-1][learned_BT])
         return functional.cross_entropy(logits_KV.float(), targets_BT[learned_BT])
+
+    @torch.inference_mode()
+    def generate(self, inputs: Tensor | None = None, **arguments: Any) -> Any:
+        """transformers' `generate`, with `images` and `masks` as `forward` takes them; made by the processor.
+
+        Args:
+            inputs: or `input_ids`: as in `forward`; rows of unequal length will do.
+            **arguments: `images`, `masks`, `attention_mask`, and whatever transformers' `generate` takes.
+
+        Returns:
+            As transformers: the given ids, then the new ones (a dict where `return_dict_in_generate` asks for one).
+
+        Raises:
+            PlaceholderMismatch: placeholders and images or masks do not fit together.
+        """
+        input_ids = arguments.pop("input_ids", inputs)
+        images, masks = arguments.pop("images", None), arguments.pop("masks", None)
+        if input_ids is None:
+            return super().generate(**arguments)
+        batch = self.embed_batch(input_ids, images, masks, attention_mask=arguments.pop("attention_mask", None))
+        embeds_BTD, attention_BT = batch.padded_left()
+        output = super().generate(inputs_embeds=embeds_BTD, attention_mask=attention_BT, **arguments)
+        new_ids = output if isinstance(output, Tensor) else output.sequences
+        # Beams and several sequences per prompt come as further rows.
+        prompts = input_ids.repeat_interleave(len(new_ids) // len(input_ids), dim=0)
+        sequences = torch.cat([prompts, new_ids], dim=1)
+        if isinstance(output, Tensor):
+            return sequences
+        output.sequences = sequences
+        return output
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **arguments: Any) -> Any:
+        """transformers' loading, but completely or not at all.
+
+        Raises:
+            CheckpointError: missing, unexpected or misshapen keys, which transformers would only warn about.
+        """
+        wants_info = arguments.pop("output_loading_info", False)
+        arguments.setdefault("key_mapping", {_LAYER_SCALE_ALIAS: r"\1.gamma"})
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *inputs, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
+        )
+        problems = {
+            "missing": sorted(info["missing_keys"]),
+            "unexpected": sorted(info["unexpected_keys"]),
+            "misshapen": sorted(str(key) for key in info["mismatched_keys"]),
+        }
+        raise_problems(problems, source=str(pretrained_model_name_or_path))
+        for parameter in model.parameters():
+            # Mapped from a file they lie at odd addresses, where kernels round the last bit of 16-bit sums otherwise.
+            if parameter.device.type == "cpu" and parameter.data_ptr() % 64:
+                parameter.data = parameter.data.clone()
+        return (model, info) if wants_info else model
 
     def keep_extractor_in_float32(self) -> OspreyForCausalLM:
         """The mask extractor stays float32 whatever the rest was cast to; returns self."""
