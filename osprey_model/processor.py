@@ -97,9 +97,10 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
             raise PlaceholderMismatch(
                 "expected text beside image and masks: processor(image, masks, 'What is {region}?')"
             )
-        if not _is_batch(text):
-            images, masks, text = [images], [masks], [text]
-        samples = list(cast(Sequence[Messages], text))
+        if _is_batch(text):
+            samples = list(cast(Sequence[Messages], text))
+        else:
+            images, masks, samples = [images], [masks], [cast(Messages, text)]
         all_images = _per_sample(images, len(samples), "images")
         all_masks = _per_sample(masks, len(samples), "masks")
         ids, pixels, regions = [], [], []
@@ -108,7 +109,7 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
             ids.append(torch.tensor(self._osprey_tokenizer.encode_prompt(prompt)))
             if prompt.count(IMAGE_TOKEN) != (image is not None) or (image is None and own_masks):
                 raise PlaceholderMismatch(
-                    f"sample {idx}: expected an image with one <image> in the text, or neither image, <image> nor masks; "
+                    f"sample {idx}: expected an image with one <image> in the text, or no image, <image> and masks; "
                     f"got {'an' if image is not None else 'no'} image and {prompt.count(IMAGE_TOKEN)} <image>"
                 )
             regions.append(_regions(idx, own_masks, prompt))
