@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import label_config
 from label_config.geometry import encode_bitmask_png
-from tests.support.stored_annotations import IMAGE_WH, region_mask_of
+from tests.support.stored_annotations import region_mask_of
 
 CONFIG = (Path(label_config.__file__).parent / "bitmask.xml").read_text(encoding="utf-8")
 PROJECT = {"id": 3, "title": "street", "label_config": CONFIG}
@@ -21,14 +24,16 @@ def region(
     parent: str | None = None,
     suggestion: dict[str, Any] | None = None,
     origin: str = "prediction",
+    mask: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
-    """The items of one bitmask region with the texts of its controls."""
-    url = encode_bitmask_png(region_mask_of(region_id))
+    """The items of one bitmask region with the texts of its controls; its mask is `region_mask_of` unless given."""
+    mask = region_mask_of(region_id) if mask is None else mask
+    url = encode_bitmask_png(mask)
     shared: dict[str, Any] = {
         "id": region_id,
         "to_name": "image",
-        "original_width": IMAGE_WH[0],
-        "original_height": IMAGE_WH[1],
+        "original_width": mask.shape[1],
+        "original_height": mask.shape[0],
         "image_rotation": 0,
         "origin": origin,
         "score": 0.9,

@@ -44,8 +44,8 @@ _CATEGORY_QUESTION = "What is the category of {region}?"  # the reader adds its 
 _ATTRIBUTES_QUESTION = "Which attributes does {region} have?"
 _OTHER_QUESTION = "What is the {name} of {region}?"
 _IS_CATEGORY_QUESTION = "Is the category of {region} "  # the category and a question mark follow
-# About 800 tokens beside the 1024 of an image: what was trained to be read at once is 2048.
-_MAX_ENTRY_CHARS = 3200
+# 400 tokens of plain English, 760 of words that the small model spells out: beside the image both have room for them.
+_MAX_ENTRY_CHARS = 1600
 _CHARS_PER_TURN = 70  # roles, and the suffix that a reader adds
 _CHARS_PER_REGION = 20  # its name in the preamble
 

@@ -19,6 +19,8 @@ from worker.export import items as reading
 from worker.export.problems import Problem, ProblemKind
 from worker.mask_codec import encode_mask
 
+__all__ = ["ExportedRegion", "Problem", "regions_of"]
+
 WHOLE = "whole"
 _PART_LABELS = frozenset({"part", "subpart", "sub-part"})
 _GEOMETRY_VALUES = frozenset({"rle", "imageDataURL", "points", "vertices", "x"})  # each shape has one of these

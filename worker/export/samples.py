@@ -68,7 +68,7 @@ def draw_sample(region: ExportedRegion, image_path: Path) -> bytes:
     for idx, line in enumerate(lines):
         pen.text((_MARGIN_PX, size[1] + _MARGIN_PX + idx * _LINE_PX), line, fill="black", font=font)
     buffer = io.BytesIO()
-    canvas.quantize(128).save(buffer, "PNG", optimize=True)
+    canvas.quantize(128, Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

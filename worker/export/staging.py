@@ -2,6 +2,7 @@
 
 Everything is written into a hidden folder beside the target, flushed to the disk, and renamed. Whoever dies on the
 way leaves only that hidden folder, which the next export of the same series removes.
+Neighbour: `worker/learning/durable.py` (the steps that survive a kill).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from worker.errors import WorkerError
+from worker.learning.durable import Disk
 
 
 class ExportRefused(WorkerError):
@@ -60,23 +62,12 @@ def write_file(path: Path, data: bytes) -> None:
 
 def publish(folder: Path, target: Path) -> None:
     """Give a finished folder its name in one step. `target` must not exist."""
+    disk = Disk()
     for each in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
-        _flush_folder(each)
-    folder.rename(target)
-    _flush_folder(target.parent)
+        disk.sync_folder(each)
+    disk.rename(folder, target)
 
 
 def point(pointer: Path, name: str) -> None:
     """Let the file `pointer` hold `name`; a reader sees the old name or the new one."""
-    new = pointer.with_name(f".{pointer.name}.new")
-    write_file(new, f"{name}\n".encode())
-    new.replace(pointer)
-    _flush_folder(pointer.parent)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    Disk().write(pointer, f"{name}\n".encode())
