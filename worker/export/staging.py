@@ -1,7 +1,7 @@
 """A folder that appears complete or not at all, and a pointer that is never half-written.
 
 Everything is written into a hidden folder beside the target, flushed to the disk, and renamed. Whoever dies on the
-way leaves only that hidden folder, which the next export of the same series removes.
+way leaves only hidden ones, which the next export of the same series removes.
 Neighbour: `worker/learning/durable.py` (the steps that survive a kill).
 """
 
@@ -44,6 +44,8 @@ def staging_folder(out: Path, series: str) -> Iterator[Path]:
             raise ExportRefused(f"another export of {series} into {out} is running; wait until it has ended") from error
         folder = out / f".{series}.incoming"
         shutil.rmtree(folder, ignore_errors=True)  # of an export that was killed
+        for scratch in out.glob(f".{series}.latest.*.new"):
+            scratch.unlink()
         folder.mkdir()
         try:
             yield folder
