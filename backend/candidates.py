@@ -33,7 +33,7 @@ class Picked:
 
     @property
     def area_px(self) -> int:
-        return int(self.mask.sum())
+        return int(np.count_nonzero(self.mask))
 
 
 def candidates(answer: SegmentAnswer) -> list[Picked]:
@@ -60,12 +60,12 @@ def pick_for_box(picks: Sequence[Picked], box_px_xyxy: Box) -> Picked | None:
 
 def pick_part(picks: Sequence[Picked], parent: BoolMask) -> Picked | None:
     """The largest mask that is clearly smaller than its object and mostly inside it; None where none is."""
-    parent_area = int(parent.sum())
+    parent_area = int(np.count_nonzero(parent))
     smaller = [
         pick
         for pick in picks
         if 0 < pick.area_px < PART_OF_AREA * parent_area
-        and int((pick.mask & parent).sum()) >= PART_INSIDE * pick.area_px
+        and int(np.count_nonzero(pick.mask & parent)) >= PART_INSIDE * pick.area_px
     ]
     return max(smaller, key=lambda pick: pick.area_px, default=None)
 

@@ -9,6 +9,8 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from backend import candidates
 from backend.candidates import Picked
 from backend.gestures import Describe, Gesture, NewRegion, Refine, Refuse, Subtract
@@ -259,12 +261,12 @@ def _object_mask(parent: PageRegion, page: Page) -> BoolMask | None:
 
 def _region_around(mask: BoolMask, page: Page) -> PageRegion | None:
     """The smallest region of the page that is larger than the mask and holds most of it."""
-    area = int(mask.sum())
+    area = int(np.count_nonzero(mask))
     around = [
-        (int(region.mask.sum()), region)
+        (int(np.count_nonzero(region.mask)), region)
         for region in page.regions
         if region.mask is not None
-        and int(region.mask.sum()) * candidates.PART_OF_AREA > area
-        and int((region.mask & mask).sum()) >= _INSIDE_PARENT * area
+        and int(np.count_nonzero(region.mask)) * candidates.PART_OF_AREA > area
+        and int(np.count_nonzero(region.mask & mask)) >= _INSIDE_PARENT * area
     ]
     return min(around, key=lambda pair: pair[0])[1] if around else None

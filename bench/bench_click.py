@@ -1,11 +1,13 @@
 """From a click to its mask and all fields.
 
     python -m bench.bench_click                    # a service of its own, /predict directly, split by step
+    python -m bench.bench_click --size 1920x1080   # the same on larger pictures
     python -m bench.bench_click --label-studio     # the stack of `make up`, through Label Studio's server
 
 Three kinds of clicks: `cold` is the first click on a picture nobody opened before (fetch, decode, both models
 see it for the first time), `opened` the first click two seconds after its task was opened, `next` a click on
-another object of a picture that was clicked before. See bench/README.md.
+another object of a picture that was clicked before. `own` is what is left of the way to the answer without the
+models' own time. See bench/README.md.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ from demo.stack.state import StateFolder
 
 SEEDS_FROM = 30_000_000  # of no split: no cache has seen them
 OPEN_S = 2.0  # how long an annotator looks at a task before the first click
+SCENE_WH = (512, 384)
+MODEL_STEPS = ("segment.embed", "segment.decode", "describe.describe")  # all others are ours
 FIELDS = ("category", "attribute", "short_description", "detailed_description")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -57,8 +61,10 @@ class Clicks:
         """Count one answer; one that lacks a field is late, and its time says little."""
         self.times_s[kind].append(answer.elapsed_s)
         self.late += not all(answer.fields.get(name) for name in FIELDS)
-        for name, seconds in server_timing(answer.headers.get("server-timing", "")).items():
+        steps = server_timing(answer.headers.get("server-timing", ""))
+        for name, seconds in steps.items():
             self.steps_s[kind][name].append(seconds)
+        self.steps_s[kind]["own"].append(answer.elapsed_s - sum(steps.get(name, 0.0) for name in MODEL_STEPS))
 
 
 def server_timing(header: str) -> dict[str, float]:
@@ -66,7 +72,9 @@ def server_timing(header: str) -> dict[str, float]:
     return {name: float(ms) / 1000 for name, ms in re.findall(r"([\w.\-]+);dur=([\d.]+)", header)}
 
 
-def click_through(seeds: list[int], page_of: Callable[[int], AnnotatorPage]) -> Clicks:
+def click_through(
+    seeds: list[int], page_of: Callable[[int], AnnotatorPage], image_wh: tuple[int, int] = SCENE_WH
+) -> Clicks:
     """Click every object of every scene once; every second scene is opened first."""
     clicks = Clicks()
     for position, seed in enumerate(seeds):
@@ -74,7 +82,7 @@ def click_through(seeds: list[int], page_of: Callable[[int], AnnotatorPage]) -> 
         if opened:
             page.open()
             time.sleep(OPEN_S)
-        for number, thing in enumerate(make_scene(seed).objects):
+        for number, thing in enumerate(make_scene(seed, image_wh).objects):
             kind = "next" if number else "opened" if opened else "cold"
             clicks.add(kind, page.click(*thing.inner_point_px))
     return clicks
@@ -85,12 +93,16 @@ def main(
     scenes: Annotated[int, typer.Option(help="how many pictures", min=4)] = 40,
     label_studio: Annotated[bool, typer.Option(help="through the running stack of `make up`")] = False,
     wait_budget: Annotated[float, typer.Option(help="seconds a click of the own service may wait for words")] = 10.0,
+    size: Annotated[str, typer.Option(help="of the pictures, for the own service")] = "512x384",
     device: Annotated[str, typer.Option(help="for the own service's workers: cpu, cuda, auto")] = "auto",
     seeds_from: Annotated[int, typer.Option(help="another range of pictures than the last run's")] = SEEDS_FROM,
     out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
 ) -> None:
     """Measure clicks and print a table; the last line is JSON."""
     config = LABEL_CONFIG.read_text()
+    image_wh = read_size(size)
+    if label_studio and image_wh != SCENE_WH:
+        raise typer.BadParameter("--size is for the own service; Label Studio's bench project has one size")
     # Two more pictures before the measured ones: the first click of a process compiles and allocates.
     seeds = list(range(seeds_from, seeds_from + scenes + 2))
     with contextlib.ExitStack() as running:
@@ -100,6 +112,7 @@ def main(
             else _pages_of_own_service(
                 running,
                 config,
+                image_wh,
                 {
                     "OSPREY_WAIT_BUDGET_S": str(wait_budget),
                     "OSPREY_MASK_WAIT_S": str(wait_budget),
@@ -107,19 +120,31 @@ def main(
                 },
             )
         )
-        click_through(seeds[:2], page_of)
-        clicks = click_through(seeds[2:], page_of)
+        click_through(seeds[:2], page_of, image_wh)
+        clicks = click_through(seeds[2:], page_of, image_wh)
     Console().print(_table(clicks))
     way = "through Label Studio" if label_studio else "POST /predict"
     figures: dict[str, Any] = {kind: summary(times) for kind, times in sorted(clicks.times_s.items())}
     steps = {
         kind: {name: summary(times) for name, times in by_name.items()} for kind, by_name in clicks.steps_s.items()
     }
-    report(f"click to mask and all fields, {way}", {**figures, "late": clicks.late, "steps": steps}, out)
+    report(f"click to mask and all fields, {way}", {"size": size, **figures, "late": clicks.late, "steps": steps}, out)
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """Width and height out of `1920x1080`.
+
+    Raises:
+        typer.BadParameter: another form.
+    """
+    match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
+    if match is None:
+        raise typer.BadParameter(f"--size is WIDTHxHEIGHT, such as 1920x1080, got {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def _pages_of_own_service(
-    running: contextlib.ExitStack, config: str, environment: Mapping[str, str]
+    running: contextlib.ExitStack, config: str, image_wh: tuple[int, int], environment: Mapping[str, str]
 ) -> Callable[[int], AnnotatorPage]:
     server = running.enter_context(SceneServer())
     folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="osprey-bench-")))
@@ -130,7 +155,7 @@ def _pages_of_own_service(
     client = running.enter_context(httpx.Client(base_url=endpoint.backend_url, auth=auth, trust_env=False))
     task_ids = itertools.count(1)
     return lambda seed: AnnotatorPage(
-        to_backend(client, config), next(task_ids), server.url(seed), make_scene(seed).image_wh, config
+        to_backend(client, config), next(task_ids), server.url(seed, image_wh=image_wh), image_wh, config
     )
 
 

@@ -77,8 +77,9 @@ def _segment(runtime: ModelRuntime, job: SegmentJob) -> SegmentAnswer:
     previous = runtime.logits.get(job.previous_logits_id) if job.previous_logits_id else None
     points_px = [(point.x_px, point.y_px) for point in job.points]
     labels = [int(point.positive) for point in job.points]
-    found = model.segment(resolved.sha256, points_px, labels, job.box_px_xyxy, previous)
-    watch.lap("decode")
+    watch.lap("logits")
+    found = model.segment(resolved.sha256, points_px, labels, job.box_px_xyxy, previous, watch.lap)
+    watch.lap("masks")
     logits_ids = runtime.logits.put_all([candidate.logits for candidate in found])
     candidates = tuple(
         MaskCandidate(one.rle, one.predicted_iou, one.stability, one.area_px, logits_id)

@@ -50,8 +50,9 @@ class Segmenter(Protocol):
         labels: Sequence[int] = (),
         box_px_xyxy: tuple[float, float, float, float] | None = None,
         previous_logits: NDArray[np.floating[Any]] | None = None,
+        on_step: Callable[[str], object] | None = None,
     ) -> list[Candidate]:
-        """Masks for a prompt on an embedded image, smallest first."""
+        """Masks for a prompt on an embedded image, smallest first; `on_step` is told when the network is done."""
 
     def everything(self, image_key: str, *, max_regions: int | None = None) -> list[Candidate]:
         """The regions of an embedded image without a prompt, best first; a SAM may take more options."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from worker.contracts import Rle
-from worker.mask_codec import decode_mask, encode_mask, encode_runs
+from worker.mask_codec import decode_mask, encode_mask, encode_runs, joined_runs, run_ends
 
 STABILITY_OFFSET = 1.0  # logits; as segment_anything's automatic mask generator
 DUPLICATE_IOU = 0.95
@@ -100,13 +100,10 @@ def full_size_rle(logits: Logits, frame: Frame, threshold: float = 0.0) -> tuple
         stop = min(start + step, x1)
         a, b = weights_x.cells(start, stop)
         strip = weights_x.matrix[start:stop, a:b] @ tall[a - c0 : b - c0]  # (W', H')
-        ends.append(_run_ends(strip > threshold, start * height + y0, height))
-    runs = np.concatenate(ends)
+        ends.append(run_ends(strip > threshold, start * height + y0, height))
+    runs = joined_runs(np.concatenate(ends))
     if not runs.size:
         return None
-    # A run that reaches the bottom goes on at the top of the next column.
-    goes_on = np.flatnonzero(runs[1:-1:2] == runs[2::2])
-    runs = np.delete(runs, np.concatenate([2 * goes_on + 1, 2 * goes_on + 2])) if goes_on.size else runs
     return encode_runs(runs, (height, width)), int((runs[1::2] - runs[::2]).sum())
 
 
@@ -179,14 +176,3 @@ def _reach(first_cell: int, last_cell: int, frame: Frame, axis: int) -> tuple[in
     stop = int(np.searchsorted(weights.first, last_cell, side="right"))
     size = frame.image_hw[axis]
     return min(start, size - 1), max(min(stop, size), min(start, size - 1) + 1)
-
-
-def _run_ends(strip: BoolMask, offset: int, height: int) -> NDArray[np.intp]:
-    """Where runs start and end, alternating, in a strip (columns, rows) whose first pixel is `offset`."""
-    columns, rows = strip.shape
-    edges = np.empty((columns, rows + 1), dtype=np.bool_)
-    edges[:, 0], edges[:, -1] = strip[:, 0], strip[:, -1]
-    np.not_equal(strip[:, 1:], strip[:, :-1], out=edges[:, 1:-1])
-    column, row = np.divmod(np.flatnonzero(edges), rows + 1)
-    ends: NDArray[np.intp] = offset + column * height + row
-    return ends

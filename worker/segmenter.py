@@ -1,15 +1,15 @@
 """SAM behind one small class: embed an image once, then turn clicks and boxes into masks.
 
-With `worker/sam_presets.py` and `worker/sam_device.py` the only place that knows segment_anything; `worker.models.Segmenter` is the protocol
-that callers know. Called by `worker/jobs.py` (through `worker/runtime.py`), which passes upright PIL images and
-pixels of exactly those images.
+With `worker/sam_presets.py` and `worker/sam_device.py` the only place that knows segment_anything; callers know
+`worker.models.Segmenter`, the protocol. Called by `worker/jobs.py` (through `worker/runtime.py`), which passes
+upright PIL images and pixels of exactly those images.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -164,6 +164,7 @@ class Segmenter:
         labels: Sequence[int] = (),
         box_px_xyxy: BoxPx | None = None,
         previous_logits: Logits | None = None,
+        on_step: Callable[[str], object] | None = None,
     ) -> list[Candidate]:
         """Masks for a prompt on an embedded image, smallest first; empty when SAM sees nothing there.
 
@@ -178,6 +179,7 @@ class Segmenter:
             labels: one per point, 1 to include and 0 to exclude.
             box_px_xyxy: a box in pixels of the image, in any corner order.
             previous_logits: `Candidate.logits` of the mask to refine.
+            on_step: told "decode" when the network has answered, for the caller's clock.
 
         Raises:
             ImageNotEmbedded: `embed` the image first.
@@ -197,6 +199,8 @@ class Segmenter:
                 embedded, points_N2[None], [kept_labels], box_4, logits_HW, multimask=is_ambiguous
             )
             found = logits_1KHW[0].float().cpu().numpy()
+        if on_step is not None:
+            on_step("decode")
         threshold = self._sam.mask_threshold
         candidates = [
             Candidate(*full, min(max(iou, 0.0), 1.0), stability(logits, embedded.frame, threshold), logits)

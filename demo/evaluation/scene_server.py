@@ -12,20 +12,20 @@ from typing import Self
 
 from demo.scenes import make_scene
 
-_PATH = re.compile(r"/(?:\w+/)?scene-(\d{1,12})\.png")
+_PATH = re.compile(r"/(?:\w+/)?scene-(\d{1,12})(?:-(\d{2,4})x(\d{2,4}))?\.png")
 
 
 class SceneServer:
-    """`http://127.0.0.1:PORT/scene-SEED.png` on a free port while the `with` block runs."""
+    """`http://127.0.0.1:PORT/scene-SEED.png` (or `scene-SEED-1920x1080.png`) on a free port while the block runs."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _SceneHandler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
-    def url(self, seed: int, visit: str = "") -> str:
+    def url(self, seed: int, visit: str = "", image_wh: tuple[int, int] | None = None) -> str:
         """The address of a scene. Another `visit` gives another address, so that no cache knows it."""
-        folder = f"{visit}/" if visit else ""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/{folder}scene-{seed}.png"
+        folder, size = f"{visit}/" if visit else "", f"-{image_wh[0]}x{image_wh[1]}" if image_wh else ""
+        return f"http://127.0.0.1:{self._server.server_address[1]}/{folder}scene-{seed}{size}.png"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -40,10 +40,10 @@ class SceneServer:
 
 
 @functools.lru_cache(maxsize=64)
-def scene_png(seed: int) -> bytes:
-    """The scene's picture as a PNG file."""
+def scene_png(seed: int, image_wh: tuple[int, int] | None = None) -> bytes:
+    """The scene's picture as a PNG file, in the scenes' own size where none is given."""
     with io.BytesIO() as file:
-        make_scene(seed).image.save(file, "PNG", compress_level=1)
+        (make_scene(seed, image_wh) if image_wh else make_scene(seed)).image.save(file, "PNG", compress_level=1)
         return file.getvalue()
 
 
@@ -51,7 +51,8 @@ class _SceneHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """A scene, or 404."""
         match = _PATH.fullmatch(self.path)
-        body = scene_png(int(match[1])) if match else b"no such scene"
+        size = (int(match[2]), int(match[3])) if match and match[2] else None
+        body = scene_png(int(match[1]), size) if match else b"no such scene"
         self.send_response(200 if match else 404)
         self.send_header("Content-Type", "image/png" if match else "text/plain")
         self.send_header("Content-Length", str(len(body)))

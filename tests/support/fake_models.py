@@ -42,7 +42,7 @@ class FakeSegmenter:
             raise ValueError(f"expected an embedding with features, got {sorted(embedding.arrays)}")
         self.embedded[image_key] = (embedding.image_hw[1], embedding.image_hw[0])
 
-    def segment(self, image_key, points_px=(), labels=(), box_px_xyxy=None, previous_logits=None):
+    def segment(self, image_key, points_px=(), labels=(), box_px_xyxy=None, previous_logits=None, on_step=None):
         if image_key != "warm-up":
             time.sleep(self._delay_s)
         width, height = self.embedded[image_key]
