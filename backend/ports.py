@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from worker.contracts import DescribeAnswer, DescribeJob, FieldAnswer, SegmentAnswer, SegmentJob, WarmJob
-from worker.queue import QueueHealth
+from worker.contracts import DescribeAnswer, FieldAnswer, SegmentAnswer
+from worker.queue import AnyJob, QueueHealth
 
 
 class ClickQueue(Protocol):
     """`worker.queue.JobQueue`, as far as a click uses it; see there for what each method raises."""
 
-    def submit(self, job: SegmentJob | DescribeJob | WarmJob, *, bulk: bool = False) -> str: ...
+    def submit(self, job: AnyJob, *, bulk: bool = False) -> str: ...
 
     def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer: ...
 

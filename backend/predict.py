@@ -30,7 +30,7 @@ from backend.steps import Steps
 from backend.versions import ServedVersion
 from label_config.reader import ConfigError, LabelConfig, read_label_config
 from label_config.validate import validate_results
-from worker.contracts import ImageRef, WarmJob
+from worker.contracts import ImageRef, LookAheadJob, WarmJob
 from worker.errors import ImageUnavailable, QueueUnavailable, WorkerError
 from worker.mask_codec import encode_mask
 
@@ -93,13 +93,29 @@ class ClickService:
         return self._checked(config, answer, task_id)
 
     def open_tasks(self, tasks: Sequence[Mapping[str, Any]], xml: str) -> None:
-        """Warm the images of tasks that were opened or listed. Never raises: nobody waits for it."""
+        """Warm the images of tasks that were opened or listed, and of those that come after an opened one.
+
+        Never raises: nobody waits for it.
+        """
         try:
             config = read_label_config(xml)
+            if len(tasks) == 1 and self._settings.look_ahead:
+                self._look_ahead(_image_ref(tasks[0], config), config.image_key)
             for task in tasks[:_WARM_AT_ONCE]:
                 self._queue.submit(WarmJob(_image_ref(task, config)), bulk=True)
         except (ConfigError, WorkerError) as error:
             logger.info("no warm-up for %d opened tasks: %s", len(tasks), error)
+
+    def _look_ahead(self, image: ImageRef, image_key: str) -> None:
+        """Have a worker ask Label Studio which tasks come next: it has the token. Once an hour for each task."""
+        if image.task_id is None or image.project_id is None:
+            return
+        job = LookAheadJob(image.project_id, image.task_id, image_key, self._settings.look_ahead)
+        try:
+            # Before the task's own warm-up, which then goes to the front of it.
+            self._queue.submit(job)
+        except WorkerError as error:
+            logger.info("no look-ahead after task_id=%s: %s", image.task_id, error)
 
     def _answer(self, task: Mapping[str, Any], config: LabelConfig, prompt: Prompt, steps: Steps) -> Answer:
         task_key, image = _task_key(task), _image_ref(task, config)

@@ -26,6 +26,7 @@ class Settings:
     describe_floor_s: float = 0.3  # what describing gets when the mask used up the budget
     session_ttl_s: int = 24 * 3600
     model_version: str | None = None  # None: whatever the workers serve
+    look_ahead: int = 3  # how many tasks after an opened one are warmed; 0: none
     max_body_bytes: int = 256 * 1024**2
     threads: int = 32
     log_level: str = "INFO"
@@ -58,6 +59,7 @@ class Settings:
             mask_wait_s=_number(environ, "OSPREY_MASK_WAIT_S", default.mask_wait_s),
             session_ttl_s=int(_number(environ, "OSPREY_SESSION_TTL_S", default.session_ttl_s)),
             model_version=_text(environ, "OSPREY_MODEL_VERSION", "") or None,
+            look_ahead=_count(environ, "OSPREY_LOOK_AHEAD", default.look_ahead),
             max_body_bytes=int(_number(environ, "OSPREY_BACKEND_MAX_BODY_BYTES", default.max_body_bytes)),
             threads=int(_number(environ, "OSPREY_BACKEND_THREADS", default.threads)),
             log_level=_text(environ, "OSPREY_LOG_LEVEL", default.log_level).upper(),
@@ -71,6 +73,13 @@ class Settings:
 
 def _text(environ: Mapping[str, str], name: str, default: str) -> str:
     return environ.get(name, "").strip() or default
+
+
+def _count(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name, "").strip()
+    if text and not text.isdecimal():
+        raise ValueError(f"{name} must be a whole number, zero or more, got {text!r}")
+    return int(text) if text else default
 
 
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -1,6 +1,6 @@
 """What crosses the queue: frozen, versioned, JSON only.
 
-The backend fills a job (`SegmentJob`, `DescribeJob`, `WarmJob`), a worker answers it
+The backend fills a job (`SegmentJob`, `DescribeJob`, `WarmJob`, `LookAheadJob`), a worker answers it
 (`SegmentAnswer`, `DescribeAnswer`). Neither side imports the other; both import this file.
 Masks travel as COCO RLE (`worker.mask_codec`), images as references that the worker resolves
 (`worker.images`).
@@ -190,6 +190,19 @@ class WarmJob(Contract):
     """Embed an image (and prefill its prefix) before anyone clicks."""
 
     image: ImageRef
+
+
+@dataclass(frozen=True, slots=True)
+class LookAheadJob(Contract):
+    """Warm the tasks that follow `task_id` in its project, which its annotator opens next.
+
+    `image_key` is the key of the image in a task's data.
+    """
+
+    project_id: int
+    task_id: int
+    image_key: str
+    count: int
 
 
 def _build(kind: Any, value: Any) -> Any:

@@ -47,7 +47,7 @@ class ImageResolver:
             _, host, port = origin_of(settings.label_studio_url)
             origins.append((host, port or 80))
         self._http = GuardedHttp(AllowedHosts(settings.image_allow_hosts, origins), settings.image_timeout_s)
-        self._label_studio = (
+        self.label_studio = (
             LabelStudio(settings.label_studio_url, settings.label_studio_token, self._http)
             if settings.label_studio_url
             else None
@@ -152,12 +152,12 @@ class ImageResolver:
         )
 
     def _needs_label_studio(self, ref: ImageRef) -> LabelStudio:
-        if self._label_studio is None:
+        if self.label_studio is None:
             raise ImageUnavailable(
                 f"{_name(ref)} is kept by Label Studio, and the worker does not know its address; set "
                 "OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN"
             )
-        return self._label_studio
+        return self.label_studio
 
     def _fetch(self, url: str, ref: ImageRef) -> bytes:
         for _ in range(_MAX_REDIRECTS + 1):
@@ -204,12 +204,12 @@ class ImageResolver:
         return response
 
     def _request(self, url: str, *, fresh_token: bool) -> Response:
-        own = self._label_studio if self._is_own(url) else None
+        own = self.label_studio if self._is_own(url) else None
         headers = own.headers(fresh=fresh_token) if own else {}
         return self._http.request("GET", _without_user(url), headers=headers, max_bytes=self._settings.image_max_bytes)
 
     def _is_own(self, url: str) -> bool:
-        return self._label_studio is not None and self._label_studio.is_own(url)
+        return self.label_studio is not None and self.label_studio.is_own(url)
 
     def _refused(self, ref: ImageRef, what: str) -> str:
         return (

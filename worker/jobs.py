@@ -20,15 +20,18 @@ from worker.contracts import (
     DescribeAnswer,
     DescribeJob,
     FieldAnswer,
+    LookAheadJob,
     MaskCandidate,
     RegionQuery,
     SegmentAnswer,
     SegmentJob,
     WarmJob,
 )
-from worker.errors import ModelUnavailable, WorkerError
+from worker.errors import ImageUnavailable, ModelUnavailable, NoWorker, QueueBusy, WorkerError
 from worker.failures import record_failure
+from worker.next_tasks import TasksUnavailable, next_images
 from worker.partial_answers import publish_answer
+from worker.queue import JobQueue
 from worker.runtime import ModelRuntime, current
 
 _LOG = logging.getLogger(__name__)
@@ -65,6 +68,11 @@ def describe(job_json: dict[str, Any]) -> dict[str, Any]:
 def warm(queue: str, job_json: dict[str, Any]) -> dict[str, Any]:
     """`WarmJob` -> its image is embedded (queue `masks`) or its prefix is ready (queue `describe`)."""
     return _reported("warm", job_json, lambda: _warm(current(), queue, WarmJob.from_json(job_json)))
+
+
+def look_ahead(job_json: dict[str, Any]) -> dict[str, Any]:
+    """`LookAheadJob` -> the images of the next tasks wait to be warmed."""
+    return _reported("look_ahead", job_json, lambda: _look_ahead(current(), LookAheadJob.from_json(job_json)))
 
 
 def _segment(runtime: ModelRuntime, job: SegmentJob) -> SegmentAnswer:
@@ -120,6 +128,21 @@ def _warm(runtime: ModelRuntime, queue: str, job: WarmJob) -> WarmJob:
         runtime.embed(resolved)
     else:
         runtime.describer.warm(resolved.image, resolved.sha256)
+    return job
+
+
+def _look_ahead(runtime: ModelRuntime, job: LookAheadJob) -> LookAheadJob:
+    label_studio = runtime.images.label_studio
+    if label_studio is None:
+        return job
+    queue = JobQueue(runtime.redis, runtime.settings.queue)
+    try:
+        # Each goes to the front of the queue, so the task that is opened first is put there last.
+        for image in reversed(next_images(label_studio, job)):
+            queue.submit(WarmJob(image))
+    except (TasksUnavailable, ImageUnavailable, QueueBusy, NoWorker) as error:
+        # Nobody asked for this: the task is warmed when it is opened.
+        _LOG.warning("no look-ahead after task_id=%s: %s", job.task_id, error)
     return job
 
 
@@ -187,7 +210,7 @@ def _check_regions(job: DescribeJob) -> None:
 
 def _reported(name: str, job_json: dict[str, Any], work: Callable[[], Contract]) -> dict[str, Any]:
     """Run a job; a failure becomes a JSON error for the backend, a line in the log and one in `osprey status`."""
-    task_id = (job_json.get("image") or {}).get("task_id")
+    task_id = (job_json.get("image") or job_json).get("task_id")
     rq_job = get_current_job()
     context = f"{name} job_id={rq_job.id if rq_job else None} task_id={task_id}"
     try:

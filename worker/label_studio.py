@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpcore
 
 from worker.errors import ImageUnavailable
-from worker.guarded_http import GuardedHttp, ResponseTooLargeError
+from worker.guarded_http import GuardedHttp, Response, ResponseTooLargeError
 
 _ACCESS_LIFE_S = 300.0
 _MARGIN_S = 60.0
@@ -49,6 +49,19 @@ class LabelStudio:
         """The URL at which Label Studio redirects to an object of a cloud storage (`s3://`, `gs://`, ...)."""
         encoded = base64.urlsafe_b64encode(uri.encode()).decode()
         return f"{self._base_url}/tasks/{task_id}/presign/?fileuri={encoded}"
+
+    def get(self, path: str, *, max_bytes: int) -> Response:
+        """A GET of a path of its own API, with authorization; an access token that has ended is exchanged once.
+
+        Raises:
+            ImageUnavailable: Label Studio refuses the token.
+            httpcore.NetworkError, ...: as `GuardedHttp.request`.
+        """
+        url = self._base_url + path
+        response = self._http.request("GET", url, headers=self.headers(), max_bytes=max_bytes)
+        if response.status == 401:
+            response = self._http.request("GET", url, headers=self.headers(fresh=True), max_bytes=max_bytes)
+        return response
 
     def headers(self, *, fresh: bool = False) -> dict[str, str]:
         """The `Authorization` header, or nothing without a token.

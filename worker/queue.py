@@ -27,7 +27,15 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from worker import errors, failures
-from worker.contracts import DescribeAnswer, DescribeJob, FieldAnswer, SegmentAnswer, SegmentJob, WarmJob
+from worker.contracts import (
+    DescribeAnswer,
+    DescribeJob,
+    FieldAnswer,
+    LookAheadJob,
+    SegmentAnswer,
+    SegmentJob,
+    WarmJob,
+)
 from worker.errors import JobFailed, JobTimedOut, ModelUnavailable, NoWorker, QueueBusy, QueueUnavailable
 from worker.heartbeat import WorkerBeat, beat_key, read_beats
 from worker.partial_answers import partial_key, read_partial_answers
@@ -36,7 +44,13 @@ from worker.settings import QueueSettings
 QueueName = Literal["masks", "describe"]
 QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")
 
-_FUNCTIONS = {SegmentJob: "segment", DescribeJob: "describe", WarmJob: "warm"}  # in worker.jobs
+AnyJob = SegmentJob | DescribeJob | WarmJob | LookAheadJob
+_FUNCTIONS = {  # in worker.jobs
+    SegmentJob: "segment",
+    DescribeJob: "describe",
+    WarmJob: "warm",
+    LookAheadJob: "look_ahead",
+}
 # Short enough that a Redis which hangs runs into the client's socket timeout, not into the caller's deadline.
 _BLOCK_SLICE_S = 0.4
 _NAMED_ERRORS: dict[str, type[errors.WorkerError]] = {
@@ -88,11 +102,12 @@ class JobQueue:
         self._settings = settings or QueueSettings()
         self._redis = connect(redis, self._settings.redis_timeout_s) if isinstance(redis, str) else redis
 
-    def submit(self, job: SegmentJob | DescribeJob | WarmJob, *, bulk: bool = False) -> str:
+    def submit(self, job: AnyJob, *, bulk: bool = False) -> str:
         """Enqueue a job and return its id, which names its content and the model that answers it.
 
         A job that waits, runs or has an answer already is not enqueued again; one that failed is.
-        A `WarmJob` goes to every queue with a live worker; the id returned is of no use.
+        A `WarmJob` goes to every queue with a live worker, before other background jobs; the id returned is of no
+        use. A `LookAheadJob` goes before the background jobs of the queue `masks`.
 
         Raises:
             QueueUnavailable: Redis does not answer.
@@ -108,8 +123,9 @@ class JobQueue:
                     raise NoWorker("no worker is ready; start one with `osprey worker --queues masks,describe`")
                 ids = [self._submit_to(name, job, beats, background=True, front=True) for name in served]
                 return ids[0]
-            queue: QueueName = "masks" if isinstance(job, SegmentJob) else "describe"
-            return self._submit_to(queue, job, beats, background=bulk, front=False)
+            queue: QueueName = "describe" if isinstance(job, DescribeJob) else "masks"
+            is_ahead = isinstance(job, LookAheadJob)
+            return self._submit_to(queue, job, beats, background=bulk or is_ahead, front=is_ahead)
 
     def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer:
         """The answer of a `SegmentJob`, waiting at most `timeout_s` seconds.
@@ -152,14 +168,14 @@ class JobQueue:
     def _submit_to(
         self,
         queue: QueueName,
-        job: SegmentJob | DescribeJob | WarmJob,
+        job: AnyJob,
         beats: tuple[WorkerBeat, ...],
         *,
         background: bool,
         front: bool,
     ) -> str:
         versions = _served_versions(queue, beats)
-        wanted = None if isinstance(job, WarmJob) else job.model_version
+        wanted = job.model_version if isinstance(job, (SegmentJob, DescribeJob)) else None
         if wanted is not None and wanted not in versions:
             raise ModelUnavailable(
                 f"model version {wanted!r} is not served on the queue {queue!r}, which serves {', '.join(versions)}; "
@@ -184,7 +200,7 @@ class JobQueue:
         rq_queue: Queue,
         job_id: str,
         queue: QueueName,
-        job: SegmentJob | DescribeJob | WarmJob,
+        job: AnyJob,
         *,
         background: bool,
         front: bool,
@@ -198,7 +214,7 @@ class JobQueue:
             job_id=job_id,
             unique=True,
             at_front=front,
-            description=f"{function} task={job.image.task_id}",
+            description=f"{function} task={job.task_id if isinstance(job, LookAheadJob) else job.image.task_id}",
             timeout=settings.background_timeout_s if background else interactive_timeout_s,
             ttl=settings.background_queued_ttl_s if background else settings.queued_ttl_s,
             result_ttl=settings.result_ttl_s,

@@ -29,7 +29,7 @@ from tests.support.click_fakes import (
     payload,
     point_item,
 )
-from worker.contracts import DescribeJob, SegmentJob, WarmJob
+from worker.contracts import DescribeJob, LookAheadJob, SegmentJob, WarmJob
 from worker.errors import (
     ImageCorrupt,
     ImageUnavailable,
@@ -476,6 +476,17 @@ def test_another_annotators_region_is_not_mine(desk: Desk) -> None:
 def test_opening_a_task_warms_its_image_and_answers_nothing(desk: Desk) -> None:
     desk.service.open_tasks([desk.task], XML)
     assert [job.image.url for job in desk.queue.of_kind(WarmJob)] == ["/data/upload/3/a.png"]
+
+
+def test_opening_a_task_looks_ahead_in_its_project(desk: Desk) -> None:
+    """One opened task asks for the tasks after it, before its own warm-up; a batch of tasks does not."""
+    desk.service.open_tasks([desk.task], XML)
+    ahead, warm = desk.queue.submitted
+    assert ahead == LookAheadJob(desk.task["project"], desk.task["id"], "image", 3)
+    assert isinstance(warm, WarmJob)
+    desk.service.open_tasks([desk.task, desk.task], XML)
+    desk.service.open_tasks([{**desk.task, "project": None}], XML)
+    assert len(desk.queue.of_kind(LookAheadJob)) == 1
 
 
 def test_opening_tasks_never_fails(desk: Desk) -> None:

@@ -23,11 +23,10 @@ from worker.contracts import (
     MaskCandidate,
     SegmentAnswer,
     SegmentJob,
-    WarmJob,
 )
 from worker.errors import JobTimedOut
 from worker.mask_codec import encode_mask
-from worker.queue import QueueHealth, QueueState
+from worker.queue import AnyJob, QueueHealth, QueueState
 
 WIDTH, HEIGHT = 512, 384
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -63,7 +62,7 @@ class FakeQueue:
     """Answers at once, unless told to fail or to be late. Jobs are kept in `submitted`."""
 
     def __init__(self) -> None:
-        self.submitted: list[SegmentJob | DescribeJob | WarmJob] = []
+        self.submitted: list[AnyJob] = []
         self.jobs: dict[str, SegmentJob | DescribeJob] = {}
         self.failures: list[str] = []
         self.segment_error: Exception | None = None
@@ -76,14 +75,14 @@ class FakeQueue:
         self.versions: tuple[str, ...] = ("osprey-nano-1",)
         self.lock = threading.Lock()
 
-    def submit(self, job: SegmentJob | DescribeJob | WarmJob, *, bulk: bool = False) -> str:
+    def submit(self, job: AnyJob, *, bulk: bool = False) -> str:
         with self.lock:
             self.submitted.append(job)
         error = self.describe_error if isinstance(job, DescribeJob) else self.segment_error
         if error is not None:
             raise error
         job_id = job.content_id()
-        if not isinstance(job, WarmJob):
+        if isinstance(job, (SegmentJob, DescribeJob)):
             self.jobs[job_id] = job
         return job_id
 

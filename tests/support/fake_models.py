@@ -22,6 +22,7 @@ class FakeSegmenter:
         self.model_version = model_version
         self.embedded: dict[str, tuple[int, int]] = {}
         self.num_encoded = 0
+        self.adopted: dict[str, Embedding] = {}
         self.previous: list[np.ndarray | None] = []
         self._delay_s = delay_s
 
@@ -40,6 +41,7 @@ class FakeSegmenter:
     def adopt(self, image_key: str, embedding: Embedding) -> None:
         if set(embedding.arrays) != {"features"}:
             raise ValueError(f"expected an embedding with features, got {sorted(embedding.arrays)}")
+        self.adopted[image_key] = embedding
         self.embedded[image_key] = (embedding.image_hw[1], embedding.image_hw[0])
 
     def segment(self, image_key, points_px=(), labels=(), box_px_xyxy=None, previous_logits=None, on_step=None):

@@ -15,6 +15,7 @@ from worker.contracts import (
     DescribeJob,
     FieldAnswer,
     ImageRef,
+    LookAheadJob,
     MaskCandidate,
     PromptPoint,
     Question,
@@ -28,6 +29,7 @@ IMAGE = ImageRef(url="/data/upload/1/ä.png", task_id=1)
 RLE = {"size": [4, 6], "counts": "04"}
 EVERY_CONTRACT = [
     WarmJob(image=IMAGE),
+    LookAheadJob(3, 7, "image", 3),
     SegmentJob(
         IMAGE, (6, 4), (PromptPoint(1.5, 2.0), PromptPoint(3.0, 1.0, positive=False)), (0.0, 0.0, 2.0, 2.0), "l"
     ),

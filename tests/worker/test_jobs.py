@@ -23,6 +23,7 @@ from worker.contracts import (
     SegmentJob,
     WarmJob,
 )
+from worker.embedding_store import Embedding
 from worker.mask_codec import encode_mask
 from worker.runtime import Loaders, ModelRuntime, install
 from worker.settings import Settings
@@ -130,6 +131,50 @@ def test_warm_embeds_and_prepares_the_prefix(runtime, models):
         jobs.warm(queue, WarmJob(image=image_ref()).to_json())
     assert len(models[0].embedded) == 2  # with the warm-up's own
     assert len(models[1].warmed) == 2
+
+
+def test_an_image_is_encoded_once_for_all_workers(runtime, models, redis_client, tmp_path):
+    """Another worker finds the embedding in Redis, and a third finds it damaged and encodes."""
+    job = SegmentJob(image=image_ref(), image_wh=WH, points=(PromptPoint(9.0, 9.0),))
+    assert "ok" in jobs.segment(job.to_json())
+    warm_up = 1
+    assert models[0].num_encoded == warm_up + 1
+    for damaged, expected in ((False, 0), (True, 1)):
+        if damaged:
+            (key,) = redis_client.keys("osprey:embedding:*")
+            redis_client.set(key, b"\0" * 100)
+        other = FakeSegmenter()
+        loaders = Loaders(lambda settings, device, other=other: other, lambda settings, device: models[1])
+        second = ModelRuntime(Settings(cache_dir=tmp_path, device="cpu"), ("masks",), redis_client, loaders)
+        second.load_missing()
+        install(second)
+        assert "ok" in jobs.segment(job.to_json())
+        assert other.num_encoded == warm_up + expected
+        second.close()
+
+
+def test_of_two_workers_that_encode_at_once_the_first_ones_numbers_count(runtime, models, redis_client):
+    """An embedding that another worker stored while this one encoded is taken over."""
+    resolved = runtime.images.resolve(image_ref())
+    first = Embedding({"features": np.ones((1, 2, 2), np.float16)}, (WH[1], WH[0]))
+    plain_embed = models[0].embed
+
+    def embed_slowly(image, image_key):
+        plain_embed(image, image_key)
+        runtime.embeddings.put("sam-fake-1", image_key, first)
+
+    models[0].embed = embed_slowly
+    runtime.embed(resolved)
+    assert (models[0].adopted[resolved.sha256].arrays["features"] == 1).all()
+
+
+def test_another_models_embedding_in_redis_is_encoded_again(runtime, models):
+    """What does not fit this model is not decoded."""
+    resolved = runtime.images.resolve(image_ref())
+    foreign = Embedding({"levels": np.ones((1, 2, 2), np.float16)}, (WH[1], WH[0]))
+    runtime.embeddings.put("sam-fake-1", resolved.sha256, foreign)
+    runtime.embed(resolved)
+    assert models[0].num_encoded == 2
 
 
 def test_job_of_another_release_is_named(runtime):
