@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backend, config, export, models, registry, worker
+from cli import backend, config, export, models, registry, train, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -23,3 +23,7 @@ app.add_typer(models.app, name="models")
 models.app.command("list")(registry.list_versions)
 app.command()(registry.promote)
 app.command()(registry.rollback)
+app.command()(train.train)
+
+if __name__ == "__main__":
+    app()

@@ -22,6 +22,14 @@ from osprey_model.config import IMAGE_TOKEN_ID
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 JSON_FILE = "tokenizer.json"
+# What a checkpoint folder may hold of its tokenizer; ours reads the first two.
+TOKENIZER_FILES = (
+    SENTENCEPIECE_FILE,
+    JSON_FILE,
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+)
 IMAGE_TOKEN = "<image>"
 MASK_TOKEN = "<mask>"
 POSITION_TOKEN = "<pos>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -16,11 +16,19 @@ from osprey_model.data.conversation import LabeledIds
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One conversation with its preprocessed image (3, S, S) and its masks (R, H, W) in order of appearance."""
+    """One conversation with its image and its masks in order of appearance.
+
+    Attributes:
+        ids: input ids and labels.
+        image: preprocessed (3, S, S), or the frozen tower's levels of it, each (C, h, w).
+        masks: (R, H, W).
+        weight: how much each of its learned tokens counts in the loss; 2 is as if the sample were there twice.
+    """
 
     ids: LabeledIds
-    image: Tensor | None
+    image: Tensor | Mapping[str, Tensor] | None
     masks: Tensor | None
+    weight: float = 1.0
 
 
 class Batch(TypedDict):
@@ -29,8 +37,9 @@ class Batch(TypedDict):
     input_ids: Tensor
     labels: Tensor
     attention_mask: Tensor
-    images: Tensor | None
+    images: Tensor | dict[str, Tensor] | None
     masks: list[Tensor | None] | None
+    sample_weights: Tensor
 
 
 def collate(samples: Sequence[Sample], *, pad_token_id: int) -> Batch:
@@ -42,15 +51,27 @@ def collate(samples: Sequence[Sample], *, pad_token_id: int) -> Batch:
     labels = [torch.tensor(sample.ids.labels) for sample in samples]
     lengths = torch.tensor([len(row) for row in ids])
     input_ids = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
-    images = [sample.image for sample in samples]
-    shapes = [image for image in images if image is not None]
-    stacked = None
-    if shapes:
-        stacked = torch.stack([torch.zeros_like(shapes[0]) if image is None else image for image in images])
+    stacked = _stack([sample.image for sample in samples])
     return Batch(
         input_ids=input_ids,
         labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
         attention_mask=torch.arange(input_ids.shape[1])[None] < lengths[:, None],
         images=stacked,
         masks=[sample.masks for sample in samples] if stacked is not None else None,
+        sample_weights=torch.tensor([sample.weight for sample in samples]),
     )
+
+
+def _stack(images: Sequence[Tensor | Mapping[str, Tensor] | None]) -> Tensor | dict[str, Tensor] | None:
+    given = [image for image in images if image is not None]
+    if not given:
+        return None
+    if isinstance(given[0], Mapping):
+        levels = [image for image in images if not isinstance(image, Tensor)]
+        return {name: _stack_tensors([None if one is None else one[name] for one in levels]) for name in given[0]}
+    return _stack_tensors([image for image in images if not isinstance(image, Mapping)])
+
+
+def _stack_tensors(tensors: Sequence[Tensor | None]) -> Tensor:
+    first = next(tensor for tensor in tensors if tensor is not None)
+    return torch.stack([torch.zeros_like(first) if tensor is None else tensor for tensor in tensors])

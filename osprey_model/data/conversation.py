@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from osprey_model.config import IGNORE_INDEX
+from osprey_model.config import IGNORE_INDEX, IMAGE_TOKEN_ID
 from osprey_model.prompts import TRAINING, Template, image_first
 from osprey_model.tokenizer import IMAGE_TOKEN, OspreyTokenizer
 
@@ -18,12 +18,29 @@ class LabelMismatch(ValueError):
     """The tokens of a prompt are not the first tokens of prompt and answer, so no label can be trusted."""
 
 
+class SampleTooLong(ValueError):
+    """A conversation with its image takes more positions than the decoder has."""
+
+
 @dataclass(frozen=True, slots=True)
 class LabeledIds:
     """Parallel lists; -200 stands for the image, -100 for "not learned"."""
 
     input_ids: list[int]
     labels: list[int]
+
+    def check_length(self, *, num_image_tokens: int, context: int) -> None:
+        """Compare the length after the splice with the decoder's positions.
+
+        Raises:
+            SampleTooLong: it does not fit.
+        """
+        length = sum(num_image_tokens if token_id == IMAGE_TOKEN_ID else 1 for token_id in self.input_ids)
+        if length > context:
+            raise SampleTooLong(
+                f"the conversation takes {length} positions with its image, the decoder has {context}; "
+                "split it into shorter conversations"
+            )
 
 
 def encode_conversation(

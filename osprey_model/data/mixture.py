@@ -1,7 +1,8 @@
 """Data configs -> one data set: the table of readers, the check of every entry, and what happens to bad ones.
 
-A data config is a list of {type, ann_file, img_prefix}, as the released code has it. Opening a file parses
-every entry once and keeps only byte ranges; masks and images are read per sample.
+A data config is a list of {type, ann_file, img_prefix}, as the released code has it, and optionally `weight`. An
+entry may have a `weight` of its own; both multiply into `Sample.weight`. Opening a file parses every entry once and
+keeps only byte ranges; masks and images are read per sample.
 """
 
 from __future__ import annotations
@@ -10,21 +11,21 @@ import bisect
 import itertools
 import json
 import logging
+import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset
 
-from osprey_model.data import coco_format, osprey_724k
+from osprey_model.data import coco_format, llava, osprey_724k
 from osprey_model.data.collate import Sample
 from osprey_model.data.entries import CocoEntries, Entries, open_lines, open_list
-from osprey_model.data.records import Draws, FirstDraws, RandomDraws, Record
+from osprey_model.data.records import Draws, FirstDraws, RandomDraws, ReadImage, Record
 from osprey_model.data.vcr import vcr, vcr_released
-from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.prompts import TRAINING, Template
 from osprey_model.tokenizer import OspreyTokenizer
 
@@ -55,6 +56,8 @@ class Reader:
 
 
 READERS: dict[str, Reader] = {
+    # stage 1, and LLaVA's conversations on whole images
+    "llava": Reader(open_list, llava.conversation),
     # stage 2
     "coco_data": Reader(CocoEntries, coco_format.COCO.record),
     "RefCOCO": Reader(CocoEntries, coco_format.REFCOCO.record),
@@ -80,20 +83,36 @@ class DataFile:
     type: str
     ann_file: Path
     img_prefix: Path
+    weight: float = 1.0
 
 
 def read_data_config(path: Path | str) -> list[DataFile]:
     """Rows of a JSON data config; relative paths are relative to its folder.
 
     Raises:
-        ValueError: not a list of rows with exactly type, ann_file and img_prefix.
+        ValueError: not a list of rows with exactly type, ann_file, img_prefix and perhaps weight.
     """
     path = Path(path)
     rows, keys = json.loads(path.read_text(encoding="utf-8")), {"type", "ann_file", "img_prefix"}
-    if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) != keys for row in rows):
-        raise ValueError(f"{path}: expected a list of objects with exactly the keys {sorted(keys)}")
+    if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) - {"weight"} != keys for row in rows):
+        raise ValueError(f"{path}: expected a list of objects with the keys {sorted(keys)} and perhaps weight")
     folder = path.parent
-    return [DataFile(row["type"], folder / row["ann_file"], folder / row["img_prefix"]) for row in rows]
+    return [
+        DataFile(row["type"], folder / row["ann_file"], folder / row["img_prefix"], positive_weight(row))
+        for row in rows
+    ]
+
+
+def positive_weight(row: dict[str, Any]) -> float:
+    """The `weight` of a row or an entry, 1 where it has none.
+
+    Raises:
+        ValueError: not a positive number.
+    """
+    weight = row.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight <= 0:
+        raise ValueError(f"expected a positive number for weight, got {weight!r}; leave out what shall not count")
+    return float(weight)
 
 
 class Source:
@@ -104,8 +123,15 @@ class Source:
         num_empty: entries left out because there is nothing to learn in them.
     """
 
-    def __init__(self, file: DataFile, *, on_error: OnError = "raise") -> None:
+    def __init__(
+        self, file: DataFile, *, on_error: OnError = "raise", check: Callable[[Record], None] | None = None
+    ) -> None:
         """Check every entry of the file, without masks and images.
+
+        Args:
+            file: what to read.
+            on_error: what happens to a bad entry.
+            check: a further check of every record; what it raises makes the entry a bad one.
 
         Raises:
             BadEntry: the first bad entry, with on_error="raise".
@@ -117,7 +143,7 @@ class Source:
             raise ValueError(f"unknown type {file.type!r} for {file.ann_file}; known: {', '.join(READERS)}")
         if on_error not in ("raise", "skip"):
             raise ValueError(f'expected on_error "raise" or "skip", got {on_error!r}')
-        self.file, self._reader = file, READERS[file.type]
+        self.file, self._reader, self._check_record = file, READERS[file.type], check
         self._entries = self._reader.open(file.ann_file)
         self._usable = array("q")
         self.skipped: list[BadEntry] = []
@@ -136,7 +162,7 @@ class Source:
 
     def _check(self, idx: int, on_error: OnError) -> None:
         try:
-            record = self._record(idx, FirstDraws())
+            record = self._record(idx, FirstDraws(), self._check_record)
         except BadEntry as problem:
             self._leave_out(problem, on_error)
             return
@@ -151,9 +177,15 @@ class Source:
         logger.warning("skipped: %s", problem)
         self.skipped.append(problem)
 
-    def _record(self, idx: int, draws: Draws) -> Record | None:
+    def _record(self, idx: int, draws: Draws, check: Callable[[Record], None] | None = None) -> Record | None:
         try:
-            return self._reader.record(self._entries.load(idx), self.file.img_prefix, draws)
+            entry = self._entries.load(idx)
+            record = self._reader.record(entry, self.file.img_prefix, draws)
+            if record is None:
+                return None
+            if check is not None:
+                check(record)
+            return replace(record, weight=self.file.weight * positive_weight(entry))
         except _ENTRY_ERRORS as problem:
             raise BadEntry(self.file.ann_file, idx, problem) from problem
 
@@ -178,8 +210,9 @@ class Source:
         draws: Draws,
         *,
         tokenizer: OspreyTokenizer,
-        preprocess: ImagePreprocessor,
-        template: Template = TRAINING,
+        read_image: ReadImage,
+        template: Template | None = TRAINING,
+        check: Callable[[Sample], None] | None = None,
     ) -> Sample:
         """Ids, labels, image and masks of the usable entry at `position`.
 
@@ -187,11 +220,14 @@ class Source:
             BadEntry: its image, a mask or its labels cannot be made.
         """
         try:
-            return self.record(position, draws).sample(tokenizer, preprocess, template=template)
+            sample = self.record(position, draws).sample(tokenizer, read_image, template=template)
+            if check is not None:
+                check(sample)
         except BadEntry:
             raise
         except _ENTRY_ERRORS as problem:
             raise BadEntry(self.file.ann_file, self._usable[position], problem) from problem
+        return sample
 
 
 class MixtureDataset(Dataset[Sample]):
@@ -200,8 +236,6 @@ class MixtureDataset(Dataset[Sample]):
     The choices for a sample depend only on (seed, epoch, index): the same in every worker process and after
     a resumed run.
 
-    Attributes:
-        num_skipped: samples replaced because their image or masks are bad (in this process).
     """
 
     def __init__(
@@ -209,12 +243,13 @@ class MixtureDataset(Dataset[Sample]):
         sources: Sequence[Source],
         *,
         tokenizer: OspreyTokenizer,
-        preprocess: ImagePreprocessor,
+        read_image: ReadImage,
         seed: int = 0,
         on_error: OnError = "raise",
-        template: Template = TRAINING,
+        template: Template | None = TRAINING,
+        check_sample: Callable[[Sample], None] | None = None,
     ) -> None:
-        """Join `sources`.
+        """Join `sources`; `template` None is stage 1's (see `Record.ids`); `check_sample` raises on a bad one.
 
         Raises:
             ValueError: not one sample in them.
@@ -223,9 +258,16 @@ class MixtureDataset(Dataset[Sample]):
         if not self._ends or not self._ends[-1]:
             raise ValueError(f"no sample in {[str(source.file.ann_file) for source in sources]}")
         self.sources = tuple(sources)
-        self._tokenizer, self._preprocess, self._template = tokenizer, preprocess, template
-        self._seed, self._epoch, self._on_error = seed, 0, on_error
-        self.num_skipped = 0
+        self._tokenizer, self._read_image, self._template = tokenizer, read_image, template
+        self._seed, self._epoch, self._on_error, self._check_sample = seed, 0, on_error, check_sample
+        # In shared memory, so that what a loader's worker process finds is known here.
+        self._replaced = torch.zeros(self._ends[-1], dtype=torch.bool)
+        torch.Tensor.share_memory_(self._replaced)  # type: ignore[no-untyped-call]
+
+    @property
+    def num_skipped(self) -> int:
+        """Distinct samples that were replaced because their image, masks or labels are bad."""
+        return int(self._replaced.sum())
 
     def set_epoch(self, epoch: int) -> None:
         """Other random choices for the same entries."""
@@ -250,7 +292,7 @@ class MixtureDataset(Dataset[Sample]):
             except BadEntry as problem:
                 if self._on_error == "raise" or step == len(self) - 1:
                     raise
-                self.num_skipped += 1
+                self._replaced[(idx + step) % len(self)] = True
                 logger.warning("replaced by the next sample: %s", problem)
         raise AssertionError("the last step returns or raises")
 
@@ -262,6 +304,7 @@ class MixtureDataset(Dataset[Sample]):
             position,
             RandomDraws(generator),
             tokenizer=self._tokenizer,
-            preprocess=self._preprocess,
+            read_image=self._read_image,
             template=self._template,
+            check=self._check_sample,
         )

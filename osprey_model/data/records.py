@@ -5,7 +5,7 @@ Masks and image are read when asked for, so a reader can check a whole file with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,14 +15,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
+from torch import Tensor
 
 from osprey_model.data.collate import Sample
-from osprey_model.data.conversation import encode_conversation
+from osprey_model.data.conversation import LabeledIds, encode_caption, encode_conversation
 from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.prompts import TRAINING, Template
 from osprey_model.tokenizer import IMAGE_TOKEN, MASK_TOKEN, POSITION_TOKEN, REGION_PLACEHOLDER, OspreyTokenizer
 
 T = TypeVar("T")
+# A file's pixels (3, S, S), or the frozen tower's levels of them.
+ReadImage = Callable[[Path], Tensor | Mapping[str, Tensor]]
 
 
 class Draws(Protocol):
@@ -112,11 +115,13 @@ class Record:
         turns: (message, answer); the k-th placeholder of the messages belongs to the k-th region.
         image_path: file of the image.
         regions: in order of their placeholders.
+        weight: of the sample in the loss.
     """
 
     turns: tuple[tuple[str, str], ...]
     image_path: Path
     regions: tuple[Region, ...]
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what would pair regions with the wrong words."""
@@ -129,8 +134,23 @@ class Record:
             if any(token in answer for token in (IMAGE_TOKEN, MASK_TOKEN, POSITION_TOKEN)):
                 raise ValueError(f"an answer may not hold an image or region placeholder: {answer[:60]!r}")
 
+    def ids(self, tokenizer: OspreyTokenizer, template: Template | None) -> LabeledIds:
+        """Ids and labels; None is stage 1's template: the image and the first answer, nothing else.
+
+        Raises:
+            LabelMismatch: tokens of a prompt change with its answer.
+            ValueError: regions, for which stage 1 has no place.
+        """
+        if template is not None:
+            return encode_conversation(tokenizer, self.turns, template=template)
+        if self.regions:
+            raise ValueError(
+                f"stage 1 learns captions of whole images, but this sample has {len(self.regions)} regions"
+            )
+        return encode_caption(tokenizer, self.turns[0][1])
+
     def masks(self) -> NDArray[np.bool_]:
-        """Bool (R, H, W).
+        """Bool (R, H, W), R > 0.
 
         Raises:
             ValueError: a mask that cannot be made, or one without a pixel.
@@ -144,18 +164,38 @@ class Record:
         return np.stack(masks)
 
     def sample(
-        self, tokenizer: OspreyTokenizer, preprocess: ImagePreprocessor, *, template: Template = TRAINING
+        self,
+        tokenizer: OspreyTokenizer,
+        read_image: ReadImage,
+        *,
+        template: Template | None = TRAINING,
     ) -> Sample:
-        """Ids, labels, image (3, S, S) and float masks (R, H, W).
+        """Ids, labels, image and float masks (R, H, W).
 
         Raises:
             OSError: the image is missing or cannot be decoded.
             ValueError: a bad mask or bad turns.
         """
-        with Image.open(self.image_path) as image:
-            pixels = preprocess(image)
-        ids = encode_conversation(tokenizer, self.turns, template=template)
-        return Sample(ids, pixels, torch.from_numpy(self.masks()).float())
+        ids = self.ids(tokenizer, template)
+        image = read_image(self.image_path)
+        masks = torch.from_numpy(self.masks()).float() if self.regions else None
+        return Sample(ids, image, masks, self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class PixelReader:
+    """Image file -> preprocessed pixels (3, S, S)."""
+
+    preprocess: ImagePreprocessor
+
+    def __call__(self, path: Path) -> Tensor:
+        """Open, convert, resize.
+
+        Raises:
+            OSError: missing, or it cannot be decoded.
+        """
+        with Image.open(path) as image:
+            return self.preprocess(image)
 
 
 def positive_hw(entry: Mapping[str, Any]) -> tuple[int, int]:

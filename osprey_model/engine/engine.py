@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from osprey_model.adapter import adapter_fingerprint, merge_adapter
 from osprey_model.build import load_osprey
 from osprey_model.checkpoint import fingerprint
 from osprey_model.config import IMAGE_TOKEN_ID
@@ -101,6 +102,7 @@ class Osprey:
         device: str = "cpu",
         dtype: torch.dtype | None = None,
         *,
+        adapter: Path | str | None = None,
         cache_bytes: int | None = None,
         max_batch_rows: int = 64,
         max_batch_positions: int = 8192,
@@ -112,6 +114,7 @@ class Osprey:
             path: folder with config.json, weights and tokenizer.
             device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
             dtype: None: float32 on the CPU, bfloat16 on a GPU.
+            adapter: a LoRA adapter's folder; it is merged into the weights.
             cache_bytes: None: 1 GiB on the CPU, 8 GiB on a GPU.
             max_batch_rows: see the constructor.
             max_batch_positions: see the constructor.
@@ -120,16 +123,21 @@ class Osprey:
         Raises:
             FileNotFoundError: a file of the folder is missing.
             CheckpointError: the weights do not fit the config.
+            AdapterMismatch: the adapter was trained on a model of other sizes.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_osprey(path, device=device, dtype=dtype)
+        version = f"{Path(path).resolve().name}@{fingerprint(path)[:12]}"
+        if adapter is not None:
+            model = merge_adapter(model, adapter, base=path)
+            version += f"+{Path(adapter).resolve().name}@{adapter_fingerprint(adapter)[:12]}"
         if cache_bytes is None:
             cache_bytes = _CACHE_BYTES.get(torch.device(device).type, _CACHE_BYTES["cpu"])
         return cls(
             model,
             OspreyTokenizer.from_folder(path),
-            model_version=f"{Path(path).resolve().name}@{fingerprint(path)[:12]}",
+            model_version=version,
             cache_bytes=cache_bytes,
             max_batch_rows=max_batch_rows,
             max_batch_positions=max_batch_positions,

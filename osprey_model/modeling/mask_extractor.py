@@ -58,12 +58,20 @@ class RegionTokens:
         )
 
 
+class Float32Linear(nn.Linear):
+    """Computes in float32 also where a sharded training run hands it its weights in 16 bit."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.float()
+        return functional.linear(values.float(), self.weight.float(), bias)
+
+
 class PositionMlp(nn.Module):
     """Linear layers with ReLU between them; names `layers.0`, `layers.1`, `layers.2`."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(Float32Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, values: Tensor) -> Tensor:
         for idx, layer in enumerate(self.layers):
@@ -78,8 +86,8 @@ class MaskExtractor(nn.Module):
         super().__init__()
         self.mask_shape = config.mask_shape
         for level, dim in zip(LEVELS, config.vision_dims, strict=True):
-            self.add_module(level, nn.Linear(dim, config.mask_embed_dim))
-        self.feat_linear = nn.Linear(config.mask_embed_dim, config.hidden_size)
+            self.add_module(level, Float32Linear(dim, config.mask_embed_dim))
+        self.feat_linear = Float32Linear(config.mask_embed_dim, config.hidden_size)
         self.mask_linear = PositionMlp(
             (config.mask_shape**2, config.mask_embed_dim, config.mask_embed_dim, config.hidden_size)
         )

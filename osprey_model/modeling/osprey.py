@@ -51,9 +51,11 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        images: Tensor | None = None,
+        images: Tensor | Mapping[str, Tensor] | None = None,
         masks: Sequence[Tensor | None] | None = None,
         labels: Tensor | None = None,
+        sample_weights: Tensor | None = None,
+        num_items_in_batch: Tensor | float | None = None,
         inputs_embeds: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
         **decoder_arguments: Any,
@@ -63,10 +65,14 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         Args:
             input_ids: (B, L) with -200 at the image and the region ids; right padded.
             attention_mask: (B, L), True at real ids; None: all are.
-            images: (B, 3, S, S) preprocessed; a sample without -200 ignores its image.
+            images: (B, 3, S, S) preprocessed, or the tower's four levels of them (each (B, C, h, w)); a sample
+                without -200 ignores its image.
             masks: per sample (R, H, W) in order of appearance, None where it names no region.
             labels: (B, L), -100 where nothing is learned. The loss is the mean over all learned tokens of the
                 batch; the head then runs at those positions only and the output's `logits` are None.
+            sample_weights: (B,), how much each token of a sample counts; None: all the same.
+            num_items_in_batch: what the loss is divided by instead of this batch's own (weighted) count of
+                learned tokens: the count over all devices and accumulated batches. The name is transformers'.
             inputs_embeds: (B, T, D), already spliced (decoding); then images and masks must be None.
             logits_to_keep: 0 for the logits of every position, n for the last n.
             **decoder_arguments: passed on to the LLaMA model (past_key_values, position_ids, use_cache, ...).
@@ -86,7 +92,7 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         hidden_BTD = outputs.last_hidden_state
         loss, logits = None, None
         if labels is not None:
-            loss = self.next_token_loss(hidden_BTD, labels)
+            loss = self.next_token_loss(hidden_BTD, labels, weights_B=sample_weights, total=num_items_in_batch)
         else:
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_BTD[:, keep])
@@ -101,7 +107,7 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
     def embed_batch(
         self,
         input_ids: Tensor,
-        images: Tensor | None = None,
+        images: Tensor | Mapping[str, Tensor] | None = None,
         masks: Sequence[Tensor | None] | None = None,
         *,
         attention_mask: Tensor | None = None,
@@ -113,12 +119,13 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
             PlaceholderMismatch: counts that do not fit, or masks without images.
         """
         num_samples = input_ids.shape[0]
-        for name, given in (("images", images), ("masks", masks)):
+        level = images[IMAGE_LEVEL] if isinstance(images, Mapping) else images
+        for name, given in (("images", level), ("masks", masks)):
             if given is not None and len(given) != num_samples:
                 raise PlaceholderMismatch(f"expected {num_samples} entries in {name}, one per sample, got {len(given)}")
         image_tokens_BND, regions = None, None
         if images is not None:
-            levels = self.encode_images(images)
+            levels = images if isinstance(images, Mapping) else self.encode_images(images)
             image_tokens_BND = self.project(levels)
             if masks is not None:
                 regions = [
@@ -166,8 +173,15 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         masks_RHW = masks_RHW.to(next(iter(levels.values())).device)
         return cast(RegionTokens, self.mask_extractor(levels, masks_RHW, finer_read=finer_read))
 
-    def next_token_loss(self, hidden_BTD: Tensor, labels_BT: Tensor) -> Tensor:
-        """Cross-entropy in float32, mean over the learned tokens of the batch.
+    def next_token_loss(
+        self,
+        hidden_BTD: Tensor,
+        labels_BT: Tensor,
+        *,
+        weights_B: Tensor | None = None,
+        total: Tensor | float | None = None,
+    ) -> Tensor:
+        """Cross-entropy in float32, (weighted) mean over the learned tokens of the batch, or the sum over `total`.
 
         Raises:
             ValueError: not one token to learn (the mean would be NaN).
@@ -177,7 +191,14 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         if not bool(learned_BT.any()):
             raise ValueError("no label to learn in this batch: every position is -100; check how its labels were made")
         logits_KV = self.lm_head(hidden_BTD[:, :-1][learned_BT])
-        return functional.cross_entropy(logits_KV.float(), targets_BT[learned_BT])
+        if weights_B is None and total is None:
+            return functional.cross_entropy(logits_KV.float(), targets_BT[learned_BT])
+        losses_K = functional.cross_entropy(logits_KV.float(), targets_BT[learned_BT], reduction="none")
+        weights_BT = torch.ones_like(learned_BT, dtype=losses_K.dtype)
+        if weights_B is not None:
+            weights_BT = weights_BT * weights_B[:, None]
+        weights_K = weights_BT[learned_BT]
+        return (losses_K * weights_K).sum() / (weights_K.sum() if total is None else total)
 
     @torch.inference_mode()
     def generate(self, inputs: Tensor | None = None, **arguments: Any) -> Any:

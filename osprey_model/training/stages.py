@@ -1,7 +1,11 @@
-"""The paper's three training stages as one table.
+"""The paper's three training stages and the LoRA fine-tuning as one table.
 
 Stages 2 and 3 have the numbers of the released training scripts. Stage 1 is not in the released code: its
 rate, batch size and epochs are the paper's (section 4.1), quoted from memory and not yet checked against it.
+LoRA has the options of the released code (r 64, alpha 16, dropout 0.05); no recipe with them was published, so
+rate, batch size and epochs are ours.
+
+Neighbours: `osprey_model/training/lora.py` adds what the LoRA row trains, `trainer.py` follows the numbers.
 """
 
 from __future__ import annotations
@@ -10,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import nn
 
-Part = Literal["projector", "mask_extractor", "decoder"]
+from osprey_model.prompts import TRAINING, Template
+
+StageName = Literal["1", "2", "3", "lora"]
+Part = Literal["projector", "mask_extractor", "decoder", "lora"]
 
 # Where a part's parameters live in the model; the tower (`model.vision_tower.`) is in no stage.
 PREFIXES: Mapping[Part, tuple[str, ...]] = {
@@ -21,29 +27,65 @@ PREFIXES: Mapping[Part, tuple[str, ...]] = {
     "mask_extractor": ("mask_extractor.",),
     "decoder": ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head."),
 }
+_ADAPTER_MARK = ".lora_"  # in the names of the matrices that PEFT adds beside a linear layer
+_PEFT_PREFIX, _PEFT_COPY, _PEFT_ORIGINAL = "base_model.model.", ".modules_to_save.default.", ".original_module."
+
+
+@dataclass(frozen=True, slots=True)
+class LoraOptions:
+    """Low-rank updates beside linear layers: W + alpha / rank * B A."""
+
+    rank: int = 64
+    alpha: int = 16
+    dropout: float = 0.05
+    # The decoder's linear layers, not its head; the reference takes them all too.
+    layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One row: what trains, and how."""
+    """One row: what trains, and how. `template` None is the image with its caption, nothing else."""
 
     trains: tuple[Part, ...]
-    template: Literal["plain", "v1"]
+    template: Template | None
     learning_rate: float
-    epochs: int
+    epochs: float
     batch_size: int  # over all devices
     schedule: Literal["cosine"] = "cosine"
     warmup_ratio: float = 0.03
     weight_decay: float = 0.0
     adam_betas: tuple[float, float] = (0.9, 0.999)
     adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0
+    lora: LoraOptions | None = None
 
 
-STAGES: Mapping[int, Stage] = {
-    1: Stage(("projector",), "plain", learning_rate=1e-3, epochs=1, batch_size=128),
-    2: Stage(("mask_extractor",), "v1", learning_rate=2e-5, epochs=2, batch_size=4),
-    3: Stage(("projector", "mask_extractor", "decoder"), "v1", learning_rate=1e-5, epochs=2, batch_size=4),
+STAGES: Mapping[StageName, Stage] = {
+    "1": Stage(("projector",), None, learning_rate=1e-3, epochs=1, batch_size=128),
+    "2": Stage(("mask_extractor",), TRAINING, learning_rate=2e-5, epochs=2, batch_size=4),
+    "3": Stage(("projector", "mask_extractor", "decoder"), TRAINING, learning_rate=1e-5, epochs=2, batch_size=4),
+    "lora": Stage(
+        ("projector", "mask_extractor", "lora"),
+        TRAINING,
+        learning_rate=2e-4,
+        epochs=2,
+        batch_size=4,
+        lora=LoraOptions(),
+    ),
 }
+
+
+def part_of(name: str) -> Part | None:
+    """The part a parameter belongs to, by its name in a plain model or below a PEFT one; None: the tower.
+
+    PEFT keeps the original of a module that is trained whole beside the copy that trains: the original is in no part.
+    """
+    if _PEFT_ORIGINAL in name:
+        return None
+    name = name.removeprefix(_PEFT_PREFIX).replace(_PEFT_COPY, ".")
+    if _ADAPTER_MARK in name:
+        return "lora"
+    return next((part for part, prefixes in PREFIXES.items() if name.startswith(prefixes)), None)
 
 
 def freeze_for(model: nn.Module, stage: Stage) -> list[str]:
@@ -52,24 +94,16 @@ def freeze_for(model: nn.Module, stage: Stage) -> list[str]:
     Raises:
         ValueError: a part the stage trains has no parameter in this model.
     """
-    for part in stage.trains:
-        if not any(name.startswith(PREFIXES[part]) for name, _ in model.named_parameters()):
-            raise ValueError(f"the stage trains {part}, but no parameter begins with {PREFIXES[part]}; is this Osprey?")
-    prefixes = tuple(prefix for part in stage.trains for prefix in PREFIXES[part])
-    names = []
+    names: list[str] = []
+    found: set[Part] = set()
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(prefixes))
-        if parameter.requires_grad:
+        part = part_of(name)
+        parameter.requires_grad_(part in stage.trains)
+        if part is not None and part in stage.trains:
+            found.add(part)
             names.append(name)
+    for part in stage.trains:
+        if part not in found:
+            where = f"begins with {PREFIXES[part]}" if part in PREFIXES else f"has {_ADAPTER_MARK!r} in its name"
+            raise ValueError(f"the stage trains {part}, but no parameter {where}; is this Osprey?")
     return names
-
-
-def build_optimizer(model: nn.Module, stage: Stage, *, learning_rate: float | None = None) -> torch.optim.AdamW:
-    """AdamW over the parameters `freeze_for` left trainable; `learning_rate` replaces the table's."""
-    return torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
-        lr=stage.learning_rate if learning_rate is None else learning_rate,
-        betas=stage.adam_betas,
-        eps=stage.adam_epsilon,
-        weight_decay=stage.weight_decay,
-    )

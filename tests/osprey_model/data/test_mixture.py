@@ -13,7 +13,7 @@ import torch
 
 from osprey_model.data.json_index import BadFile
 from osprey_model.data.mixture import READERS, BadEntry, DataFile, MixtureDataset, Source, read_data_config
-from osprey_model.data.records import FirstDraws, RandomDraws
+from osprey_model.data.records import FirstDraws, PixelReader, RandomDraws
 from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.tokenizer import OspreyTokenizer
 
@@ -41,7 +41,7 @@ def short_form(data: Path, *edits: Edit) -> DataFile:
 
 def mixture(golden_dir: Path, *sources: Source, **options: Any) -> MixtureDataset:
     tokenizer = OspreyTokenizer.from_folder(golden_dir / "tokenizer")
-    return MixtureDataset(sources, tokenizer=tokenizer, preprocess=ImagePreprocessor(32), **options)
+    return MixtureDataset(sources, tokenizer=tokenizer, read_image=PixelReader(ImagePreprocessor(32)), **options)
 
 
 BAD: dict[str, Edit] = {

@@ -1,0 +1,40 @@
+"""LoRA by PEFT: the wrapped model that trains, and its adapter folder.
+
+`osprey_model/adapter.py` reads the folder for serving; the options stand in the table of `stages.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel
+from torch import Tensor
+
+from osprey_model.adapter import write_base
+from osprey_model.modeling.osprey import OspreyForCausalLM
+from osprey_model.training.stages import LoraOptions
+
+
+def add_adapter(model: OspreyForCausalLM, options: LoraOptions, *, base: Path | str) -> PeftModel:
+    """Fresh LoRA matrices beside the decoder's linear layers; projector and mask extractor train as whole copies.
+
+    The first matrices are drawn from torch's global generator.
+    """
+    layers = "|".join(options.layers)
+    config = LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        # By full name: the tower has layers of its own that must stay as they are.
+        target_modules=rf"model\.layers\.\d+\.(self_attn|mlp)\.({layers})",
+        modules_to_save=["mm_projector", "mask_extractor"],
+        base_model_name_or_path=str(base),
+    )
+    return PeftModel(model, config)
+
+
+def save_adapter(model: PeftModel, folder: Path | str, *, base: Path | str, state: Mapping[str, Tensor]) -> None:
+    """Write the adapter folder; `state` holds the trained parameters under the wrapped model's names."""
+    model.save_pretrained(str(folder), state_dict=dict(state), save_embedding_layers=False)
+    write_base(folder, base)

@@ -1,0 +1,249 @@
+"""`train(TrainingRun(...))`: one row of the stage table from a checkpoint folder to a checkpoint or adapter folder.
+
+The same call runs on one device or, started by `accelerate launch`, on many (DDP, FSDP, DeepSpeed; configurations in
+`osprey_model/training/accelerate/`). Neighbours: `stages.py` `run.py` `data.py` `trainer.py` `lora.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+
+from osprey_model.build import load_osprey
+from osprey_model.checkpoint import save_checkpoint
+from osprey_model.data.mixture import MixtureDataset
+from osprey_model.data.records import PixelReader, ReadImage
+from osprey_model.modeling.osprey import OspreyForCausalLM
+from osprey_model.preprocess import ImagePreprocessor
+from osprey_model.tokenizer import JSON_FILE, TOKENIZER_FILES, OspreyTokenizer
+from osprey_model.training.checkpoints import newest, remove_torn
+from osprey_model.training.data import Collator, bad_entries, open_data
+from osprey_model.training.feature_cache import FeatureCache
+from osprey_model.training.lora import add_adapter, save_adapter
+from osprey_model.training.run import TrainingResult, TrainingRun
+from osprey_model.training.stages import freeze_for
+from osprey_model.training.trainer import OspreyTrainer
+
+logger = logging.getLogger(__name__)
+
+_GENERATION_FILE = "generation_config.json"
+
+
+def train(run: TrainingRun) -> TrainingResult:
+    """Run a stage; with `run.resume` from where its newest whole checkpoint is.
+
+    Raises:
+        RunExists, RunDiffers: the output folder holds another run.
+        BadEntry: an entry of the data, with file and index (`on_error="raise"`).
+        CheckpointError: the start checkpoint does not fit its config.
+        ValueError: a batch size that the devices cannot share.
+    """
+    row = run.row
+    arguments = _arguments(run)
+    with arguments.main_process_first(desc="looking at the output folder"):
+        resume_from = newest(run.out)
+        if arguments.should_save:
+            run.begin(has_checkpoint=resume_from is not None)
+            remove_torn(run.out)
+    set_seed(run.seed)
+    sharded = bool(arguments.fsdp_plugin_args) or arguments.deepspeed_plugin is not None
+    model = load_osprey(run.model, dtype=torch.float32)
+    core = model
+    if row.lora is not None:
+        model = add_adapter(model, row.lora, base=run.model)
+    trained = freeze_for(model, row)
+    if arguments.bf16 and not sharded:
+        _halve_frozen(model)
+    if run.gradient_checkpointing:
+        _checkpoint_activations(core)
+    tokenizer = OspreyTokenizer.from_folder(run.model)
+    read_image = _image_reader(run, core, arguments)
+    data, held_out = _open_data(run, core, tokenizer, read_image)
+    arguments.ddp_find_unused_parameters = _parts_may_rest(data, run)
+    trainer = OspreyTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=held_out,
+        data_collator=Collator(tokenizer.pad_token_id),
+        trained=trained,
+        keep=run.keep_checkpoints,
+        callbacks=[] if run.patience is None else [EarlyStoppingCallback(run.patience)],
+    )
+    output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
+    _save_result(trainer, run, tokenizer)
+    return _result(trainer, run, output.metrics, data, held_out)
+
+
+def _arguments(run: TrainingRun) -> TrainingArguments:
+    row = run.row
+    bf16 = run.bf16 if run.bf16 is not None else run.device != "cpu" and torch.cuda.is_available()
+    arguments = TrainingArguments(
+        output_dir=str(run.out),
+        use_cpu=run.device == "cpu" or not torch.cuda.is_available(),
+        seed=run.seed,
+        data_seed=run.seed,
+        bf16=bf16,
+        num_train_epochs=row.epochs,
+        max_steps=-1 if run.max_steps is None else run.max_steps,
+        learning_rate=row.learning_rate,
+        lr_scheduler_type=row.schedule,
+        warmup_steps=row.warmup_ratio,  # below 1: a share of all steps
+        weight_decay=row.weight_decay,
+        adam_beta1=row.adam_betas[0],
+        adam_beta2=row.adam_betas[1],
+        adam_epsilon=row.adam_epsilon,
+        optim="adamw_torch",
+        max_grad_norm=row.max_grad_norm,
+        logging_strategy="steps",
+        logging_steps=run.log_steps,
+        logging_nan_inf_filter=False,  # a loss that is no number shall be seen
+        **_when(run),
+        save_total_limit=None,  # `prune` removes old ones, and only after the new one is whole
+        restore_callback_states_from_checkpoint=True,
+        dataloader_num_workers=run.workers,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to=["tensorboard"],
+        disable_tqdm=not run.progress,
+    )
+    share = row.batch_size // arguments.world_size
+    held = run.device_batch_size or share
+    if not share or share * arguments.world_size != row.batch_size or share % held:
+        raise ValueError(
+            f"a batch of {row.batch_size} cannot be shared by {arguments.world_size} devices in steps of {held}; "
+            "choose a batch_size that device_batch_size times the devices divides"
+        )
+    arguments.per_device_train_batch_size = arguments.per_device_eval_batch_size = held
+    arguments.gradient_accumulation_steps = share // held
+    return arguments
+
+
+def _when(run: TrainingRun) -> dict[str, Any]:
+    """When checkpoints are written. With held-out data the best weights are the result: one at every evaluation."""
+    steps = run.save_steps if run.held_out is None else run.eval_steps
+    strategy = {"save_strategy": "epoch" if steps is None else "steps", "save_steps": steps or 500}
+    if run.held_out is None:
+        return strategy
+    return {
+        **strategy,
+        "eval_strategy": strategy["save_strategy"],
+        "eval_steps": strategy["save_steps"],
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "loss",
+        "greater_is_better": False,
+    }
+
+
+def _image_reader(run: TrainingRun, model: OspreyForCausalLM, arguments: TrainingArguments) -> ReadImage:
+    preprocess = ImagePreprocessor(model.sizes.image_size)
+    if not run.cache_bytes:
+        return PixelReader(preprocess)
+    dtype = torch.bfloat16 if arguments.bf16 else torch.float32
+    return FeatureCache(model.model.vision_tower, preprocess, max_bytes=run.cache_bytes, dtype=dtype)
+
+
+def _open_data(
+    run: TrainingRun, model: OspreyForCausalLM, tokenizer: OspreyTokenizer, read_image: ReadImage
+) -> tuple[MixtureDataset, MixtureDataset | None]:
+    def opened(config: Path) -> MixtureDataset:
+        return open_data(
+            config,
+            tokenizer=tokenizer,
+            sizes=model.sizes,
+            template=run.row.template,
+            read_image=read_image,
+            seed=run.seed,
+            on_error=run.on_error,
+            check=run.check_data,
+        )
+
+    return opened(run.data), None if run.held_out is None else opened(run.held_out)
+
+
+def _parts_may_rest(data: MixtureDataset, run: TrainingRun) -> bool:
+    """A batch of whole images leaves the mask extractor without gradient, which DDP has to be told."""
+    whole_images = any(source.file.type == "llava" for source in data.sources)
+    return whole_images and "mask_extractor" in run.row.trains
+
+
+def _halve_frozen(model: torch.nn.Module) -> None:
+    """Frozen weights in bfloat16. What trains stays float32, as does the extractor; autocast computes in bfloat16."""
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad and "mask_extractor." not in name:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def _checkpoint_activations(model: OspreyForCausalLM) -> None:
+    options = {"use_reentrant": False}
+    if hasattr(model, "activation_checkpointing_enable"):  # its name since transformers 5.20
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=options)
+
+
+def _save_result(trainer: OspreyTrainer, run: TrainingRun, tokenizer: OspreyTokenizer) -> None:
+    gathered: Mapping[str, Tensor] | None = None
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # every process takes part
+    if not trainer.args.should_save:
+        return
+    state = trainer.trained_state(gathered)
+    if run.row.lora is not None:
+        save_adapter(
+            cast(PeftModel, trainer.accelerator.unwrap_model(trainer.model)), run.out, base=run.model, state=state
+        )
+        return
+    plain = load_osprey(run.model, dtype=torch.float32)
+    plain.load_state_dict(state, strict=False)  # complete for what trained: gathered by name
+    save_checkpoint(plain.to(torch.bfloat16).keep_extractor_in_float32() if trainer.args.bf16 else plain, run.out)
+    tokenizer.save_json(run.out / JSON_FILE)
+    for name in (*TOKENIZER_FILES, _GENERATION_FILE):
+        if (run.model / name).is_file():
+            shutil.copyfile(run.model / name, run.out / name)
+
+
+def _result(
+    trainer: OspreyTrainer,
+    run: TrainingRun,
+    metrics: Mapping[str, float],
+    data: MixtureDataset,
+    held_out: MixtureDataset | None,
+) -> TrainingResult:
+    history: list[dict[str, Any]] = trainer.state.log_history
+    losses = tuple((entry["step"], entry["loss"]) for entry in history if "loss" in entry)
+    evaluations = tuple((entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry)
+    bad = (*bad_entries(data), *bad_entries(held_out))
+    planned = trainer.state.max_steps
+    result = TrainingResult(
+        out=run.out,
+        steps=trainer.state.global_step,
+        final_loss=losses[-1][1] if losses else math.nan,
+        losses=losses,
+        held_out_losses=evaluations,
+        best_held_out_loss=min((loss for _, loss in evaluations), default=None),
+        stopped_early=trainer.state.global_step < planned,
+        num_samples=len(data),
+        bad_entries=tuple(str(problem) for problem in bad),
+        num_replaced=data.num_skipped,
+        seconds=metrics["train_runtime"],
+        steps_per_s=metrics["train_steps_per_second"],
+    )
+    if trainer.args.should_save:
+        result.write()
+    if bad or result.num_replaced:
+        logger.warning(
+            "left out %d bad entries, replaced %d bad samples; see bad_entries in result.json",
+            len(bad),
+            result.num_replaced,
+        )
+    return result

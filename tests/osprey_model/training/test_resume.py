@@ -1,0 +1,95 @@
+"""A run that is killed and continued learns what it would have learned without the kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from osprey_model.training.checkpoints import checkpoint_folder, checkpoints, newest, seal
+from osprey_model.training.run import RunDiffers, RunExists, TrainingRun
+from osprey_model.training.train import train
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def settings(tiny: Path, scenes: Path) -> dict[str, object]:
+    """All that has a state: dropout, epochs that end inside the run, accumulation, held-out evaluations."""
+    data = scenes / "region_data.json"
+    return {
+        "stage": "lora", "model": tiny, "data": data, "held_out": data, "max_steps": 12, "batch_size": 3,
+        "device_batch_size": 1, "eval_steps": 3, "patience": 100, "log_steps": 1, "learning_rate": 1e-3, "seed": 7,
+        "device": "cpu", "progress": False,
+    }  # fmt: skip
+
+
+def start(out: Path, settings: dict[str, object]) -> subprocess.Popen[bytes]:
+    """The run in a process of its own, continued where `out` has a checkpoint."""
+    code = (
+        "import json, sys; from pathlib import Path\n"
+        "from osprey_model.training.run import TrainingRun; from osprey_model.training.train import train\n"
+        "given = json.loads(sys.argv[1])\n"
+        "given |= {name: Path(given[name]) for name in ('model', 'data', 'held_out')}\n"
+        "train(TrainingRun(out=Path(sys.argv[2]), resume=True, **given))"
+    )
+    given = json.dumps(settings, default=str)
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, given, str(out)], cwd=ROOT)
+
+
+def kill_when(process: subprocess.Popen[bytes], reached: Path) -> None:
+    """SIGKILL as soon as a path exists."""
+    deadline = time.monotonic() + 120
+    while not reached.exists():
+        assert process.poll() is None, f"the run ended before {reached.name} was there"
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_killed_run_gives_the_same_curve_and_weights(settings: dict[str, object], tmp_path: Path) -> None:
+    """Killed in the middle of an epoch while it writes a checkpoint, then continued: equal to the last bit."""
+    whole = train(TrainingRun(out=tmp_path / "whole", **settings))
+    out = tmp_path / "killed"
+    kill_when(start(out, settings), checkpoint_folder(out, 9) / "trained.safetensors")
+    # The torn folder is there; the newest whole checkpoint is the one before.
+    assert checkpoint_folder(out, 9).exists()
+    assert newest(out) == checkpoint_folder(out, 6)
+    continued = train(TrainingRun(out=out, resume=True, **settings))
+    assert [step for step, _ in continued.losses] == list(range(1, 13))
+    assert continued.losses == whole.losses
+    assert continued.held_out_losses == whole.held_out_losses
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (out, tmp_path / "whole"))
+    assert all(ours[name].equal(theirs[name]) for name in theirs)
+
+
+def test_other_settings_do_not_continue_a_run(settings: dict[str, object], tmp_path: Path) -> None:
+    """Without `resume` checkpoints are not run over; with other settings they are not continued."""
+    settings = {**settings, "max_steps": 3}
+    train(TrainingRun(out=tmp_path, **settings))
+    with pytest.raises(RunExists, match="another folder"):
+        train(TrainingRun(out=tmp_path, **settings))
+    with pytest.raises(RunDiffers, match="seed: was 7, is 8"):
+        train(TrainingRun(out=tmp_path, resume=True, **{**settings, "seed": 8}))
+
+
+def test_a_checkpoint_with_a_cut_file_is_torn(tmp_path: Path) -> None:
+    """Sizes are compared: a file that lost its end does not count, nor does a folder without a seal."""
+    for step in (5, 10, 15):
+        folder = checkpoint_folder(tmp_path, step)
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"12345")
+        if step < 15:
+            seal(folder)
+    assert newest(tmp_path) == checkpoint_folder(tmp_path, 10)
+    (checkpoint_folder(tmp_path, 10) / "weights").write_bytes(b"123")
+    assert newest(tmp_path) == checkpoint_folder(tmp_path, 5)
+    assert [folder.name for folder in checkpoints(tmp_path)] == ["checkpoint-5", "checkpoint-10", "checkpoint-15"]
