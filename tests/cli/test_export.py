@@ -87,3 +87,29 @@ def test_missing_address_names_the_variable(tmp_path):
     result = run("", "--project", "3", "--out", str(tmp_path / "out"))
     assert result.exit_code == 2
     assert "OSPREY_LABEL_STUDIO_URL" in result.stderr
+
+
+def test_layout_and_folder_can_be_chosen(tmp_path):
+    """COCO into the folder of OSPREY_EXPORTS; an unknown layout is refused with the known ones."""
+    tasks = [task(1, annotation(1, region("car00001", CAR)))]
+    environment = {"OSPREY_EXPORTS": str(tmp_path / "kept"), "OSPREY_LABEL_STUDIO_TOKEN": "ab" * 20, "COLUMNS": "200"}
+    with label_studio({"/api/projects/3": PROJECT, "/api/tasks": {"tasks": tasks, "total": 1}}) as url:
+        command = ["export", "--project", "3", "--without-images", "--format", "coco"]
+        environment["OSPREY_LABEL_STUDIO_URL"] = url
+        result = CliRunner().invoke(app, command, env=environment)
+    assert result.exit_code == 0, result.output
+    assert [path.name for path in (tmp_path / "kept").glob("3-coco-*/train.json")] == ["train.json"]
+    refused = CliRunner().invoke(app, ["export", "--project", "3", "--format", "voc"], env=environment)
+    assert refused.exit_code == 2
+    assert "parquet" in refused.output
+
+
+def test_images_are_fetched_from_label_studio(tmp_path):
+    """An image that Label Studio does not have is named; the version is written all the same."""
+    tasks = [task(1, annotation(1, region("car00001", CAR)))]
+    with label_studio({"/api/projects/3": PROJECT, "/api/tasks": {"tasks": tasks, "total": 1}}) as url:
+        result = run(url, "--project", "3", "--out", str(tmp_path / "out"))
+    assert result.exit_code == 0, result.output
+    assert "image 1" in result.output
+    folder = Path(result.output.splitlines()[-1].removeprefix("New: "))
+    assert "is gone (HTTP 404" in (folder / "problems.jsonl").read_text()

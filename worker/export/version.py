@@ -30,9 +30,20 @@ from typing import Any
 from label_config.reader import read_label_config
 from worker.export.card import card_of
 from worker.export.checks import fit_all
-from worker.export.figures import Content, figures_of
+from worker.export.figures import Content
 from worker.export.image_folder import FOLDER, Staged, stage_images
 from worker.export.layouts import FORMATS, Format, canonical_json, encoded, layout_files
+from worker.export.manifest import (
+    CONFIG,
+    MANIFEST,
+    file_record,
+    latest_version,
+    manifest_of,
+    parents_of,
+    pointer_of,
+    read_manifest,
+    series_of,
+)
 from worker.export.osprey_724k import Entry, Teaching
 from worker.export.problems import Problem
 from worker.export.regions import ExportedRegion
@@ -42,16 +53,18 @@ from worker.export.staging import ExportRefused, point, publish, staging_folder,
 from worker.export.submissions import Submissions, of_one_size, shown_url, submissions_of_tasks
 from worker.images import ImageResolver
 
-SCHEMA_VERSION = 2
-MANIFEST, REGIONS, PROBLEMS, IMAGES, CONFIG, CARD = (
-    "manifest.json",
-    "regions.jsonl",
-    "problems.jsonl",
-    "images.txt",
-    "label_config.xml",
-    "README.md",
-)
-_HASH_CHARS = 12
+__all__ = [
+    "Export",
+    "ExportOptions",
+    "Version",
+    "export_project",
+    "export_version",
+    "latest_version",
+    "read_export",
+    "read_manifest",
+]
+
+REGIONS, PROBLEMS, IMAGES, CARD = "regions.jsonl", "problems.jsonl", "images.txt", "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +145,10 @@ def export_version(
         ExportRefused: `out` cannot hold versions, another export writes there, or the version there is damaged.
     """
     options = options or ExportOptions()
-    with staging_folder(out, _series(submissions.project_id, options.format)) as folder:
+    with staging_folder(out, series_of(submissions.project_id, options.format)) as folder:
         content = _content(submissions, options, images, folder, on_image)
         manifest = _write_content(submissions, content, options, folder)
-        manifest |= _parents(out, manifest)
+        manifest |= parents_of(out, manifest)
         target = out / manifest["version"]
         is_new = not target.exists()
         if is_new:
@@ -143,33 +156,8 @@ def export_version(
             publish(folder, target)
         else:
             manifest = read_manifest(target)
-        point(_pointer(out, submissions.project_id, options.format), target.name)
+        point(pointer_of(out, submissions.project_id, options.format), target.name)
     return Version(target, manifest, is_new)
-
-
-def latest_version(out: Path, project_id: int, layout: Format = "osprey-724k") -> Path | None:
-    """The folder of the version exported last, or None before the first one."""
-    try:
-        name = _pointer(out, project_id, layout).read_text("utf-8").strip()
-    except FileNotFoundError:
-        return None
-    return out / name if (out / name / MANIFEST).exists() else None
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a version.
-
-    Raises:
-        ExportRefused: none that can be read, or one of another schema version.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))
-        found = manifest.get("schema_version")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ExportRefused(f"{folder} is not a complete export: {error}") from error
-    if found != SCHEMA_VERSION:
-        raise ExportRefused(f"{folder} has schema version {found!r}, expected {SCHEMA_VERSION}; export it again")
-    return manifest
 
 
 def read_export(folder: Path) -> Export:
@@ -250,24 +238,9 @@ def _write_content(submissions: Submissions, content: Content, options: ExportOp
     files |= layout_files(options.format, content, teaching, folder / FOLDER if content.has_images else None)
     for name, data in files.items():
         write_file(folder / name, data)
-    recorded = {
-        path.relative_to(folder).as_posix(): _file_record(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
     settings = {**asdict(options), "with_images": content.has_images}
     del settings["format"]
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "format": options.format,
-        "project": {"id": submissions.project_id, "title": submissions.title},
-        "label_config": {
-            "sha256": recorded[CONFIG]["sha256"],
-            "fields": {each.name: each.role for each in content.config.fields},
-        },
-        "options": settings,
-        **figures_of(content, submissions.counts),
-        "files": recorded,
-    }
-    return manifest | {"version": f"{_series(submissions.project_id, options.format)}-{_content_hash(manifest)}"}
+    return manifest_of(submissions, content, options.format, settings, folder)
 
 
 def _write_card(content: Content, options: ExportOptions, manifest: dict[str, Any], folder: Path) -> None:
@@ -280,53 +253,8 @@ def _write_card(content: Content, options: ExportOptions, manifest: dict[str, An
             samples.append((name, region))
     write_file(folder / CARD, encoded(card_of(manifest, samples)))
     for name in (CARD, *(name for name, _ in samples)):
-        manifest["files"][name] = _file_record(folder / name)
+        manifest["files"][name] = file_record(folder / name)
     write_file(folder / MANIFEST, encoded(json.dumps(manifest, indent=2, sort_keys=True) + "\n"))
-
-
-def _content_hash(manifest: Mapping[str, Any]) -> str:
-    """Hash of what was submitted and how it is laid out.
-
-    Parquet files are left out: their bytes depend on pyarrow's version, their content is that of the other files.
-    """
-    files = {name: file["sha256"] for name, file in manifest["files"].items() if not name.endswith(".parquet")}
-    content = {**{key: manifest[key] for key in ("schema_version", "format", "project", "options")}, "files": files}
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:_HASH_CHARS]
-
-
-def _parents(out: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """What was the latest version before this one, and whether the label config is another since."""
-    latest = latest_version(out, manifest["project"]["id"], manifest["format"])
-    if latest is None or latest.name == manifest["version"]:
-        return {"parents": [], "label_config_changed": None}
-    try:
-        before = read_manifest(latest)["label_config"]["sha256"]
-    except ExportRefused:  # of an earlier release: still the version before
-        return {"parents": [latest.name], "label_config_changed": None}
-    return {"parents": [latest.name], "label_config_changed": before != manifest["label_config"]["sha256"]}
-
-
-def _series(project_id: int, layout: Format) -> str:
-    return str(project_id) if layout == "osprey-724k" else f"{project_id}-{layout}"
-
-
-def _pointer(out: Path, project_id: int, layout: Format) -> Path:
-    return out / f"{_series(project_id, layout)}.latest"
-
-
-def _file_record(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
-    record: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-    if path.suffix in (".jsonl", ".txt"):
-        record["entries"] = data.count(b"\n")
-    elif path.name.startswith("osprey_"):
-        found = json.loads(data)
-        record |= {"entries": len(found), "pairs": sum(map(_num_pairs, found))}
-    return record
-
-
-def _num_pairs(entry: Entry) -> int:
-    return len(entry.get("description") or ()) + len(entry.get("conversations") or ()) // 2
 
 
 def _problem_key(problem: Problem) -> tuple[int, int, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from typing import Any
@@ -12,9 +13,21 @@ from pycocotools import mask as coco_mask
 
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
+from tests.support.exports import exported as read
+from tests.support.exports import street, turns
+from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
-from worker.export.osprey_724k import CONVERSATIONS, DESCRIPTIONS, PART_LEVEL, POSITIVE_NEGATIVE, SHORT_FORM, TYPES
+from worker.export.osprey_724k import (
+    CONVERSATIONS,
+    DESCRIPTIONS,
+    FILES,
+    PART_LEVEL,
+    POSITIVE_NEGATIVE,
+    SHORT_FORM,
+    TYPES,
+)
 from worker.export.version import ExportOptions, export_project, read_export
+from worker.mask_codec import decode_mask
 
 NUM_ANNOTATIONS = 1000
 WORDS = ["car", "Wall clock", "<b>dog</b>", "a <region1> tree", "region2: cat", "{region}", "<mask><pos>", "<image>",
@@ -231,3 +244,129 @@ def no_questions(entries) -> dict[int, str]:
         for idx in range(0, len(entry["conversations"]), 2)
         if entry["conversations"][idx + 1]["value"] == "No."
     }
+
+
+def test_five_files_say_what_the_texts_support(tmp_path):
+    """Each text lands in its file, asked in the product's words, without the suffixes that the readers add."""
+    entries = read(tmp_path, street()).entries
+    assert set(entries) == set(FILES)
+    (short,), (part,) = entries[SHORT_FORM], entries[PART_LEVEL]
+    assert turns(short) == [
+        ("What is the category of <region1>?", "car"),
+        ("What is the color of <region1>?", "blue"),
+        ("What is the material of <region1>?", "metal"),
+    ]
+    # Nobody suggested the wheel's attributes, so which is the colour is not known.
+    assert turns(part) == [
+        ("What part is <region1>?", "wheel"),
+        ("Which attributes does <region1> have?", "black, rubber"),
+    ]
+    assert turns(entries[CONVERSATIONS][0]) == [
+        ("Please give me a short description of <region1>. Using a short phrase.", "a blue car")
+    ]
+    assert entries[DESCRIPTIONS][0]["description"] == ["<region1>: A blue metal car stands left of a tree."]
+    assert sorted(turns(entries[POSITIVE_NEGATIVE][0])) == [
+        ("Is the category of <region1> car?", "Yes."),
+        ("Is the category of <region2> truck?", "No."),
+    ] or sorted(turns(entries[POSITIVE_NEGATIVE][0])) == [
+        ("Is the category of <region1> truck?", "No."),
+        ("Is the category of <region2> car?", "Yes."),
+    ]
+
+
+def test_entries_have_the_layout_that_the_readers_want(tmp_path):
+    """Every entry has name, size, and one annotation with box and RLE per region that its texts name, in order."""
+    for name, found in read(tmp_path, street()).entries.items():
+        for entry in found:
+            assert {"id", "file_name", "height", "width", "annotation", "weight"} < set(entry)
+            assert (entry["width"], entry["height"]) == (1024, 768)
+            assert "_" not in entry["file_name"]
+            text = json.dumps(entry.get("description") or entry["conversations"])
+            named = [int(number) for number in re.findall(r"<region(\d+)>", text)]
+            assert sorted(set(named)) == list(range(1, len(entry["annotation"]) + 1))
+            if name in (POSITIVE_NEGATIVE, DESCRIPTIONS):
+                assert named == list(range(1, len(entry["annotation"]) + 1))
+            for each in entry["annotation"]:
+                mask = decode_mask(each["segmentation"])
+                assert np.array_equal(mask, region_mask_of(each["region"]))
+                assert len(each["bbox"]) == 4
+
+
+def test_texts_cannot_break_the_layout(tmp_path):
+    """Placeholders, HTML, line breaks and lone surrogates in a text stay text; regions.jsonl keeps them as typed."""
+    nasty = {
+        "category": ["<b>car</b> {region} <region7>"],
+        "detailed_description": ["<region2>: a\n\n<mask><pos> \ud83d </s> <image>"],
+        "short_description": ["   "],
+    }
+    export = read(tmp_path, task(1, annotation(1, region("car00001", nasty), region("car00002", CAR))))
+    description = export.entries[DESCRIPTIONS][0]["description"]
+    assert description[0] == "<region1>: region2: a maskpos \ud83d /s image"
+    assert turns(export.entries[SHORT_FORM][0])[0] == ("What is the category of <region1>?", "bcar/b {region} region7")
+    for question, _ in turns(export.entries[POSITIVE_NEGATIVE][0]):
+        assert len(re.findall(r"<region\d+>", question)) == 1
+    assert export.regions[0].texts["category"] == nasty["category"]
+    assert set(export.regions[0].texts) == {"category", "detailed_description"}  # blanks are no text
+
+
+CLOSED = """<View><Image name="image" value="$image"/><KeyPoint name="click" toName="image"/>
+  <BitmaskLabels name="mask" toName="image" smart="false"><Label value="Car"/><Label value="Tree"/></BitmaskLabels>
+  <Choices name="wear" toName="image" perRegion="true" osprey_question="How worn is {region}?">
+    <Choice value="brand new" alias="n"/><Choice value="old"/></Choices>
+  <Taxonomy name="part" toName="image" perRegion="true"><Choice value="car"><Choice value="door"/></Choice></Taxonomy>
+  <Rating name="quality" toName="image" perRegion="true"/></View>"""
+
+
+def test_closed_controls_are_exported_in_words(tmp_path):
+    """Aliases and paths become the words a person read; what is stored stays beside them, ratings too."""
+    items = region("car00001", {}, label="Car")
+    for name, kind, raw in (
+        ("wear", "choices", ["n", "gone"]),
+        ("part", "taxonomy", [["car", "door"]]),
+        ("quality", "rating", 4),
+    ):
+        value = {**items[0]["value"], kind: raw}
+        items.append({**items[0], "from_name": name, "type": kind, "value": value})
+    export = read(tmp_path, task(4, annotation(8, items)), project={**PROJECT, "label_config": CLOSED})
+    (each,) = export.regions
+    assert each.texts == {"wear": ["brand new", "gone"], "part": ["door"]}
+    assert each.stored == {"wear": ["n", "gone"], "part": [["car", "door"]], "quality": 4}
+    assert "no longer lists" in export.problems[0].problem
+    assert ("How worn is <region1>?", "brand new, gone") in turns(export.entries[PART_LEVEL][0])
+
+
+def test_label_is_the_category_where_no_control_asks(tmp_path):
+    """In a config whose labels are categories, the label answers the category question; wrong ones come from others."""
+    project = {**PROJECT, "label_config": CLOSED}
+    regions = [region("car00001", {}, label="Car"), region("tree0001", {}, label="Tree")]
+    export = read(tmp_path, task(4, annotation(8, *regions)), project=project)
+    assert [answer for _, answer in turns(export.entries[SHORT_FORM][0])] == ["Car", "Tree"]
+    asked = {question.split()[-1]: answer for question, answer in turns(export.entries[POSITIVE_NEGATIVE][0])[:2]}
+    assert asked == {"Car?": "Yes.", "Tree?": "No."}
+
+
+@pytest.mark.parametrize(
+    ("texts", "suggested", "paired"),
+    [
+        (["blue", "metal"], ["red", "metal"], True),
+        (["blue", "metal"], ["blue", "metal"], True),
+        (["metal", "blue"], ["blue", "metal"], False),
+        (["metal", "green"], ["blue", "metal"], False),
+        (["blue"], ["blue", "metal"], False),
+        (["blue", "metal", "old"], ["blue", "metal"], False),
+        (["wood", "red"], ["wood"], False),
+        (["wood", "red"], None, False),
+    ],
+)
+def test_colour_is_never_taught_as_material(tmp_path, texts, suggested, paired):
+    """Attribute values answer colour and material only where their places are certain, else one joint question."""
+    suggestion = None if suggested is None else {"attribute": suggested}
+    export = read(tmp_path, task(1, annotation(1, region("car00001", {"attribute": texts}, suggestion=suggestion))))
+    questions = dict(turns(export.entries[SHORT_FORM][0]))
+    if paired:
+        assert questions == {
+            "What is the color of <region1>?": texts[0],
+            "What is the material of <region1>?": texts[1],
+        }
+    else:
+        assert questions == {"Which attributes does <region1> have?": ", ".join(texts)}
