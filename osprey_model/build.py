@@ -13,6 +13,7 @@ from osprey_model.checkpoint import GENERATION_FILE, check_complete, iter_weight
 from osprey_model.config import OspreyConfig
 from osprey_model.modeling.hf_config import OspreyHfConfig
 from osprey_model.modeling.osprey import OspreyForCausalLM
+from osprey_model.quantize import Bits, import_bitsandbytes, quantize_decoder
 
 
 def build_osprey(
@@ -28,7 +29,12 @@ def build_osprey(
 
 
 def load_osprey(
-    folder: Path | str, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None
+    folder: Path | str,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+    load_in: Bits | None = None,
+    map_weights: bool = False,
 ) -> OspreyForCausalLM:
     """A checkpoint folder as a model in eval mode.
 
@@ -36,8 +42,12 @@ def load_osprey(
         folder: config.json and weights, ours or a released checkpoint's.
         device: where the weights go.
         dtype: of everything but the mask extractor; None: float32 on the CPU, else bfloat16.
+        load_in: "4bit" or "8bit" for the decoder's linear layers; needs bitsandbytes.
+        map_weights: on the CPU, weights that are in `dtype` already stay in their files' pages: they load at once, and
+            the system may drop and read them again. The files must not change while the model lives.
 
     Raises:
+        QuantizationUnavailable: `load_in` without bitsandbytes.
         FileNotFoundError: a file of the folder is missing.
         CheckpointError: the weights do not fit the config.
     """
@@ -48,12 +58,18 @@ def load_osprey(
     # On "meta" nothing is allocated or initialised: the checkpoint's tensors are put in place as they are.
     model = build_osprey(config, device="meta")
     check_complete(model.state_dict(), read_shapes(folder), source=str(folder))
-    # Copied also where nothing changes: tensors mapped from a file are not aligned as kernels like them.
-    placed = {
-        name: tensor.to(device, torch.float32 if name.startswith("mask_extractor.") else dtype, copy=True)
-        for name, tensor in iter_weights(folder)
-    }
+    if load_in is not None:
+        import_bitsandbytes()  # before gigabytes are read
+    placed = {}
+    for name, tensor in iter_weights(folder):
+        # Tensors that lie at odd addresses of a file are copied also where nothing changes: kernels round otherwise.
+        copy = not map_weights or tensor.data_ptr() % 64 != 0
+        to = "cpu" if load_in is not None and name.startswith("model.layers.") else device
+        placed[name] = tensor.to(to, torch.float32 if name.startswith("mask_extractor.") else dtype, copy=copy)
     model.load_state_dict(placed, strict=True, assign=True)
+    if load_in is not None:
+        quantize_decoder(model, load_in, device=device)
+        model.model.layers.to(device)  # the norms
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(device)
     if (Path(folder) / GENERATION_FILE).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)

@@ -22,8 +22,13 @@ LEVELS = ("res2", "res3", "res4", "res5")  # the tower's four stage outputs, str
 IMAGE_LEVEL = "res4"  # its cells are the image tokens
 CONFIG_FILE = "config.json"
 
+_MODEL_TYPES = ("osprey", "osprey-stage2")  # what released config.json files say
 _LITERALS = "osprey"  # sub-dict for what is a literal in the released code
 _LITERALS_GOLDEN = "golden"
+
+
+class WrongArchitecture(ValueError):
+    """A config.json that is not an Osprey's, or cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +102,24 @@ class OspreyConfig:
         """Read any of the three layouts; keys the model does not need (training switches, paths) are left alone.
 
         Raises:
-            ValueError: a config of another architecture.
+            WrongArchitecture: a config of another architecture.
+            ValueError: sizes that cannot be built.
         """
+        if data.get("model_type", _MODEL_TYPES[0]) not in _MODEL_TYPES:
+            raise WrongArchitecture(
+                f"expected a config of model_type {' or '.join(_MODEL_TYPES)}, got {data['model_type']!r} "
+                f"({data.get('architectures', 'no architectures named')}); name the folder of an Osprey checkpoint"
+            )
         projector = data.get("mm_projector_type", "mlp2x_gelu")
         if "hidden_size" not in data or "num_hidden_layers" not in data:
-            raise ValueError(
+            raise WrongArchitecture(
                 "not an Osprey config: expected LLaMA keys such as hidden_size and num_hidden_layers, "
                 f"got {sorted(data)}"
             )
         if projector != "mlp2x_gelu":
-            raise ValueError(f"mm_projector_type {projector!r} is not supported; Osprey checkpoints have 'mlp2x_gelu'")
+            raise WrongArchitecture(
+                f"mm_projector_type {projector!r} is not supported; Osprey checkpoints have 'mlp2x_gelu'"
+            )
         merged = {**data, **data.get(_LITERALS_GOLDEN, {}), **(data.get(_LITERALS) or {})}
         rope = data.get("rope_parameters")
         if rope and "rope_theta" not in data:  # transformers 5 writes it nested
@@ -126,11 +139,21 @@ class OspreyConfig:
 
         Raises:
             FileNotFoundError: the folder has none.
+            WrongArchitecture: it is damaged or of another architecture.
         """
         path = Path(folder) / CONFIG_FILE
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist; a checkpoint folder holds {CONFIG_FILE} and its weights")
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            raise FileNotFoundError(
+                f"{path} does not exist; a checkpoint folder holds {CONFIG_FILE} and its weights "
+                "(osprey models pull fetches the released ones)"
+            )
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise WrongArchitecture(f"{path} is not JSON: {error}; fetch it again") from error
+        if not isinstance(data, dict):
+            raise WrongArchitecture(f"{path} holds {type(data).__name__}, expected a JSON object; fetch it again")
+        return cls.from_dict(data)
 
     @classmethod
     def preset(cls, name: str) -> OspreyConfig:

@@ -42,8 +42,8 @@ def answer_of(row: Row, question: Question, tokenizer: OspreyTokenizer, warnings
             warnings=warnings,
             token_logprobs=tuple(row.token_logprobs),
         )
-    # As it is, up to where it begins to repeat itself.
-    text = drop_repeats(clean(tokenizer.decode(row.token_ids)))
+    raw = tokenizer.decode(row.token_ids)
+    text = drop_repeats(clean(raw))
     value = text.removesuffix(".") if _asks_for_a_phrase(question) else text
     if len(row.token_ids) == len(row.token_logprobs):  # no end token
         warnings = (*warnings, WARNING_CUT)
@@ -53,6 +53,7 @@ def answer_of(row: Row, question: Question, tokenizer: OspreyTokenizer, warnings
         confidence=row.confidence(),
         warnings=warnings,
         token_logprobs=tuple(row.token_logprobs),
+        raw=raw,
     )
 
 

@@ -31,6 +31,7 @@ from osprey_model.messages import Messages, as_turns
 from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.prompts import INFERENCE, PREFIX_P
+from osprey_model.quantize import Bits, quantize_decoder
 from osprey_model.splice import PlaceholderMismatch
 from osprey_model.tokenizer import IMAGE_TOKEN, OspreyTokenizer
 
@@ -107,6 +108,8 @@ class Osprey:
         max_batch_rows: int = 64,
         max_batch_positions: int = 8192,
         finer_mask_read: bool = False,
+        load_in: Bits | None = None,
+        map_weights: bool = False,
     ) -> Osprey:
         """Load a checkpoint folder, ours or a released one.
 
@@ -119,19 +122,26 @@ class Osprey:
             max_batch_rows: see the constructor.
             max_batch_positions: see the constructor.
             finer_mask_read: see the constructor.
+            load_in: "4bit" or "8bit" for the decoder, the rest stays in `dtype`; needs bitsandbytes.
+            map_weights: see `osprey_model.build.load_osprey`.
 
         Raises:
             FileNotFoundError: a file of the folder is missing.
             CheckpointError: the weights do not fit the config.
             AdapterMismatch: the adapter was trained on a model of other sizes.
+            TokenizerError: a damaged or other tokenizer.
+            QuantizationUnavailable: `load_in` without bitsandbytes.
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_osprey(path, device=device, dtype=dtype)
         version = f"{Path(path).resolve().name}@{fingerprint(path)[:12]}"
-        if adapter is not None:
-            model = merge_adapter(model, adapter, base=path)
+        if adapter is None:
+            model = load_osprey(path, device=device, dtype=dtype, load_in=load_in, map_weights=map_weights)
+        else:  # merged in its own precision, into weights that may be written, then quantised
+            model = merge_adapter(load_osprey(path, device=device, dtype=dtype), adapter, base=path)
             version += f"+{Path(adapter).resolve().name}@{adapter_fingerprint(adapter)[:12]}"
+            if load_in is not None:
+                quantize_decoder(model, load_in, device=device)
         if cache_bytes is None:
             cache_bytes = _CACHE_BYTES.get(torch.device(device).type, _CACHE_BYTES["cpu"])
         return cls(

@@ -131,13 +131,14 @@ class Answer:
     """The answer to one question.
 
     Attributes:
-        text: the answer as one string.
+        text: the answer as one string; free text is cut where it begins to repeat itself.
         values: what a form field takes: the chosen values, or the text (a short answer without its final dot).
         confidence: 0..1. With choices the product of the probabilities renormalised over the allowed
             continuations; for free text the geometric mean of the token probabilities.
         alternatives: other choices, most probable first; empty for free text.
         warnings: what the asker should know, e.g. that the region was too small to be seen.
         token_logprobs: the model's own log-probability of each decoded token (not renormalised).
+        raw: free text as it was decoded, for `osprey_model.protocols`.
     """
 
     text: str
@@ -146,6 +147,7 @@ class Answer:
     alternatives: tuple[Alternative, ...] = ()
     warnings: tuple[AnswerWarning, ...] = ()
     token_logprobs: tuple[float, ...] = ()
+    raw: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ def test_the_references_greedy_answers(name: str, osprey: Osprey, golden_dir: Pa
     answer = osprey.chat(image, list(tensors.get("masks", [])), turns_of_prompt(facts["prompt"]), max_new_tokens=16)
     expected = osprey.tokenizer.decode(tensors["generated_ids"].flatten().tolist())
     assert answer.text == drop_repeats(clean(expected))
+    assert answer.raw == expected
     assert len(answer.token_logprobs) == tensors["generated_ids"].numel()
     ended = tensors["generated_ids"].flatten()[-1].item() == osprey.tokenizer.eos_token_id
     assert ("cut" in [warning.kind for warning in answer.warnings]) != ended

