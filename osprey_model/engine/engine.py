@@ -134,11 +134,13 @@ class Osprey:
         """
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
+        early = load_in if adapter is None else None  # an adapter is merged before the weights are quantised
+        model = load_osprey(
+            path, device=device, dtype=dtype, load_in=early, map_weights=map_weights and adapter is None
+        )
         version = f"{Path(path).resolve().name}@{fingerprint(path)[:12]}"
-        if adapter is None:
-            model = load_osprey(path, device=device, dtype=dtype, load_in=load_in, map_weights=map_weights)
-        else:  # merged in its own precision, into weights that may be written, then quantised
-            model = merge_adapter(load_osprey(path, device=device, dtype=dtype), adapter, base=path)
+        if adapter is not None:
+            model = merge_adapter(model, adapter, base=path)
             version += f"+{Path(adapter).resolve().name}@{adapter_fingerprint(adapter)[:12]}"
             if load_in is not None:
                 quantize_decoder(model, load_in, device=device)
