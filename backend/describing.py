@@ -1,6 +1,6 @@
 """A region -> its fields, within what is left of the wait budget; and the words that came too late.
 
-Previous on the path of one click: `backend/segmenting.py`. Next: `backend/results.py`.
+Previous on the path of one click: `backend/segmenting.py`. Next: `label_config/results.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from backend.fields import Filled, fill, label_question, questions_for
 from backend.page import Page, PageRegion
 from backend.ports import ClickQueue
 from backend.segmenting import Target
@@ -18,6 +17,7 @@ from backend.steps import Steps
 from label_config.reader import LabelConfig
 from worker.contracts import DescribeJob, FieldAnswer, ImageRef, Question, RegionQuery
 from worker.errors import JobTimedOut, QueueUnavailable, WorkerError
+from worker.fields import Filled, fill, label_question, questions_for
 from worker.mask_codec import encode_mask
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.labels import is_part_label
 from backend.page import Page, PageRegion
 from backend.prompts import Prompt
+from label_config.labels import is_part_label
 
 
 @dataclass(frozen=True, slots=True)

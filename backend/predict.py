@@ -22,17 +22,19 @@ from backend.notices import LATE, failure_text, notice_item
 from backend.page import Page, read_page
 from backend.ports import ClickQueue
 from backend.prompts import Prompt, read_prompt
-from backend.results import AnsweredRegion, region_items, relabelled_items
+from backend.relabelling import relabelled_items
 from backend.segmenting import Refused, RegionFinder, Target
 from backend.session import RegionRecord, SessionStore
 from backend.settings import Settings
 from backend.steps import Steps
 from backend.versions import ServedVersion
 from label_config.reader import ConfigError, LabelConfig, read_label_config
+from label_config.results import AnsweredRegion, region_items, region_score
 from label_config.validate import validate_results
 from worker.contracts import ImageRef, LookAheadJob, WarmJob
-from worker.errors import ImageUnavailable, QueueUnavailable, WorkerError
+from worker.errors import QueueUnavailable, WorkerError
 from worker.mask_codec import encode_mask
+from worker.task_image import image_ref
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +102,9 @@ class ClickService:
         try:
             config = read_label_config(xml)
             if len(tasks) == 1 and self._settings.look_ahead:
-                self._look_ahead(_image_ref(tasks[0], config), config.image_key)
+                self._look_ahead(image_ref(tasks[0], config), config.image_key)
             for task in tasks[:_WARM_AT_ONCE]:
-                self._queue.submit(WarmJob(_image_ref(task, config)), bulk=True)
+                self._queue.submit(WarmJob(image_ref(task, config)), bulk=True)
         except (ConfigError, WorkerError) as error:
             logger.info("no warm-up for %d opened tasks: %s", len(tasks), error)
 
@@ -118,7 +120,7 @@ class ClickService:
             logger.info("no look-ahead after task_id=%s: %s", image.task_id, error)
 
     def _answer(self, task: Mapping[str, Any], config: LabelConfig, prompt: Prompt, steps: Steps) -> Answer:
-        task_key, image = _task_key(task), _image_ref(task, config)
+        task_key, image = _task_key(task), image_ref(task, config)
         with steps.step("session"):
             records = self._sessions.load(task_key)
             page = read_page(task, records, config, prompt.image_wh, time.time())
@@ -263,23 +265,6 @@ def _task_key(task: Mapping[str, Any]) -> str:
     return str(task.get("id"))
 
 
-def _image_ref(task: Mapping[str, Any], config: LabelConfig) -> ImageRef:
-    """Where the task's image is.
-
-    Raises:
-        ImageUnavailable: the task's data does not hold it.
-    """
-    data, task_id, project_id = task.get("data"), task.get("id"), task.get("project")
-    url = data.get(config.image_key) if isinstance(data, Mapping) else None
-    if not isinstance(url, str) or not url:
-        raise ImageUnavailable(f"task {task_id} has no text under {config.image_key!r} in its data; import it again")
-    return ImageRef(
-        url,
-        task_id if isinstance(task_id, int) else None,
-        project_id if isinstance(project_id, int) else None,
-    )
-
-
 def _to_page(
     target: Target, description: Description, prompt: Prompt, page: Page
 ) -> tuple[AnsweredRegion, RegionRecord]:
@@ -296,7 +281,7 @@ def _to_page(
         mask=target.mask,
         label=label,
         values=filled.values,
-        score=_score(target.score, filled.confidence),
+        score=region_score(target.score, filled.confidence),
         origin=origin,
         parent_id=target.parent_id,
         drawn=drawn,
@@ -344,7 +329,7 @@ def _late_to_page(late: LateRegion) -> AnsweredRegion:
         mask=region.mask,
         label=record.label,
         values=late.filled.values,
-        score=_score(record.score, late.filled.confidence),
+        score=region_score(record.score, late.filled.confidence),
         origin=record.origin,
         parent_id=record.parent_id,
         drawn=region.geometry,
@@ -356,9 +341,3 @@ def _late_to_page(late: LateRegion) -> AnsweredRegion:
             "job": None,
         },
     )
-
-
-def _score(mask_score: float, confidence: Mapping[str, float]) -> float:
-    """What uncertainty sampling sorts by: SAM's own estimate times the mean confidence of the fields."""
-    mean = sum(confidence.values()) / len(confidence) if confidence else 1.0
-    return min(max(mask_score, 0.0), 1.0) * min(max(mean, 0.0), 1.0)

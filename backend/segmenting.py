@@ -14,11 +14,11 @@ import numpy as np
 from backend import candidates
 from backend.candidates import Picked
 from backend.gestures import Describe, Gesture, NewRegion, Refine, Refuse, Subtract
-from backend.labels import classes, object_label, part_label
 from backend.page import BoolMask, Page, PageRegion
 from backend.ports import ClickQueue
 from backend.prompts import Box, Prompt
 from backend.steps import Steps
+from label_config.labels import classes, object_label, part_label
 from label_config.reader import LabelConfig
 from worker.contracts import ImageRef, PromptPoint, SegmentAnswer, SegmentJob
 from worker.mask_codec import decode_mask

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "label_config": ("label_config",),
     "backend": (
         "backend", "label_config",
-        "worker.contracts", "worker.errors", "worker.mask_codec", "worker.queue", "worker.settings",
+        "worker.contracts", "worker.errors", "worker.fields", "worker.mask_codec", "worker.queue", "worker.settings",
+        "worker.task_image",
     ),
     "worker": ("worker", "label_config", "osprey_model"),
     "osprey_model": ("osprey_model",),

@@ -1,7 +1,8 @@
 """A region -> Label Studio result items: geometry first, one shared id, one item per filled control. Pure.
 
 A text before the geometry, a text alone or a bare string breaks the annotator's page (`label_config/validate.py`
-checks each answer once more before it leaves). Previous on the path of one click: `backend/predict.py`.
+checks each answer once more before it leaves). Previous on the path of one click: `backend/predict.py`; of a
+pre-annotated task: `worker/prelabel/predictions.py`.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from backend.page import BoolMask, PageRegion
 from label_config.geometry import encode_bitmask_png, encode_brush_rle, mask_to_polygon_pct
 from label_config.reader import Field, LabelConfig
+
+BoolMask = NDArray[np.bool_]
 
 _VALUE_KEYS = {"textarea": "text", "choices": "choices", "taxonomy": "taxonomy"}
 
 
 @dataclass(frozen=True)
 class AnsweredRegion:
-    """One region as it goes to the page. `values` as `backend.fields.Filled.values`.
+    """One region as it goes to the page. `values` as `worker.fields.Filled.values`.
 
     `drawn` is the geometry item as the page has it: then it goes back unchanged instead of `mask`, so that a
     description never moves a pixel.
@@ -70,24 +73,10 @@ def region_items(config: LabelConfig, region: AnsweredRegion) -> list[dict[str, 
     ]
 
 
-def relabelled_items(config: LabelConfig, region: PageRegion, label: str) -> list[dict[str, Any]]:
-    """A region of the page as the page has it, under another label."""
-    assert region.geometry is not None, f"region {region.region_id} is not in the request"
-    meta = region.geometry.get("meta") or {}
-    answered = AnsweredRegion(
-        region_id=region.region_id,
-        image_wh=region.image_wh,
-        mask=np.zeros((0, 0), dtype=np.bool_),  # not used: the drawn geometry goes back
-        label=label,
-        values=region.values,
-        score=float(region.geometry.get("score") or 0.0),
-        origin=region.origin,
-        parent_id=region.parent_id,
-        drawn=region.geometry,
-        notes=tuple(meta.get("text") or ()),
-        osprey_meta=meta.get("osprey") or {},
-    )
-    return region_items(config, answered)
+def region_score(mask_score: float, confidence: Mapping[str, float]) -> float:
+    """What uncertainty sampling sorts by: SAM's own estimate times the mean confidence of the fields, 0 to 1."""
+    mean = sum(confidence.values()) / len(confidence) if confidence else 1.0
+    return min(max(mask_score, 0.0), 1.0) * min(max(mean, 0.0), 1.0)
 
 
 def _geometry(config: LabelConfig, region: AnsweredRegion) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.labels import classes, object_label, part_label
+from label_config.labels import classes, object_label, part_label
 from label_config.reader import LabelConfig, read_label_config
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.results import AnsweredRegion, region_items
 from label_config.reader import LabelConfig, read_label_config
+from label_config.results import AnsweredRegion, region_items
 from label_config.validate import validate_results
 from tests.support.click_fakes import BALL, HEIGHT, WIDTH
 

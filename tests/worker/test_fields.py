@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.fields import fill, label_question, questions_for
 from label_config.reader import LabelConfig, read_label_config
 from worker.contracts import FieldAnswer, Question
+from worker.fields import fill, label_question, questions_for
 
 HEAD = """<View><Image name="image" value="$image"/><KeyPoint name="click" toName="image" smart="true"/>
 <BitmaskLabels name="mask" toName="image"><Label value="Object"/><Label value="Part"/></BitmaskLabels>"""
