@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backend, config, export, models, registry, train, worker
+from cli import backend, config, describe, export, models, prelabel, registry, train, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -19,6 +19,8 @@ app.command()(worker.status)
 app.add_typer(config.app, name="config")
 app.command()(backend.backend)
 app.command()(export.export)
+app.command()(prelabel.prelabel)
+app.command()(describe.describe)
 app.add_typer(models.app, name="models")
 models.app.command("list")(registry.list_versions)
 app.command()(registry.promote)

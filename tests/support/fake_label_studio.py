@@ -51,6 +51,9 @@ class FakeLabelStudio:
             def do_POST(self) -> None:
                 owner.answer_post(self)
 
+            def do_DELETE(self) -> None:
+                owner.answer_delete(self)
+
             def log_message(self, *args: Any) -> None:
                 """Keep test output quiet."""
 
@@ -84,6 +87,9 @@ class FakeLabelStudio:
             _send(request, Reply(200, json.dumps({"access": self.valid_access}).encode()))
         else:
             _send(request, Reply(401, b'{"detail": "Token is invalid or expired"}'))
+
+    def answer_delete(self, request: BaseHTTPRequestHandler) -> None:
+        _send(request, Reply(404, b"not found"))
 
 
 def _send(request: BaseHTTPRequestHandler, reply: Reply) -> None:

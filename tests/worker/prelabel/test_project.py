@@ -1,0 +1,179 @@
+"""Claims about pre-annotating a project: what is pushed, what is not, and what is told."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import label_config
+from label_config.reader import read_label_config
+from label_config.validate import validate_results
+from tests.support.fake_models import FakeDescriber, FakeSegmenter
+from tests.support.fake_predictions import FakePredictions
+from worker.images import ImageResolver
+from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
+from worker.prelabel.label_studio_predictions import LabelStudioFailed, prediction_store
+from worker.prelabel.project import Progress, ProjectPrelabeler
+from worker.settings import Settings
+
+CONFIG = Path(label_config.__file__).with_name("bitmask.xml").read_text()
+VERSION = "osprey-fake-1"
+
+
+def data_url(shade: int) -> str:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), (shade, 0, 0)).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def task(task_id: int, url: str | None = None) -> dict:
+    return {"id": task_id, "project": 1, "data": {"image": url or data_url(task_id)}}
+
+
+@pytest.fixture
+def server() -> Iterator[FakePredictions]:
+    with closing(FakePredictions(CONFIG, [task(1), task(2), task(3)])) as fake:
+        yield fake
+
+
+@pytest.fixture
+def describer() -> FakeDescriber:
+    return FakeDescriber()
+
+
+@pytest.fixture
+def run(server, describer, tmp_path):
+    """Runs the whole path against the fake server; keyword arguments go to `ProjectPrelabeler.run`."""
+
+    def start(task_ids=None, options=None, on_progress=lambda _: None, **how) -> Progress:
+        settings = Settings(
+            label_studio_url=server.url, label_studio_token="legacy", cache_dir=tmp_path, image_timeout_s=5
+        )
+        annotator = ImageAnnotator(FakeSegmenter(), describer, options or AnnotateOptions())
+        with prediction_store(settings) as store, closing(ImageResolver(settings)) as images:
+            return ProjectPrelabeler(store, images, annotator, on_progress).run(1, task_ids, **how)
+
+    return start
+
+
+def test_every_task_gets_one_prediction_in_one_batch(server, run):
+    """All tasks are pushed in one call, each with the model's version, a score and items that the page can take."""
+    progress = run()
+    assert (progress.pushed, progress.skipped, progress.regions, progress.failures) == (3, 0, 9, [])
+    assert server.imports == [[1, 2, 3]]
+    for prediction in server.predictions:
+        assert prediction["model_version"] == VERSION
+        assert prediction["score"] == pytest.approx(0.45)  # masks of 0.9, words of 0.5
+        assert validate_results(read_label_config(CONFIG), prediction["result"]) == []
+
+
+def test_parts_hang_below_the_region_around_them(server, run):
+    """Of three nested discs the middle one is a part of the largest, the smallest of the middle one."""
+    run([1])
+    items = server.predictions[0]["result"]
+    masks = [item for item in items if item["type"] == "bitmasklabels"]
+    assert [item["value"]["bitmasklabels"] for item in masks] == [["Object"], ["Part"], ["Part"]]
+    assert [item.get("parentID") for item in masks] == [None, masks[0]["id"], masks[1]["id"]]
+    assert all(item["score"] == pytest.approx(0.45) for item in masks)
+    parts = {item["id"]: item["value"]["text"] for item in items if item["from_name"] == "part"}
+    assert parts[masks[0]["id"]] == ["whole"]
+    assert parts[masks[1]["id"]] == ["part What part is {region}?"]
+
+
+def test_a_second_run_pushes_nothing(server, run, describer):
+    """What has a prediction of this version is neither described nor pushed again."""
+    run()
+    asked = describer.num_asked
+    progress = run()
+    assert (progress.pushed, progress.skipped) == (0, 3)
+    assert describer.num_asked == asked
+    assert len(server.predictions) == 3
+
+
+def test_another_version_counts_for_nothing(server, run):
+    """A prediction of another model, also one whose name holds this one's, does not stand for this one's."""
+    server.predictions = [{"id": 90, "task": 1, "model_version": VERSION + "2", "result": []}]
+    assert run().pushed == 3
+
+
+def test_a_killed_run_is_continued(server, run):
+    """A run that ends in the middle has pushed what it had; the next one does the rest."""
+
+    def stop_at_two(progress: Progress) -> None:
+        if progress.annotated == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(on_progress=stop_at_two)
+    assert server.imports == [[1, 2]]
+    progress = run()
+    assert server.imports == [[1, 2], [3]]
+    assert (progress.skipped, progress.pushed) == (2, 1)
+
+
+def test_force_replaces(server, run):
+    """With force the old prediction of the version goes and the new one comes; other versions stay."""
+    server.predictions = [
+        {"id": 90, "task": 1, "model_version": VERSION, "result": []},
+        {"id": 91, "task": 1, "model_version": "other", "result": []},
+    ]
+    run([1], force=True)
+    assert sorted(one["model_version"] for one in server.predictions) == ["osprey-fake-1", "other"]
+    assert 90 not in [one["id"] for one in server.predictions]
+
+
+def test_failures_name_their_task_and_harm_no_other(server, run):
+    """A broken image, a task without one, an unknown task: told; the rest is pushed."""
+    server.tasks = [task(1), task(2, "data:image/png;base64,AAAA"), {"id": 3, "project": 1, "data": {}}, task(4)]
+    progress = run([1, 2, 3, 4, 77])
+    assert server.imports == [[1, 4]]
+    assert {failure.task_id: failure.message.partition(":")[0] for failure in progress.failures} == {
+        2: "ImageCorrupt",
+        3: "ImageUnavailable",
+        77: "project 1 has no such task",
+    }
+
+
+def test_what_label_studio_refuses_is_told(server, run):
+    """One refused prediction does not take the batch with it; one that is left out silently is found."""
+    server.refused, server.invalid = {1}, {2}
+    progress = run()
+    assert [one["task"] for one in server.predictions] == [3]
+    assert sorted(failure.task_id for failure in progress.failures) == [1, 2]
+    assert progress.pushed == 1
+
+
+def test_a_label_studio_that_is_away_is_an_error(server, run):
+    """No answer is not "nothing to do"."""
+    server.is_down = True
+    with pytest.raises(LabelStudioFailed, match="503"):
+        run()
+
+
+def test_another_run_in_between_is_noticed(server, run):
+    """A task that got its prediction while this run worked is not pushed again."""
+
+    def other_run(progress: Progress) -> None:
+        if progress.annotated == 1 and not server.predictions:
+            server.predictions = [{"id": 90, "task": 1, "model_version": VERSION, "result": []}]
+
+    progress = run(on_progress=other_run)
+    assert server.imports == [[2, 3]]
+    assert progress.skipped == 1
+
+
+def test_max_regions_and_min_score_bound_the_work(server, run, describer):
+    """At most so many regions, best first; masks below the score are not even described."""
+    run([1], AnnotateOptions(max_regions=1))
+    assert len([item for item in server.predictions[0]["result"] if item["type"] == "bitmasklabels"]) == 1
+    asked = describer.num_asked
+    run([2], AnnotateOptions(min_score=0.95))
+    assert server.predictions[1]["result"] == []
+    assert server.predictions[1]["score"] == 0
+    assert describer.num_asked == asked

@@ -1,0 +1,61 @@
+"""An annotated image -> a prediction as Label Studio stores it: result items with parents, scores and provenance.
+
+Next: `worker/prelabel/label_studio_predictions.py` pushes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from label_config.reader import LabelConfig
+from label_config.results import AnsweredRegion, region_items
+from label_config.validate import validate_results
+from worker.mask_codec import decode_mask
+from worker.prelabel.annotate import AnnotatedImage
+
+
+class FaultyPrediction(ValueError):
+    """Result items that would break the annotator's page."""
+
+
+def prediction_of(config: LabelConfig, annotated: AnnotatedImage, task_id: int) -> dict[str, Any]:
+    """What Label Studio's predictions API takes for one task.
+
+    Raises:
+        FaultyPrediction: the items would break the page; the message says which and why.
+    """
+    ids = [_region_id(task_id, annotated.model_version, idx) for idx in range(len(annotated.regions))]
+    items: list[dict[str, Any]] = []
+    for region_id, region in zip(ids, annotated.regions, strict=True):
+        answered = AnsweredRegion(
+            region_id=region_id,
+            image_wh=annotated.image_wh,
+            mask=decode_mask(region.rle),
+            label=region.label,
+            values=region.filled.values,
+            score=region.score,
+            parent_id=None if region.parent is None else ids[region.parent],
+            osprey_meta={
+                "model_version": annotated.model_version,
+                "segmenter_version": annotated.segmenter_version,
+                "suggestion": region.filled.suggestion,
+                "confidence": region.filled.confidence,
+                "job": None,
+            },
+        )
+        items += region_items(config, answered)
+    problems = validate_results(config, items)
+    if problems:
+        raise FaultyPrediction("; ".join(problems[:3]))
+    return {
+        "task": task_id,
+        "result": items,
+        "score": round(annotated.score, 4),
+        "model_version": annotated.model_version,
+    }
+
+
+def _region_id(task_id: int, model_version: str, idx: int) -> str:
+    """Ten hex digits: another model's prediction for the same task has other regions."""
+    return "p" + hashlib.sha256(f"{task_id}:{model_version}:{idx}".encode()).hexdigest()[:10]

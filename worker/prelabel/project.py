@@ -1,0 +1,224 @@
+"""Pre-annotate a Label Studio project: every task without a prediction of the model gets one.
+
+What is done is read from Label Studio itself, so a run that was killed is continued by the next one, and two runs
+push nothing twice. A task that fails is told and harms no other.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from label_config.reader import LabelConfig, read_label_config
+from worker.contracts import ImageRef
+from worker.errors import WorkerError
+from worker.images import ResolvedImage
+from worker.prelabel.annotate import ImageAnnotator
+from worker.prelabel.label_studio_predictions import PredictionsRefused
+from worker.prelabel.predictions import prediction_of
+from worker.task_image import image_ref
+
+_LOG = logging.getLogger(__name__)
+
+_BATCH = 20  # predictions of 50 brush regions are a few megabytes
+_PUSH_EVERY_S = 30.0  # what a kill can cost
+
+
+class Store(Protocol):
+    """`worker.prelabel.label_studio_predictions.PredictionStore`; see there."""
+
+    def label_config(self, project_id: int) -> str: ...
+
+    def tasks(self, project_id: int) -> list[dict[str, Any]]: ...
+
+    def tasks_with(
+        self, project_id: int, model_version: str, among: Collection[int] | None = None
+    ) -> frozenset[int]: ...
+
+    def push(self, project_id: int, predictions: list[dict[str, Any]]) -> int: ...
+
+    def remove(self, task_id: int, model_version: str) -> None: ...
+
+
+class Resolver(Protocol):
+    """`worker.images.ImageResolver`; see there."""
+
+    def resolve(self, ref: ImageRef) -> ResolvedImage: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """Why a task has no prediction."""
+
+    task_id: int
+    message: str
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a run has done so far. `skipped` tasks had a prediction of the model already."""
+
+    total: int = 0
+    skipped: int = 0
+    pushed: int = 0
+    regions: int = 0
+    failures: list[TaskFailure] = field(default_factory=list)
+    annotated: int = 0  # pushed, or about to be
+    last_task_id: int | None = None  # behind which the next run may go on
+
+    @property
+    def num_annotated(self) -> int:
+        """Tasks that this run has looked at, for better or worse."""
+        return self.annotated + len(self.failures)
+
+
+class ProjectPrelabeler:
+    """One run over one project."""
+
+    def __init__(
+        self,
+        store: Store,
+        images: Resolver,
+        annotator: ImageAnnotator,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        """`on_progress` is called after every task and every push."""
+        self._store = store
+        self._images = images
+        self._annotator = annotator
+        self._on_progress = on_progress
+
+    def run(
+        self,
+        project_id: int,
+        task_ids: Collection[int] | None = None,
+        *,
+        force: bool = False,
+        after_task_id: int | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Progress:
+        """Pre-annotate what is not yet.
+
+        Args:
+            project_id: Label Studio's.
+            task_ids: only these; one that is not in the project is a failure. None: all.
+            force: replace predictions of the same model version.
+            after_task_id: leave out the tasks up to this one: where an earlier run stopped.
+            should_stop: asked before every task; what is done by then is pushed.
+
+        Raises:
+            LabelStudioFailed: Label Studio does not answer; what was pushed stays, and the next run goes on behind it.
+            ConfigError: the project's labeling config cannot be served.
+        """
+        config = read_label_config(self._store.label_config(project_id))
+        progress = Progress()
+        tasks = list(self._wanted(project_id, task_ids, progress))
+        progress.total = len(tasks) + len(progress.failures)
+        tasks = [task for task in tasks if after_task_id is None or task["id"] > after_task_id]
+        version = self._annotator.model_version
+        done = frozenset() if force else self._store.tasks_with(project_id, version)
+        pushing = _Pushing(self._store, project_id, version, progress, force=force)
+        progress.skipped = sum(task["id"] in done for task in tasks)
+        self._on_progress(progress)
+        try:
+            for task in tasks:
+                if should_stop():
+                    break
+                if task["id"] not in done:
+                    self._annotate(task, config, pushing, progress)
+                    if pushing.is_due:
+                        pushing.push()
+                progress.last_task_id = task["id"]
+                self._on_progress(progress)
+        finally:  # also when the person at the keyboard has had enough
+            pushing.push()
+        self._on_progress(progress)
+        return progress
+
+    def _wanted(
+        self, project_id: int, task_ids: Collection[int] | None, progress: Progress
+    ) -> Iterator[dict[str, Any]]:
+        tasks = self._store.tasks(project_id)
+        if task_ids is None:
+            yield from tasks
+            return
+        yield from (task for task in tasks if task["id"] in task_ids)
+        for task_id in sorted(set(task_ids) - {task["id"] for task in tasks}):
+            progress.failures.append(TaskFailure(task_id, f"project {project_id} has no such task"))
+
+    def _annotate(self, task: dict[str, Any], config: LabelConfig, pushing: _Pushing, progress: Progress) -> None:
+        task_id = int(task["id"])
+        try:
+            annotated = self._annotator.annotate(self._images.resolve(image_ref(task, config)), config)
+            pushing.add(prediction_of(config, annotated, task_id))
+        except (WorkerError, ValueError) as error:
+            progress.failures.append(TaskFailure(task_id, f"{type(error).__name__}: {error}"))
+            _LOG.info("task_id=%s is not pre-annotated: %s: %s", task_id, type(error).__name__, error)
+        except (RuntimeError, MemoryError, OSError) as error:  # this image is too much for the device, say
+            progress.failures.append(TaskFailure(task_id, f"{type(error).__name__}: {error}"))
+            _LOG.exception("task_id=%s is not pre-annotated", task_id)
+        else:
+            progress.annotated += 1
+            progress.regions += len(annotated.regions)
+
+
+class _Pushing:
+    """Predictions on their way, in batches."""
+
+    def __init__(self, store: Store, project_id: int, model_version: str, progress: Progress, *, force: bool) -> None:
+        self._store = store
+        self._project_id = project_id
+        self._model_version = model_version
+        self._progress = progress
+        self._force = force
+        self._waiting: list[dict[str, Any]] = []
+        self._since = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        return len(self._waiting) >= _BATCH or time.monotonic() - self._since > _PUSH_EVERY_S
+
+    def add(self, prediction: dict[str, Any]) -> None:
+        self._waiting.append(prediction)
+
+    def push(self) -> None:
+        """Store what waits, except for tasks that another run has served in the meantime."""
+        self._since = time.monotonic()
+        batch, self._waiting = self._waiting, []
+        if not batch:
+            return
+        ids = {prediction["task"] for prediction in batch}
+        if self._force:
+            for task_id in sorted(ids):
+                self._store.remove(task_id, self._model_version)
+        else:
+            served = self._stored(ids)
+            batch = [prediction for prediction in batch if prediction["task"] not in served]
+            self._progress.skipped += len(served)
+        if batch:
+            self._push(batch)
+
+    def _push(self, batch: list[dict[str, Any]]) -> None:
+        try:
+            created = self._store.push(self._project_id, batch)
+        except PredictionsRefused as refusal:
+            if len(batch) == 1:
+                self._progress.failures.append(TaskFailure(batch[0]["task"], str(refusal)))
+                return
+            for prediction in batch:  # one that is refused takes the whole batch with it
+                self._push([prediction])
+            return
+        if created != len(batch):
+            stored = self._stored({prediction["task"] for prediction in batch})
+            for prediction in batch:
+                if prediction["task"] not in stored:
+                    message = "Label Studio left the prediction out as invalid; its log says why"
+                    self._progress.failures.append(TaskFailure(prediction["task"], message))
+            created = len(stored)
+        self._progress.pushed += created
+
+    def _stored(self, ids: Collection[int]) -> frozenset[int]:
+        return self._store.tasks_with(self._project_id, self._model_version, ids)

@@ -1,0 +1,72 @@
+"""SAM's everything mode -> regions that know which region they lie in. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from worker.contracts import Rle
+from worker.models import Segmenter
+
+PART_OF_AREA = 0.85  # a part is clearly smaller than its object (as for a click)
+PART_INSIDE = 0.8  # and lies mostly inside it
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRegion:
+    """One mask. `parent` is the index, among the image's regions, of the smallest region around it."""
+
+    rle: Rle
+    area_px: int
+    mask_score: float  # SAM's own estimate of its IoU
+    parent: int | None = None
+
+
+def find_regions(segmenter: Segmenter, image_key: str, max_regions: int, min_score: float) -> list[FoundRegion]:
+    """The regions of an embedded image, nested: a region comes after the one it lies in, otherwise the best first."""
+    found = [
+        FoundRegion(one.rle, one.area_px, one.predicted_iou)
+        for one in segmenter.everything(image_key, max_regions=max_regions)
+        if one.predicted_iou >= min_score
+    ]
+    return _parents_first(nested(found))
+
+
+def nested(regions: Sequence[FoundRegion]) -> list[FoundRegion]:
+    """The regions, in their order, each with the smallest larger region that holds most of it as its parent."""
+    if not regions:
+        return []
+    rles = [region.rle for region in regions]
+    # With `iscrowd` COCO's IoU is the share of the first mask that lies in the second.
+    inside = np.asarray(coco_mask.iou(rles, rles, [1] * len(rles)))
+    areas = np.array([region.area_px for region in regions])
+    holds = (inside >= PART_INSIDE) & (areas[:, None] <= PART_OF_AREA * areas[None, :])
+    return [
+        replace(region, parent=int(np.where(row, areas, areas.max() + 1).argmin()) if row.any() else None)
+        for region, row in zip(regions, holds, strict=True)
+    ]
+
+
+def root_of(regions: Sequence[FoundRegion], idx: int) -> int:
+    """The outermost region around a region: the object whose part it is."""
+    while (parent := regions[idx].parent) is not None:
+        idx = parent
+    return idx
+
+
+def _parents_first(regions: Sequence[FoundRegion]) -> list[FoundRegion]:
+    """The same regions, every parent before its parts."""
+
+    def depth(idx: int) -> int:
+        parent = regions[idx].parent
+        return 0 if parent is None else 1 + depth(parent)
+
+    order = sorted(range(len(regions)), key=depth)  # stable: the best first stays
+    place = {old: new for new, old in enumerate(order)}
+    return [
+        replace(regions[old], parent=None if regions[old].parent is None else place[regions[old].parent or 0])
+        for old in order
+    ]
