@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 
 from demo.scenes.catalog import CATALOG
+from demo.scenes.newcomers import NEWCOMERS
 from demo.scenes.palette import COLORS
 from demo.scenes.scene import Scene, SceneObject, ScenePart
 from demo.scenes.textures import MATERIALS
@@ -46,6 +47,10 @@ _PART_WORDS = (
     "tail trunk wall wheel window wing"
 )
 PART_NAMES: tuple[str, ...] = tuple(_PART_WORDS.split())
+# What only the newcomers have; the small model learned none of these words.
+_CATEGORY_NAMES = (*CATALOG, *NEWCOMERS)
+_ALL_PART_NAMES = (*PART_NAMES, "blade", "hat", "tower")
+_ALL_PLURALS = {**PART_PLURALS, "blade": "blades"}
 _SYNONYMS: dict[str, str] = {
     "cup": "mug",
     "sailboat": "boat",
@@ -70,7 +75,7 @@ VOCABULARY: tuple[str, ...] = tuple(
 _ADJECTIVE = f"(?:{'|'.join([*COLORS, *MATERIALS])})"
 _RELATION_PATTERN = re.compile(
     r"\b(?:(?P<side>left|right)(?: side)? of|(?P<up>above|over|on top of)|(?P<down>below|under|beneath|underneath)) "
-    rf"(?P<thing>(?:(?:the|a|an) )?(?:{_ADJECTIVE} )*(?:{'|'.join(CATALOG)}))\b"
+    rf"(?P<thing>(?:(?:the|a|an) )?(?:{_ADJECTIVE} )*(?:{'|'.join(_CATEGORY_NAMES)}))\b"
 )
 
 
@@ -131,9 +136,9 @@ def detailed_facts(scene: Scene, region: Region, text: str) -> dict[str, bool]:
     owner = region if isinstance(region, SceneObject) else scene.objects[region.object_idx]
     spoken = _words(text)
     sentences = [" ".join(_words(sentence)) for sentence in text.split(".")]
-    kind_right = _first(spoken, CATALOG) == owner.category
+    kind_right = _first(spoken, _CATEGORY_NAMES) == owner.category
     if isinstance(region, ScenePart):
-        kind_right = kind_right and _first(spoken, PART_NAMES) == region.name
+        kind_right = kind_right and _first(spoken, _ALL_PART_NAMES) == region.name
     stated = [match for sentence in sentences for match in _RELATION_PATTERN.finditer(sentence)]
     return {
         "category": kind_right,
@@ -153,7 +158,7 @@ def _notable(parts: Iterable[ScenePart]) -> list[str]:
     for part in parts:
         counts[part.color, part.name] = counts.get((part.color, part.name), 0) + 1
     return [
-        f"{color} {PART_PLURALS[name]}" if count > 1 else _with_article(f"{color} {name}")
+        f"{color} {_ALL_PLURALS[name]}" if count > 1 else _with_article(f"{color} {name}")
         for (color, name), count in list(counts.items())[:2]
     ]
 

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
 from demo.scenes.catalog import CATALOG, Paint, PartPlan
+from demo.scenes.newcomers import NEWCOMERS
 from demo.scenes.palette import COLORS
 from demo.scenes.shapes import Shape
 from demo.scenes.textures import MATERIALS, Pixels, paint
 
 _SUPERSAMPLE = 2
 _MARGIN_PX = 2
+_PLANS = CATALOG | NEWCOMERS
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def paint_object(category: str, color: str, area_side_px: float, px: float, rng:
         area_side_px: square root of the area of the object's bounding box.
         px: size of one pixel of a 512x384 picture in this picture.
     """
-    plans = CATALOG[category](rng)
+    plans = _PLANS[category](rng)
     material = sorted(MATERIALS)[int(rng.integers(len(MATERIALS)))]
     scheme = _color_scheme(color, rng)
     posed, size_hw = _pose(plans, area_side_px, rng)

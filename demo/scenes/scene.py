@@ -31,6 +31,7 @@ _LEAVES_PER_OBJECT = 32
 _VISIBLE_SHARE = 0.6
 _LISTED_AREA_PX = 250  # of a 512x384 picture; less is too small to click or to describe
 _LAYOUT_TRIES = 8
+_MOST_OBJECTS = 5
 _SIDES_PX = {3: (126.0, 178.0), 4: (114.0, 156.0), 5: (104.0, 138.0)}
 
 
@@ -105,26 +106,30 @@ class Scene:
         return self.image.size
 
 
-def make_scene(seed: int, image_wh: tuple[int, int] = (512, 384)) -> Scene:
-    """Draw the scene of `seed`, with three to five objects.
+def make_scene(
+    seed: int, image_wh: tuple[int, int] = (512, 384), categories: Sequence[str] = tuple(sorted(CATALOG))
+) -> Scene:
+    """Draw the scene of `seed`, with three to five objects of at least five `categories`.
 
     Raises:
         ValueError: a negative seed, or a picture too small to draw parts in (under 96 px a side).
     """
     if seed < 0 or min(image_wh) < 96:
         raise ValueError(f"make_scene needs a seed >= 0 and sides >= 96 px, got seed {seed} and {image_wh}")
+    if len(categories) < _MOST_OBJECTS:
+        raise ValueError(f"make_scene needs at least {_MOST_OBJECTS} categories to draw from, got {list(categories)}")
     rng = np.random.default_rng(seed)
     # On a narrow picture the objects shrink with the width.
     px = min(image_wh[1], image_wh[0] * 0.75) / _REFERENCE_HEIGHT
-    layers = _draw_objects(px, rng)
+    layers = _draw_objects(px, rng, categories)
     corners, region_map = _arrange(layers, image_wh, rng)
     image = _compose(layers, corners, image_wh, px, rng)
     return Scene(seed, image, _ground_truth(layers, region_map, px), region_map)
 
 
-def _draw_objects(px: float, rng: np.random.Generator) -> list[ObjectLayer]:
+def _draw_objects(px: float, rng: np.random.Generator, pool: Sequence[str]) -> list[ObjectLayer]:
     count = int(rng.integers(3, 6))
-    categories = [sorted(CATALOG)[idx] for idx in rng.permutation(len(CATALOG))[:count].tolist()]
+    categories = [pool[idx] for idx in rng.permutation(len(pool))[:count].tolist()]
     colors = [list(COLORS)[idx] for idx in rng.permutation(len(COLORS))[:count].tolist()]
     if rng.random() < 0.15:
         categories[-1] = categories[0]  # two of a kind: their colours, all different, tell them apart

@@ -1,0 +1,79 @@
+"""A team whose words the small model has never heard, and what its annotators know about a region.
+
+They call every roof a rooftop, and their pictures hold two things that are new to the model: snowmen and
+windmills. Everything else is as in `demo/scenes`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from demo.scenes import COLORS, MATERIALS, Scene, SceneObject, ScenePart, make_scene
+from demo.scenes.grammar import (
+    Region,
+    detailed_description,
+    detailed_facts,
+    is_short_description,
+    short_description,
+)
+from demo.scenes.newcomers import NEWCOMERS
+
+# Half of what the team sees is affected by its own words; the rest is what the model knows.
+TEAM_CATEGORIES = ("boat", "car", "house", "lamp", "snowman", "tree", "windmill")
+RENAMED: Mapping[str, str] = {"roof": "rooftop"}
+_BACK = {new: old for old, new in RENAMED.items()}
+
+
+def team_scene(seed: int) -> Scene:
+    """A picture of the team's world."""
+    return make_scene(seed, categories=TEAM_CATEGORIES)
+
+
+def is_changed(scene: Scene, region: Region) -> bool:
+    """Whether the team's own words concern the region: a newcomer, a part of one, or a roof."""
+    owner = region if isinstance(region, SceneObject) else scene.objects[region.object_idx]
+    if owner.category in NEWCOMERS:
+        return True
+    return isinstance(region, ScenePart) and region.name in RENAMED
+
+
+def true_fields(scene: Scene, region: Region) -> dict[str, tuple[str, ...]]:
+    """What a careful annotator of the team writes, by control of `label_config/bitmask.xml`."""
+    owner = region if isinstance(region, SceneObject) else scene.objects[region.object_idx]
+    fields = {
+        "category": (owner.category,),
+        "attribute": (region.color, region.material),
+        "short_description": (in_team_words(short_description(scene, region)),),
+        "detailed_description": (in_team_words(detailed_description(scene, region)),),
+    }
+    if isinstance(region, ScenePart):
+        fields["part"] = (in_team_words(region.name),)
+    return fields
+
+
+def is_right(scene: Scene, region: Region, control: str, values: Sequence[str]) -> bool:
+    """Whether an annotator of the team would leave a field as it is: true, and in the team's words."""
+    text = " ".join(values).strip()
+    words = re.findall(r"[a-z]+", text.lower())
+    if any(word in RENAMED for word in words):
+        return False
+    plain = _in_plain_words(text)
+    if control == "attribute":
+        said = {value.strip().lower() for value in values}
+        return said & set(COLORS) == {region.color} and said & set(MATERIALS) == {region.material}
+    if control == "short_description":
+        return is_short_description(scene, region, plain)
+    if control == "detailed_description":
+        facts = detailed_facts(scene, region, plain)
+        return facts["category"] and facts["color"] and facts["relation"]
+    return text.lower() == " ".join(true_fields(scene, region).get(control, ())).lower()
+
+
+def in_team_words(text: str) -> str:
+    """A text of the demo world as the team says it."""
+    return re.sub(r"[a-z]+", lambda word: RENAMED.get(word[0], word[0]), text)
+
+
+def _in_plain_words(text: str) -> str:
+    return re.sub(r"[A-Za-z]+", lambda word: _BACK.get(word[0].lower(), word[0]), text)
