@@ -31,6 +31,21 @@ class SplicedBatch:
     inputs_embeds_BTD: Tensor
     attention_mask_BT: Tensor
     labels_BT: Tensor | None
+    image_at_B: Tensor  # where each sample's image begins, -1 for none
+    num_image_tokens: int = 0
+
+    def spread(self, values_BL: Tensor) -> Tensor:
+        """Values of the ids (B, L) for every position (B, T): an image's tokens all get its id's."""
+        if not self.num_image_tokens:
+            return values_BL
+        num_positions = self.inputs_embeds_BTD.shape[1]
+        places_T = torch.arange(num_positions, device=values_BL.device)
+        image_at_B1 = self.image_at_B[:, None]
+        behind_BT = places_T[None] - (self.num_image_tokens - 1)
+        id_of_BT = torch.where(
+            (image_at_B1 < 0) | (places_T[None] <= image_at_B1), places_T[None], behind_BT.maximum(image_at_B1)
+        )
+        return values_BL.gather(1, id_of_BT.clamp_max(values_BL.shape[1] - 1))
 
     def padded_left(self) -> tuple[Tensor, Tensor]:
         """Embeddings and attention mask with the padding in front, as generation wants it."""
@@ -81,12 +96,16 @@ def splice(
         if row_labels_T is not None:
             label_rows.append(row_labels_T)
     lengths_B = torch.tensor([row.shape[0] for row in rows], device=token_ids_BL.device)
+    is_image_BL = token_ids_BL == IMAGE_TOKEN_ID
+    image_at_B = torch.where(is_image_BL.any(dim=1), is_image_BL.int().argmax(dim=1), -1)
     embeds_BTD = pad_sequence(rows, batch_first=True)
     positions_T = torch.arange(embeds_BTD.shape[1], device=token_ids_BL.device)
     return SplicedBatch(
         inputs_embeds_BTD=embeds_BTD,
         attention_mask_BT=positions_T[None] < lengths_B[:, None],
         labels_BT=pad_sequence(label_rows, batch_first=True, padding_value=IGNORE_INDEX) if label_rows else None,
+        image_at_B=image_at_B,
+        num_image_tokens=0 if image_tokens_BND is None else image_tokens_BND.shape[1],
     )
 
 

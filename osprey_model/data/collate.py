@@ -39,7 +39,8 @@ class Batch(TypedDict):
     attention_mask: Tensor
     images: Tensor | dict[str, Tensor] | None
     masks: list[Tensor | None] | None
-    sample_weights: Tensor
+    loss_weights: Tensor
+    row_ids: Tensor | None
 
 
 def collate(samples: Sequence[Sample], *, pad_token_id: int) -> Batch:
@@ -49,6 +50,7 @@ def collate(samples: Sequence[Sample], *, pad_token_id: int) -> Batch:
     """
     ids = [torch.tensor(sample.ids.input_ids) for sample in samples]
     labels = [torch.tensor(sample.ids.labels) for sample in samples]
+    weights = [sample.weight * torch.tensor(sample.ids.weights or [1.0] * len(sample.ids.labels)) for sample in samples]
     lengths = torch.tensor([len(row) for row in ids])
     input_ids = pad_sequence(ids, batch_first=True, padding_value=pad_token_id)
     stacked = _stack([sample.image for sample in samples])
@@ -58,8 +60,17 @@ def collate(samples: Sequence[Sample], *, pad_token_id: int) -> Batch:
         attention_mask=torch.arange(input_ids.shape[1])[None] < lengths[:, None],
         images=stacked,
         masks=[sample.masks for sample in samples] if stacked is not None else None,
-        sample_weights=torch.tensor([sample.weight for sample in samples]),
+        loss_weights=pad_sequence(weights, batch_first=True),
+        row_ids=_row_ids(samples),
     )
+
+
+def _row_ids(samples: Sequence[Sample]) -> Tensor | None:
+    """Rows of packed samples (B, L); a plain conversation is all prefix. None where no sample is packed."""
+    if all(sample.ids.row_ids is None for sample in samples):
+        return None
+    rows = [torch.tensor(sample.ids.row_ids or [0] * len(sample.ids.labels)) for sample in samples]
+    return pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
 def _stack(images: Sequence[Tensor | Mapping[str, Tensor] | None]) -> Tensor | dict[str, Tensor] | None:

@@ -6,6 +6,7 @@ Learned: the tokens of every answer and its `</s>`. Not learned: system prompt, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,10 +25,16 @@ class SampleTooLong(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class LabeledIds:
-    """Parallel lists; -200 stands for the image, -100 for "not learned"."""
+    """Parallel lists; -200 stands for the image, -100 for "not learned".
+
+    `row_ids` and `weights` belong to packed questions (`packing.py`): 0 in the prefix that they share, then 1, 2, ...;
+    and how much each token counts. None: one conversation, all tokens the same.
+    """
 
     input_ids: list[int]
     labels: list[int]
+    row_ids: list[int] | None = None
+    weights: list[float] | None = None
 
     def check_length(self, *, num_image_tokens: int, context: int) -> None:
         """Compare the length after the splice with the decoder's positions.
@@ -35,7 +42,11 @@ class LabeledIds:
         Raises:
             SampleTooLong: it does not fit.
         """
-        length = sum(num_image_tokens if token_id == IMAGE_TOKEN_ID else 1 for token_id in self.input_ids)
+        ids = self.input_ids
+        if self.row_ids is not None:  # every row stands right behind the prefix
+            longest = max(Counter(row for row in self.row_ids if row).items(), key=lambda row: row[1])[0]
+            ids = [token_id for token_id, row in zip(ids, self.row_ids, strict=True) if row in (0, longest)]
+        length = sum(num_image_tokens if token_id == IMAGE_TOKEN_ID else 1 for token_id in ids)
         if length > context:
             raise SampleTooLong(
                 f"the conversation takes {length} positions with its image, the decoder has {context}; "

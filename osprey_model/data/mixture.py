@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 from osprey_model.data import coco_format, llava, osprey_724k
 from osprey_model.data.collate import Sample
 from osprey_model.data.entries import CocoEntries, Entries, open_lines, open_list
+from osprey_model.data.questions import questions
 from osprey_model.data.records import Draws, FirstDraws, RandomDraws, ReadImage, Record
 from osprey_model.data.vcr import vcr, vcr_released
 from osprey_model.prompts import TRAINING, Template
@@ -72,6 +73,7 @@ READERS: dict[str, Reader] = {
     "OspreyLVISPosNeg": Reader(open_list, osprey_724k.lvis_positive_negative),
     "VGDATA": Reader(CocoEntries, coco_format.VISUAL_GENOME.record),
     "vcr": Reader(open_lines, vcr),
+    "OspreyQuestions": Reader(open_list, questions),  # ours: what a service asks
     "vcr_released": Reader(open_lines, vcr_released),  # with the released code's off-by-one names
 }
 

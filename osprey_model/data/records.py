@@ -19,8 +19,9 @@ from torch import Tensor
 
 from osprey_model.data.collate import Sample
 from osprey_model.data.conversation import LabeledIds, encode_caption, encode_conversation
+from osprey_model.data.packing import QuestionRow, encode_rows
 from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.prompts import TRAINING, Template
+from osprey_model.prompts import INFERENCE, TRAINING, Template
 from osprey_model.tokenizer import IMAGE_TOKEN, MASK_TOKEN, POSITION_TOKEN, REGION_PLACEHOLDER, OspreyTokenizer
 
 T = TypeVar("T")
@@ -116,12 +117,14 @@ class Record:
         image_path: file of the image.
         regions: in order of their placeholders.
         weight: of the sample in the loss.
+        row_weights: of each turn, where the turns are questions that do not see each other (`packing.py`).
     """
 
     turns: tuple[tuple[str, str], ...]
     image_path: Path
     regions: tuple[Region, ...]
     weight: float = 1.0
+    row_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what would pair regions with the wrong words."""
@@ -141,6 +144,13 @@ class Record:
             LabelMismatch: tokens of a prompt change with its answer.
             ValueError: regions, for which stage 1 has no place.
         """
+        if self.row_weights is not None:
+            rows = [
+                QuestionRow(message, answer, weight)
+                for (message, answer), weight in zip(self.turns, self.row_weights, strict=True)
+            ]
+            # Whatever the stage's template is: these are the words that the engine will use.
+            return encode_rows(tokenizer, rows, template=INFERENCE)
         if template is not None:
             return encode_conversation(tokenizer, self.turns, template=template)
         if self.regions:

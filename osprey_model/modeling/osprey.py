@@ -22,6 +22,7 @@ from osprey_model.checkpoint import raise_problems
 from osprey_model.config import IGNORE_INDEX, IMAGE_LEVEL, LEVELS, OspreyConfig
 from osprey_model.modeling.hf_config import OspreyHfConfig
 from osprey_model.modeling.mask_extractor import MaskExtractor, RegionTokens
+from osprey_model.modeling.packed_rows import packed_attention, packed_positions
 from osprey_model.modeling.projector import Projector
 from osprey_model.modeling.vision_encoder import VisionEncoder
 from osprey_model.splice import PlaceholderMismatch, SplicedBatch, splice
@@ -54,7 +55,8 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         images: Tensor | Mapping[str, Tensor] | None = None,
         masks: Sequence[Tensor | None] | None = None,
         labels: Tensor | None = None,
-        sample_weights: Tensor | None = None,
+        loss_weights: Tensor | None = None,
+        row_ids: Tensor | None = None,
         num_items_in_batch: Tensor | float | None = None,
         inputs_embeds: Tensor | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -70,7 +72,8 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
             masks: per sample (R, H, W) in order of appearance, None where it names no region.
             labels: (B, L), -100 where nothing is learned. The loss is the mean over all learned tokens of the
                 batch; the head then runs at those positions only and the output's `logits` are None.
-            sample_weights: (B,), how much each token of a sample counts; None: all the same.
+            loss_weights: (B, L), how much each label counts; None: all the same.
+            row_ids: (B, L) of packed questions, see `packed_rows.py`; None: plain conversations.
             num_items_in_batch: what the loss is divided by instead of this batch's own (weighted) count of
                 learned tokens: the count over all devices and accumulated batches. The name is transformers'.
             inputs_embeds: (B, T, D), already spliced (decoding); then images and masks must be None.
@@ -85,6 +88,11 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
                 raise PlaceholderMismatch("images or masks were given without input_ids to place them in")
             batch = self.embed_batch(input_ids, images, masks, attention_mask=attention_mask, labels=labels)
             inputs_embeds, attention_mask, labels = batch.inputs_embeds_BTD, batch.attention_mask_BT, batch.labels_BT
+            loss_weights = None if loss_weights is None else batch.spread(loss_weights)
+            if row_ids is not None:
+                row_ids = batch.spread(row_ids)
+                decoder_arguments["position_ids"] = packed_positions(row_ids)
+                attention_mask = packed_attention(row_ids, attention_mask, inputs_embeds.dtype)
             input_ids = None
         outputs = self.model(
             input_ids=input_ids, inputs_embeds=inputs_embeds, attention_mask=attention_mask, **decoder_arguments
@@ -92,7 +100,7 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         hidden_BTD = outputs.last_hidden_state
         loss, logits = None, None
         if labels is not None:
-            loss = self.next_token_loss(hidden_BTD, labels, weights_B=sample_weights, total=num_items_in_batch)
+            loss = self.next_token_loss(hidden_BTD, labels, weights_BT=loss_weights, total=num_items_in_batch)
         else:
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden_BTD[:, keep])
@@ -178,7 +186,7 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         hidden_BTD: Tensor,
         labels_BT: Tensor,
         *,
-        weights_B: Tensor | None = None,
+        weights_BT: Tensor | None = None,
         total: Tensor | float | None = None,
     ) -> Tensor:
         """Cross-entropy in float32, (weighted) mean over the learned tokens of the batch, or the sum over `total`.
@@ -191,13 +199,10 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         if not bool(learned_BT.any()):
             raise ValueError("no label to learn in this batch: every position is -100; check how its labels were made")
         logits_KV = self.lm_head(hidden_BTD[:, :-1][learned_BT])
-        if weights_B is None and total is None:
+        if weights_BT is None and total is None:
             return functional.cross_entropy(logits_KV.float(), targets_BT[learned_BT])
         losses_K = functional.cross_entropy(logits_KV.float(), targets_BT[learned_BT], reduction="none")
-        weights_BT = torch.ones_like(learned_BT, dtype=losses_K.dtype)
-        if weights_B is not None:
-            weights_BT = weights_BT * weights_B[:, None]
-        weights_K = weights_BT[learned_BT]
+        weights_K = torch.ones_like(losses_K) if weights_BT is None else weights_BT[:, 1:][learned_BT]
         return (losses_K * weights_K).sum() / (weights_K.sum() if total is None else total)
 
     @torch.inference_mode()

@@ -145,6 +145,6 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
 
 def _weighted_tokens(batch: Mapping[str, Any]) -> Tensor:
     """The first position predicts nothing, so its label does not count."""
-    learned_B = (batch["labels"][:, 1:] != IGNORE_INDEX).sum(dim=1)
-    total: Tensor = (learned_B * batch["sample_weights"]).sum()
+    learned_BL = batch["labels"][:, 1:] != IGNORE_INDEX
+    total: Tensor = (learned_BL * batch["loss_weights"][:, 1:]).sum()
     return total
