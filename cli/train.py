@@ -30,6 +30,9 @@ def train(
     lora_rank: Annotated[int | None, typer.Option(help="Default 64.")] = None,
     lora_alpha: Annotated[int | None, typer.Option(help="Default 16.")] = None,
     lora_dropout: Annotated[float | None, typer.Option(help="Default 0.05.")] = None,
+    lora_vocabulary: Annotated[
+        bool | None, typer.Option(help="Adapt embedding table and head too, for words that are new to the model.")
+    ] = None,
     save_steps: Annotated[
         int | None, typer.Option(help="Checkpoint every so many steps; default: every epoch.")
     ] = None,
@@ -58,7 +61,7 @@ def train(
     from osprey_model.training.train import train as run_training
 
     errors = Console(stderr=True)
-    given = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout}
+    given = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "vocabulary": lora_vocabulary}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
         result = run_training(

@@ -1,4 +1,4 @@
-"""`OspreyQuestions`: the questions a service asks, with the right answers: {file_name, height, width, annotation, questions}.
+"""`OspreyQuestions`: what a service asks, and the right answers: {file_name, height, width, annotation, questions}.
 
 A question is {region, text, form, answer} and may have a weight: `annotation[region - 1]` is asked `text`, which holds
 `{region}`, in one of the engine's forms. The questions of an entry are learned side by side, none sees another

@@ -21,13 +21,15 @@ def add_adapter(model: OspreyForCausalLM, options: LoraOptions, *, base: Path | 
 
     The first matrices are drawn from torch's global generator.
     """
-    layers = "|".join(options.layers)
+    # By full name: the tower has layers of its own that must stay as they are.
+    targets = [rf"model\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(options.layers)})"]
+    if options.vocabulary:
+        targets += [r"model\.embed_tokens", "lm_head"]
     config = LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        # By full name: the tower has layers of its own that must stay as they are.
-        target_modules=rf"model\.layers\.\d+\.(self_attn|mlp)\.({layers})",
+        target_modules="|".join(targets),
         modules_to_save=["mm_projector", "mask_extractor"],
         base_model_name_or_path=str(base),
     )

@@ -33,13 +33,17 @@ _PEFT_PREFIX, _PEFT_COPY, _PEFT_ORIGINAL = "base_model.model.", ".modules_to_sav
 
 @dataclass(frozen=True, slots=True)
 class LoraOptions:
-    """Low-rank updates beside linear layers: W + alpha / rank * B A."""
+    """Low-rank updates beside linear layers: W + alpha / rank * B A.
+
+    `vocabulary` adapts the embedding table and the head too, for words the model has never had to say.
+    """
 
     rank: int = 64
     alpha: int = 16
     dropout: float = 0.05
     # The decoder's linear layers, not its head; the reference takes them all too.
     layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    vocabulary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
