@@ -1,25 +1,28 @@
 """The files of each layout: Osprey-724K, COCO, Parquet; one side per file.
 
-Neighbours: `worker/export/version.py` writes them, `osprey_724k.py`, `coco.py` and `parquet.py` make them.
+Neighbours: `worker/export/version.py` writes them, `osprey_724k.py`, `clicks.py`, `coco.py` and `parquet.py` make them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from worker.export.categories import vocabulary_of
+from worker.export.clicks import CLICK_TYPES, click_entries
 from worker.export.coco import coco_file
 from worker.export.figures import Content
-from worker.export.osprey_724k import FILES, TYPES, Entry, Teaching, entries_of
+from worker.export.osprey_724k import TYPES, Entry, Teaching, entries_of
 from worker.export.parquet import parquet_bytes
 from worker.export.splits import SIDES, Side
 
 Format = Literal["osprey-724k", "coco", "parquet"]
-# The data config of each side, as `osprey_model.data.mixture.read_data_config` and the released trainer read it.
+# Data configs, as `osprey_model.data.mixture.read_data_config` and the released trainer read them: what a click asks,
+# and the paper's five files. The same answers, so one of them is trained on.
 DATA_CONFIGS: dict[Side, str] = {"train": "data.json", "held_out": "held_out.json"}
+PAPER_CONFIGS: dict[Side, str] = {"train": "data_osprey_724k.json", "held_out": "held_out_osprey_724k.json"}
 
 
 def layout_files(layout: Format, content: Content, teaching: Teaching, image_folder: Path | None) -> dict[str, bytes]:
@@ -41,19 +44,26 @@ def _osprey_724k(content: Content, teaching: Teaching, image_folder: Path | None
     vocabulary = vocabulary_of(content.config, content.taught)
     files: dict[str, bytes] = {}
     for side in SIDES:
-        entries: dict[str, list[Entry]] = {name: [] for name in FILES}
+        entries: dict[str, list[Entry]] = {name: [] for name in (*TYPES, *CLICK_TYPES)}
         for regions in content.annotations_on(side):
-            for name, found in entries_of(content.config, regions, vocabulary, teaching).items():
-                entries[name] += found
+            for found in (
+                entries_of(content.config, regions, vocabulary, teaching),
+                click_entries(content.config, regions, teaching),
+            ):
+                for name, more in found.items():
+                    entries[name] += more
         filled = {name: found for name, found in entries.items() if found}
-        for name, found in filled.items():
-            files[f"{side}/{name}"] = encoded("[\n" + ",\n".join(map(canonical_json, found)) + "\n]\n")
+        for name, found_in_all in filled.items():
+            files[f"{side}/{name}"] = encoded("[\n" + ",\n".join(map(canonical_json, found_in_all)) + "\n]\n")
         if image_folder is not None:
-            rows = [
-                {"type": TYPES[name], "ann_file": f"{side}/{name}", "img_prefix": image_folder.name} for name in filled
-            ]
-            files[DATA_CONFIGS[side]] = encoded(json.dumps(rows, indent=2) + "\n")
+            for config, types in ((DATA_CONFIGS[side], CLICK_TYPES), (PAPER_CONFIGS[side], TYPES)):
+                files[config] = _data_config(side, {n: types[n] for n in types if n in filled}, image_folder.name)
     return files
+
+
+def _data_config(side: Side, types: Mapping[str, str], images: str) -> bytes:
+    rows = [{"type": kind, "ann_file": f"{side}/{name}", "img_prefix": images} for name, kind in types.items()]
+    return encoded(json.dumps(rows, indent=2) + "\n")
 
 
 def _coco(content: Content, _teaching: Teaching, _image_folder: Path | None) -> dict[str, bytes]:

@@ -95,7 +95,7 @@ def file_record(path: Path) -> dict[str, Any]:
     record: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     if path.suffix in (".jsonl", ".txt"):
         record["entries"] = data.count(b"\n")
-    elif path.name.startswith("osprey_"):
+    elif path.name.startswith(("osprey_", "click_")):
         found = json.loads(data)
         record |= {"entries": len(found), "pairs": sum(map(_num_pairs, found))}
     return record

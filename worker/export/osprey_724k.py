@@ -93,7 +93,7 @@ def entries_of(
     make = {DESCRIPTIONS: _description_entry, POSITIVE_NEGATIVE: _once_named_entry}
     return {
         name: [
-            {**make.get(name, _conversation_entry)(chunk), "weight": teaching.edited_weight if edited else 1.0}
+            {**make.get(name, conversation_entry)(chunk), "weight": teaching.edited_weight if edited else 1.0}
             for edited in (False, True)
             for chunk in _chunks([pair for pair in found if pair.edited is edited])
         ]
@@ -135,7 +135,7 @@ def _short_answers(config: LabelConfig, region: ExportedRegion) -> Iterator[Ques
         if field.role == "part" and not region.is_part:
             continue
         if field.role in ("part", "attribute", "custom"):
-            for question, answer in _paired(field, region):
+            for question, answer in paired(field, region):
                 yield QuestionAnswer(region, question, answer, is_edited(region, field.name))
 
 
@@ -170,7 +170,7 @@ def _is_category_edited(config: LabelConfig, region: ExportedRegion) -> bool:
     return any(is_edited(region, name) for name in names) if names else is_edited(region, None)
 
 
-def _paired(field: Field, region: ExportedRegion) -> Iterator[tuple[str, str]]:
+def paired(field: Field, region: ExportedRegion) -> Iterator[tuple[str, str]]:
     """Questions of a control with their answers.
 
     A control with several questions (colour, material) holds one list of values. Value K answers question K only
@@ -193,7 +193,7 @@ def _paired(field: Field, region: ExportedRegion) -> Iterator[tuple[str, str]]:
     yield together, ", ".join(texts)
 
 
-def _conversation_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
+def conversation_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
     """Regions numbered by their first question."""
     regions = list({pair.region.region: pair.region for pair in pairs}.values())
     number = {region.region: idx for idx, region in enumerate(regions, start=1)}

@@ -1,8 +1,9 @@
 """What people submitted -> an immutable version of training data, and back.
 
     <out>/<project>-<hash>/      of the layout osprey-724k; other layouts have their name in between
-      train/, held_out/          the five Osprey-724K files, as far as the texts support them
-      data.json, held_out.json   the same as data configs for a trainer (only with images)
+      train/, held_out/          the five Osprey-724K files, as far as the texts support them, and what a click asks
+      data.json, held_out.json   data configs for a trainer: what a click asks (only with images)
+      data_osprey_724k.json, ... the same of the five files
       images/                    the images under the names that the files use
       regions.jsonl              every region: mask, texts of all fields, suggestion, annotator, model version
       problems.jsonl             what is not in it or not as submitted, with task and region
@@ -184,7 +185,7 @@ def read_export(folder: Path) -> Export:
         label_config=texts[CONFIG],
         regions=tuple(ExportedRegion.from_json(line) for line in _lines(texts[REGIONS])),
         problems=tuple(Problem(**line) for line in _lines(texts[PROBLEMS])),
-        entries={name: json.loads(text) for name, text in texts.items() if "/osprey_" in name},
+        entries={name: json.loads(text) for name, text in texts.items() if "/" in name},
         images={name: url for name, _, url, _ in images},
         sides={name: side for name, _, _, side in images},
     )

@@ -12,8 +12,9 @@ from PIL import Image
 from osprey_model.data.mixture import Source, read_data_config
 from osprey_model.data.records import FirstDraws
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
-from worker.export.layouts import DATA_CONFIGS
-from worker.export.osprey_724k import TYPES
+from worker.export.clicks import CLICK_TYPES
+from worker.export.layouts import DATA_CONFIGS, PAPER_CONFIGS
+from worker.export.osprey_724k import PART_LEVEL, TYPES
 from worker.export.version import ExportOptions, export_project
 from worker.images import ImageResolver
 from worker.settings import Settings
@@ -38,12 +39,14 @@ def test_version_is_a_training_mixture(tmp_path):
     tasks = {}
     for side, name in DATA_CONFIGS.items():
         files = read_data_config(version.path / name)
-        assert {file.type for file in files} <= set(TYPES.values())
+        files += read_data_config(version.path / PAPER_CONFIGS[side])
+        assert {file.ann_file.name for file in files} == {*CLICK_TYPES, *TYPES} - {PART_LEVEL}  # there is no part
         assert {file.ann_file.parent.name for file in files} == {side}
         tasks[side] = {entry["id"] for file in files for entry in json.loads(file.ann_file.read_text())}
         for file in files:
             source = Source(file)
             assert len(source)
+            assert {source.record(idx, FirstDraws()).weight for idx in range(len(source))} <= {1.0, 3.0}
             for position in range(len(source)):
                 record = source.record(position, FirstDraws())
                 with Image.open(record.image_path) as image:

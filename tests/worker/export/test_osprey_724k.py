@@ -17,6 +17,7 @@ from tests.support.exports import exported as read
 from tests.support.exports import street, turns
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
+from worker.export.clicks import CLICK_TYPES
 from worker.export.osprey_724k import (
     CONVERSATIONS,
     DESCRIPTIONS,
@@ -129,7 +130,7 @@ def test_reference_rules_hold(random_export):
     """By the released reader's rules, written down here once more, no entry of 1000 annotations mixes masks up."""
     version, _ = random_export
     entries = read_export(version.path).entries
-    assert {name.split("/")[1] for name in entries} == set(TYPES)
+    assert {name.split("/")[1] for name in entries} == {*TYPES, *CLICK_TYPES}
     for name, found in entries.items():
         for entry in found:
             assert "_" not in entry["file_name"]
@@ -249,7 +250,7 @@ def no_questions(entries) -> dict[int, str]:
 def test_five_files_say_what_the_texts_support(tmp_path):
     """Each text lands in its file, asked in the product's words, without the suffixes that the readers add."""
     entries = read(tmp_path, street()).entries
-    assert set(entries) == set(FILES)
+    assert set(entries) == {*FILES, *CLICK_TYPES}
     (short,), (part,) = entries[SHORT_FORM], entries[PART_LEVEL]
     assert turns(short) == [
         ("What is the category of <region1>?", "car"),
