@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from osprey_model.adapter import write_base
+from osprey_model.adapter import AdapterMismatch, read_adapter, write_base
+from osprey_model.checkpoint import CheckpointError, check_complete
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.training.stages import LoraOptions
 
@@ -34,6 +35,22 @@ def add_adapter(model: OspreyForCausalLM, options: LoraOptions, *, base: Path | 
         base_model_name_or_path=str(base),
     )
     return PeftModel(model, config)
+
+
+def continue_adapter(model: PeftModel, folder: Path | str) -> None:
+    """Put an adapter folder's values in the place of the fresh ones.
+
+    Raises:
+        AdapterMismatch: it was trained with other options, or on a model of other sizes.
+        FileNotFoundError: a file of it is missing.
+    """
+    state = read_adapter(folder)
+    wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
+    try:
+        check_complete(wanted, state, source=str(folder))
+    except CheckpointError as error:
+        raise AdapterMismatch(f"training cannot begin with the adapter {folder}: {error} of the adapter") from error
+    set_peft_model_state_dict(model, state)
 
 
 def save_adapter(model: PeftModel, folder: Path | str, *, base: Path | str, state: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from osprey_model.adapter import adapter_fingerprint
 from osprey_model.checkpoint import fingerprint
 from osprey_model.data.mixture import OnError, read_data_config
 from osprey_model.training.stages import STAGES, LoraOptions, Stage, StageName
@@ -43,6 +44,7 @@ class TrainingRun:
         batch_size: samples per optimizer step, over all devices.
         device_batch_size: samples a device holds at once; the rest is accumulated. None: all of its share.
         lora: other options of the LoRA row.
+        adapter: stage lora: begin with the values of this adapter folder, which has the same options.
         eval_steps: held-out loss every so many steps; None: every epoch.
         patience: stop when so many evaluations in a row were not better than the best; the best weights are kept.
         save_steps: a checkpoint every so many steps; None: every epoch.
@@ -71,6 +73,7 @@ class TrainingRun:
     batch_size: int | None = None
     device_batch_size: int | None = None
     lora: LoraOptions | None = None
+    adapter: Path | None = None
     eval_steps: int | None = None
     patience: int | None = None
     save_steps: int | None = None
@@ -103,6 +106,8 @@ class TrainingRun:
             raise ValueError("with held_out data a checkpoint is written at every evaluation: give eval_steps instead")
         if self.lora is not None and self.row.lora is None:
             raise ValueError(f"stage {self.stage} has no LoRA matrices; lora options belong to stage lora")
+        if self.adapter is not None and self.row.lora is None:
+            raise ValueError(f"stage {self.stage} has no LoRA matrices; an adapter to begin with belongs to stage lora")
         if self.cache_bytes and self.workers:
             raise ValueError("the feature cache lives in the training process: use it with workers=0")
 
@@ -116,7 +121,8 @@ class TrainingRun:
         """What decides what is learned: settings, the model by its fingerprint, the data by type, name and size."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in _MAY_CHANGE}
         data, held_out = _data_facts(self.data), _data_facts(self.held_out)
-        return {**values, "model": fingerprint(self.model), "data": data, "held_out": held_out}
+        adapter = None if self.adapter is None else adapter_fingerprint(self.adapter)
+        return {**values, "model": fingerprint(self.model), "adapter": adapter, "data": data, "held_out": held_out}
 
     def begin(self, *, has_checkpoint: bool) -> None:
         """Write the facts into the output folder, or compare with those that stand there.

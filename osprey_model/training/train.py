@@ -28,18 +28,22 @@ from osprey_model.tokenizer import JSON_FILE, TOKENIZER_FILES, OspreyTokenizer
 from osprey_model.training.checkpoints import newest, remove_torn
 from osprey_model.training.data import Collator, bad_entries, open_data
 from osprey_model.training.feature_cache import FeatureCache
-from osprey_model.training.lora import add_adapter, save_adapter
+from osprey_model.training.lora import add_adapter, continue_adapter, save_adapter
 from osprey_model.training.run import TrainingResult, TrainingRun
 from osprey_model.training.stages import freeze_for
-from osprey_model.training.trainer import OspreyTrainer
+from osprey_model.training.trainer import OnStep, OspreyTrainer, ProgressCallback
 
 logger = logging.getLogger(__name__)
 
 _GENERATION_FILE = "generation_config.json"
 
 
-def train(run: TrainingRun) -> TrainingResult:
+def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
     """Run a stage; with `run.resume` from where its newest whole checkpoint is.
+
+    Args:
+        run: what to train.
+        on_step: called as (steps done, steps in all) after every optimizer step.
 
     Raises:
         RunExists, RunDiffers: the output folder holds another run.
@@ -60,6 +64,8 @@ def train(run: TrainingRun) -> TrainingResult:
     core = model
     if row.lora is not None:
         model = add_adapter(model, row.lora, base=run.model)
+        if run.adapter is not None:
+            continue_adapter(model, run.adapter)
     trained = freeze_for(model, row)
     if arguments.bf16 and not sharded:
         _halve_frozen(model)
@@ -77,7 +83,10 @@ def train(run: TrainingRun) -> TrainingResult:
         data_collator=Collator(tokenizer.pad_token_id),
         trained=trained,
         keep=run.keep_checkpoints,
-        callbacks=[] if run.patience is None else [EarlyStoppingCallback(run.patience)],
+        callbacks=[
+            *([] if run.patience is None else [EarlyStoppingCallback(run.patience)]),
+            *([] if on_step is None else [ProgressCallback(on_step)]),
+        ],
     )
     output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     _save_result(trainer, run, tokenizer)

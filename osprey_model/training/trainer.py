@@ -8,7 +8,7 @@ schedule and random states are the Trainer's own files, which it reads with `wei
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from osprey_model.config import IGNORE_INDEX
 from osprey_model.training.checkpoints import checkpoint_folder, prune, seal
 
 TRAINED_FILE = "trained.safetensors"
+OnStep = Callable[[int, int], None]  # (steps done, steps in all)
 
 
 class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc] # transformers is untyped here
@@ -41,6 +42,20 @@ class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc] # transformers is
     ) -> TrainerControl:
         """The same at the end of an epoch."""
         control.should_log = control.should_log or control.should_save
+        return control
+
+
+class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped here
+    """Tells a caller how far the run is."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
+
+    def on_step_end(
+        self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Report the step."""
+        self._on_step(state.global_step, state.max_steps)
         return control
 
 
