@@ -93,9 +93,9 @@ def part_preamble(num_regions: int) -> str:
     return f"{verb_and_count} in the picture: {regions}. "
 
 
-def part_question(text: str) -> str:
-    """A short-form question on one region, which it calls `region1`; `{region}` becomes that name."""
-    return part_preamble(1) + text.replace("{region}", "region1") + SUFFIX_SHORT_FORM
+def part_question(text: str, num_regions: int = 1) -> str:
+    """A short-form question on regions that it calls `region1`, `region2`, ...; `{region}` becomes the first name."""
+    return part_preamble(num_regions) + text.replace("{region}", "region1") + SUFFIX_SHORT_FORM
 
 
 QUESTION_FORMS: dict[str, Callable[[str], str]] = {"region": region_question, "part": part_question}

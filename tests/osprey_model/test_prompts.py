@@ -18,6 +18,10 @@ def test_the_part_form_is_the_trained_sentence() -> None:
         "Ther are 1 part region in the picture: region1<mask><pos>. What is the color of region1? "
         "Answer the question using a single word or phrase."
     )
+    assert prompts.part_question("Is region2 beside {region}?", 2) == (
+        "Ther are 2 part regions in the picture: region1<mask><pos>,region2<mask><pos>. "
+        "Is region2 beside region1? Answer the question using a single word or phrase."
+    )
     assert prompts.part_preamble(2) == (
         "Ther are 2 part regions in the picture: region1<mask><pos>,region2<mask><pos>. "
     )

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from osprey_model import prompts
-from osprey_model.build import load_osprey
 from osprey_model.checkpoint import save_checkpoint
 from osprey_model.config import LEVELS
 from osprey_model.engine.engine import Osprey
@@ -282,19 +281,3 @@ def test_from_pretrained(osprey: Osprey, image: Image.Image, masks: list[np.ndar
         loaded.model.lm_head.weight[5, 5] += 1e-3
     save_checkpoint(loaded.model, tmp_path / "model")
     assert Osprey.from_pretrained(tmp_path / "model").model_version != loaded.model_version
-
-
-def test_bfloat16_is_the_same_in_every_call(
-    golden_dir: Path, golden_tokenizer: OspreyTokenizer, image: Image.Image, masks: list[np.ndarray]
-) -> None:
-    """The released code changes its precision after the first call; this engine does not."""
-    osprey = Osprey(load_osprey(golden_dir, dtype=torch.bfloat16), golden_tokenizer, model_version="bf16")
-    requests = [
-        RegionRequest((mask,), (*QUESTIONS, Question(prompts.CATEGORY, choices=("hat", "lamp")))) for mask in masks
-    ]
-    first = osprey.describe(image, requests, image_key="first")
-    assert (
-        first
-        == osprey.describe(image, requests, image_key="first")
-        == osprey.describe(image, requests, image_key="again")
-    )
