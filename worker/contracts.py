@@ -11,6 +11,7 @@ Neighbours on the path of one click: `backend/predict.py` -> here -> `worker/job
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -218,8 +219,8 @@ def _build(kind: Any, value: Any) -> Any:
             raise ValueError(f"expected {len(item_kinds)} values for {kind}, got {len(value)}: {value!r}")
         return tuple(_build(item_kind, item) for item_kind, item in zip(item_kinds, value, strict=True))
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        unknown, missing = set(value) - set(hints), _required(kind) - set(value)
+        hints, required = _fields(kind)
+        unknown, missing = value.keys() - hints.keys(), required - value.keys()
         if unknown or missing:
             raise ValueError(
                 f"{kind.__name__}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}; "
@@ -229,9 +230,12 @@ def _build(kind: Any, value: Any) -> Any:
     return value
 
 
-def _required(kind: Any) -> set[str]:
-    return {
+@functools.cache
+def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
+    """The types of a contract's fields, and which of them have no default: the same for every job of a process."""
+    required = frozenset(
         f.name
         for f in dataclasses.fields(kind)
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
+    )
+    return typing.get_type_hints(kind), required

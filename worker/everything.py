@@ -173,7 +173,8 @@ def _filtered(
 ) -> _Pool:
     """What passes the filters, taken off the device."""
     ious_N = ious_N.float().clamp(0, 1)
-    logits_NHW, ious_N = logits_NHW[chosen := ious_N >= keep.min_predicted_iou], ious_N[chosen]
+    chosen_N = ious_N >= keep.min_predicted_iou
+    logits_NHW, ious_N = logits_NHW[chosen_N].float(), ious_N[chosen_N]
     valid_h, valid_w = frame.valid_hw
     inside_NHW = logits_NHW[:, :valid_h, :valid_w]
     areas_N = (inside_NHW > threshold).sum((1, 2))

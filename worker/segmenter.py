@@ -74,7 +74,7 @@ class Segmenter:
             sam: the model, in float32.
             model_version: its name and content hash.
             cache_bytes: how much the embeddings may hold together.
-            encoder_dtype: what the image encoder computes in; the decoder stays float32.
+            encoder_dtype: what the image encoder computes in, and `everything`; a click's decoder stays float32.
             compile_encoder: compile it at the first image, for its one input shape; every later image is faster.
             region_filter: what `everything` takes for a region unless it is told otherwise.
         """
@@ -128,8 +128,7 @@ class Segmenter:
         # Pillow's own resize: the same pixels as ResizeLongestSide's, without two copies of a large image.
         small = image.convert("RGB").resize(input_wh, Image.Resampling.BILINEAR)
         pixels_13HW = torch.as_tensor(np.array(small), device=self._sam.device).permute(2, 0, 1).contiguous()[None]
-        is_half = self._encoder_dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(self._sam.device.type, self._encoder_dtype, enabled=is_half):
+        with torch.inference_mode(), self._in_encoder_dtype():
             features_1CHW = self._encoder(self._sam.preprocess(pixels_13HW))
         self._store(image_key, _Embedded(features_1CHW.half(), frame))
 
@@ -257,7 +256,13 @@ class Segmenter:
             return find_regions(decode, embedded.frame, grid, batch, keep, max_regions, self._sam.mask_threshold)
 
     def _decode_grid(self, embedded: _Embedded, points_N2: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._decode(embedded, points_N2[:, None], [[1]] * len(points_N2), None, None, multimask=True)
+        """Hundreds of prompts of one point each, in the encoder's type (DECISIONS.md)."""
+        with self._in_encoder_dtype():
+            return self._decode(embedded, points_N2[:, None], [[1]] * len(points_N2), None, None, multimask=True)
+
+    def _in_encoder_dtype(self) -> torch.autocast:
+        is_half = self._encoder_dtype != torch.float32
+        return torch.autocast(self._sam.device.type, self._encoder_dtype, enabled=is_half)
 
     def _decode(
         self,
