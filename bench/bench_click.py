@@ -7,7 +7,7 @@
 Three kinds of clicks: `cold` is the first click on a picture nobody opened before (fetch, decode, both models
 see it for the first time), `opened` the first click two seconds after its task was opened, `next` a click on
 another object of a picture that was clicked before. `own` is what is left of the way to the answer without the
-models' own time. See bench/README.md.
+models' own time; `own_cpu_ms` is the same in CPU time, which a busy machine does not stretch. See bench/README.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +42,7 @@ from demo.stack.settings import CHECKOUT
 from demo.stack.state import StateFolder
 
 SEEDS_FROM = 30_000_000  # of no split: no cache has seen them
+AFTER_S = 0.03  # the worker still tidies up after its answer
 OPEN_S = 2.0  # how long an annotator looks at a task before the first click
 SCENE_WH = (512, 384)
 MODEL_STEPS = ("segment.embed", "segment.decode", "describe.describe")  # all others are ours
@@ -55,6 +57,7 @@ class Clicks:
 
     times_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     steps_s: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    cpu_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     late: int = 0
 
     def add(self, kind: str, answer: RegionAnswer) -> None:
@@ -65,6 +68,18 @@ class Clicks:
         for name, seconds in steps.items():
             self.steps_s[kind][name].append(seconds)
         self.steps_s[kind]["own"].append(answer.elapsed_s - sum(steps.get(name, 0.0) for name in MODEL_STEPS))
+
+    def own_cpu_ms(self, kind: str) -> float:
+        """Mean CPU time of a click in all processes of the own service, less that of the models' steps."""
+        steps, used_s = self.steps_s[kind], self.cpu_s[kind]
+        model_s = sum(sum(steps[name]) for name in ("segment.model_cpu", "describe.model_cpu"))
+        return round(1000 * (sum(used_s) - model_s) / max(1, len(used_s)), 1)
+
+
+def service_cpu_s() -> float:
+    """CPU time that the own service's processes, our children, have used."""
+    times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
 
 
 def server_timing(header: str) -> dict[str, float]:
@@ -84,7 +99,10 @@ def click_through(
             time.sleep(OPEN_S)
         for number, thing in enumerate(make_scene(seed, image_wh).objects):
             kind = "next" if number else "opened" if opened else "cold"
+            before_s = service_cpu_s()
             clicks.add(kind, page.click(*thing.inner_point_px))
+            time.sleep(AFTER_S)
+            clicks.cpu_s[kind].append(service_cpu_s() - before_s)
     return clicks
 
 
@@ -128,6 +146,9 @@ def main(
     steps = {
         kind: {name: summary(times) for name, times in by_name.items()} for kind, by_name in clicks.steps_s.items()
     }
+    if not label_studio:
+        figures["own_cpu_ms"] = {kind: clicks.own_cpu_ms(kind) for kind in sorted(clicks.times_s)}
+        print("our own part of a click, mean CPU ms in all processes:", figures["own_cpu_ms"])
     report(f"click to mask and all fields, {way}", {"size": size, **figures, "late": clicks.late, "steps": steps}, out)
 
 
