@@ -152,9 +152,7 @@ def test_an_image_is_encoded_once(osprey: Osprey, image: Image.Image, masks: lis
 
 
 @pytest.mark.parametrize("side", [480, 640, 1080, 1920])
-@pytest.mark.parametrize(
-    ("height", "width"), [(2, 2), (1, 1), (1, None), (None, 1), (None, 2)], ids=["2x2", "pixel", "row", "column", "two"]
-)
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (1, None), (None, 2)], ids=["2x2", "row", "two columns"])
 def test_regions_between_the_sample_points(
     osprey: Osprey, image: Image.Image, side: int, height: int | None, width: int | None
 ) -> None:
