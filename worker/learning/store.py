@@ -1,0 +1,501 @@
+"""The correction store: what people kept of what the model said, as Label Studio has it now.
+
+A task is written whole: `save` takes everything Label Studio says of it and replaces what was stored, so that doing it
+twice changes nothing. Webhooks and reconcile may read the same task at the same time; a `revision` taken before the
+reading tells `save` that somebody else was faster, and then nothing is written.
+
+Neighbours: `worker/learning/collect.py` writes; export, training triggers and the report read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, create_engine, delete, func, insert, select, update
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from worker.errors import WorkerError
+from worker.export.problems import Problem
+from worker.export.regions import ExportedRegion
+from worker.learning.records import AnnotationState, Corrections, Counts, Pair, StoredRegion, TaskState
+from worker.learning.schema import (
+    AnnotationRow,
+    ConfigRow,
+    PairRow,
+    ProblemRow,
+    ProjectRow,
+    RegionRow,
+    StoreUnusable,
+    TaskRow,
+    prepare,
+    set_up_sqlite,
+)
+
+_FETCHED_AT_ONCE = 200  # regions in memory while iterating; a mask is a few kilobytes
+
+
+class Superseded(WorkerError):
+    """Somebody stored a newer state of the task since the revision was taken; read it from Label Studio again."""
+
+
+class Store:
+    """One database. Safe to share between threads; close it after use, or use it in a `with` statement."""
+
+    def __init__(self, engine: Engine) -> None:
+        """`open` is the usual way in; the tables must exist (`worker.learning.schema.prepare`)."""
+        self._engine = engine
+        self._writer = engine.execution_options(osprey_writes=True)
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """The store behind a SQLAlchemy URL: `sqlite:////folder/file.db` or `postgresql+psycopg://...`.
+
+        Raises:
+            StoreUnusable: a URL that cannot be used, no connection, or a database of a newer release.
+        """
+        try:
+            engine = create_engine(url, pool_pre_ping=True)
+        except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            raise StoreUnusable(
+                "OSPREY_DATABASE_URL must be sqlite:////path/to/file.db or "
+                f"postgresql+psycopg://user:password@host/database: {error}"
+            ) from error
+        if engine.dialect.name == "sqlite":
+            set_up_sqlite(engine)
+        try:
+            prepare(engine)
+        except SQLAlchemyError as error:
+            engine.dispose()
+            raise StoreUnusable(
+                f"the correction store {make_url(url).render_as_string(hide_password=True)} cannot be opened: "
+                f"{error}; check OSPREY_DATABASE_URL"
+            ) from error
+        return cls(engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    def note_project(self, project_id: int, title: str, config_xml: str) -> str:
+        """Keep a project and its present labeling config; returns the config's hash, which annotations refer to."""
+        config_hash = hashlib.sha256(config_xml.encode("utf-8", "surrogatepass")).hexdigest()
+        known = {"title": _plain(title), "config_hash": config_hash}
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                select(ProjectRow.title, ProjectRow.config_hash).where(ProjectRow.id == project_id)
+            ).first()
+        if row is not None and (row.title, row.config_hash) == (known["title"], config_hash):
+            return config_hash
+        with self._writer.begin() as connection:
+            self._insert_once(connection, ProjectRow, {"id": project_id, "revision": 0, **known})
+            self._insert_once(connection, ConfigRow, {"hash": config_hash, "xml": config_xml})
+            connection.execute(update(ProjectRow).where(ProjectRow.id == project_id).values(known))
+        return config_hash
+
+    def label_config(self, config_hash: str) -> str:
+        """The XML of a labeling config.
+
+        Raises:
+            KeyError: no annotation was ever read with it.
+        """
+        with self._engine.connect() as connection:
+            xml = connection.execute(select(ConfigRow.xml).where(ConfigRow.hash == config_hash)).scalar()
+        if xml is None:
+            raise KeyError(f"the correction store holds no labeling config {config_hash}")
+        return str(xml)
+
+    def projects(self) -> dict[int, str]:
+        """Titles of the known projects by number."""
+        with self._engine.connect() as connection:
+            return {row.id: row.title for row in connection.execute(select(ProjectRow).order_by(ProjectRow.id))}
+
+    def revision(self, project_id: int) -> int:
+        """A number that grows with every change of the project; 0 for one that is not known."""
+        with self._engine.connect() as connection:
+            return self._revision(connection, project_id)
+
+    def watermark(self, project_id: int) -> str | None:
+        """Up to which `updated_at` (of Label Studio's clock) every task has been read; None before the first time."""
+        with self._engine.connect() as connection:
+            return connection.execute(select(ProjectRow.watermark).where(ProjectRow.id == project_id)).scalar()
+
+    def set_watermark(self, project_id: int, updated_at: str) -> None:
+        """Keep how far reconcile has read."""
+        with self._writer.begin() as connection:
+            connection.execute(update(ProjectRow).where(ProjectRow.id == project_id).values(watermark=updated_at))
+
+    def stamps(self, project_id: int) -> dict[int, str]:
+        """The stamp of every living task, to be compared with Label Studio's list."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(TaskRow.id, TaskRow.stamp).where(TaskRow.project_id == project_id, ~TaskRow.is_deleted)
+            )
+            return {row.id: row.stamp for row in rows}
+
+    def task_of(self, project_id: int, annotation_id: int) -> int | None:
+        """The task of a stored annotation, deleted ones included."""
+        with self._engine.connect() as connection:
+            return connection.execute(
+                select(AnnotationRow.task_id).where(
+                    AnnotationRow.project_id == project_id, AnnotationRow.id == annotation_id
+                )
+            ).scalar()
+
+    def project_of(self, task_id: int) -> int | None:
+        """The project of a stored task that is not deleted."""
+        with self._engine.connect() as connection:
+            return connection.execute(
+                select(TaskRow.project_id).where(TaskRow.id == task_id, ~TaskRow.is_deleted)
+            ).scalar()
+
+    def save(self, state: TaskState, since: int) -> bool:
+        """Make the stored task what Label Studio says; returns whether anything changed.
+
+        Args:
+            state: all of the task.
+            since: `revision` of the project, taken before the task was read from Label Studio.
+
+        Raises:
+            Superseded: somebody stored another state in between; nothing is written.
+        """
+        return self._write(state.project_id, state.task_id, since, state)
+
+    def remove_task(self, project_id: int, task_id: int, since: int) -> bool:
+        """Mark a task that Label Studio no longer has, and its annotations, as deleted; arguments as for `save`."""
+        return self._write(project_id, task_id, since, None)
+
+    def regions(
+        self, project_id: int, *, include_blind: bool = True, after_revision: int = 0
+    ) -> Iterator[StoredRegion]:
+        """Every region of every living, not skipped annotation, by task, annotation and place in it.
+
+        The same store gives the same regions in the same order. With `after_revision`, only regions of annotations
+        that were added or changed later.
+        """
+        annotation, task = AnnotationRow, TaskRow
+        query = (
+            select(
+                RegionRow.body, RegionRow.is_blind, RegionRow.is_corrected,
+                annotation.config_hash, annotation.created_at, annotation.revision,
+                task.image_url, task.image_sha256, task.arm,
+            )
+            .join(annotation, _same_annotation(RegionRow))
+            .join(task, (task.project_id == RegionRow.project_id) & (task.id == RegionRow.task_id))
+            .where(RegionRow.project_id == project_id, annotation.revision > after_revision)
+            .order_by(RegionRow.task_id, RegionRow.annotation_id, RegionRow.position)
+        )  # fmt: skip
+        if not include_blind:
+            query = query.where(~RegionRow.is_blind)
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=_FETCHED_AT_ONCE).execute(query):
+                yield StoredRegion(
+                    project_id=project_id,
+                    region=ExportedRegion.from_json(row.body),
+                    image_url=row.image_url,
+                    image_sha256=row.image_sha256,
+                    config_hash=row.config_hash,
+                    created_at=row.created_at,
+                    is_blind=row.is_blind,
+                    is_corrected=row.is_corrected,
+                    arm=row.arm,
+                    revision=row.revision,
+                )
+
+    def pairs(self, project_id: int) -> Iterator[Pair]:
+        """What was predicted and what was kept, one by one, ordered as `regions`."""
+        query = (
+            select(PairRow, RegionRow.region_id, RegionRow.model_version, RegionRow.is_blind)
+            .join(
+                RegionRow,
+                (RegionRow.project_id == PairRow.project_id)
+                & (RegionRow.task_id == PairRow.task_id)
+                & (RegionRow.annotation_id == PairRow.annotation_id)
+                & (RegionRow.position == PairRow.position),
+            )
+            .where(PairRow.project_id == project_id)
+            .order_by(PairRow.task_id, PairRow.annotation_id, PairRow.position, PairRow.field)
+        )
+        with self._engine.connect() as connection:
+            for row in connection.execution_options(yield_per=_FETCHED_AT_ONCE).execute(query):
+                yield Pair(
+                    row.task_id, row.annotation_id, row.region_id, row.field, row.predicted, row.final,
+                    row.is_changed, row.confidence, row.model_version, row.is_blind,
+                )  # fmt: skip
+
+    def problems(self, project_id: int) -> list[Problem]:
+        """Everything that could not be used, by task."""
+        query = (
+            select(ProblemRow)
+            .where(ProblemRow.project_id == project_id)
+            .order_by(ProblemRow.task_id, ProblemRow.position)
+        )
+        with self._engine.connect() as connection:
+            return [
+                Problem(row.task_id, row.annotation_id, row.region_id, row.problem, row.kind)
+                for row in connection.execute(query)
+            ]
+
+    def counts(self, project_id: int) -> Counts:
+        """The project's figures."""
+        tasks, annotations, regions = TaskRow.project_id, AnnotationRow.project_id, RegionRow.project_id
+        alive = ~AnnotationRow.is_deleted
+        with self._engine.connect() as connection:
+
+            def count(column: Any, *conditions: Any) -> int:
+                found = connection.execute(select(func.count()).where(column == project_id, *conditions)).scalar()
+                return int(found or 0)
+
+            return Counts(
+                tasks=count(tasks, ~TaskRow.is_deleted),
+                annotations=count(annotations, alive, ~AnnotationRow.is_skipped),
+                skipped_annotations=count(annotations, alive, AnnotationRow.is_skipped),
+                deleted_annotations=count(annotations, AnnotationRow.is_deleted),
+                regions=count(regions),
+                corrected_regions=count(regions, RegionRow.is_corrected),
+                drawn_regions=count(regions, RegionRow.model_version.is_(None)),
+                blind_regions=count(regions, RegionRow.is_blind),
+                problems=count(ProblemRow.project_id),
+            )
+
+    def corrections_since(self, project_id: int, revision: int) -> Corrections:
+        """How much has come since a revision: what a trigger compares with its threshold."""
+        with self._engine.connect() as connection:
+            now = self._revision(connection, project_id)
+            found = connection.execute(
+                select(func.count(), func.count().filter(RegionRow.is_corrected))
+                .select_from(RegionRow)
+                .join(AnnotationRow, _same_annotation(RegionRow))
+                .where(
+                    RegionRow.project_id == project_id,
+                    AnnotationRow.revision > revision,
+                    AnnotationRow.revision <= now,
+                )
+            ).one()
+        return Corrections(now, int(found[0]), int(found[1]))
+
+    def _write(self, project_id: int, task_id: int, since: int, state: TaskState | None) -> bool:
+        here = (TaskRow.project_id == project_id, TaskRow.id == task_id)
+        with self._writer.connect() as connection:  # leaving without a commit undoes everything
+            # Takes the project's row lock, so the writers of a project follow each other, revisions in order.
+            revision = connection.execute(
+                update(ProjectRow)
+                .where(ProjectRow.id == project_id)
+                .values(revision=ProjectRow.revision + 1)
+                .returning(ProjectRow.revision)
+            ).scalar()
+            if revision is None:
+                raise KeyError(f"project {project_id} is not noted; call note_project first")
+            known = connection.execute(select(TaskRow).where(*here)).first()
+            if known is not None and known.revision > since:
+                raise Superseded(f"task {task_id} of project {project_id} was stored by somebody else meanwhile")
+            if not _differs(known, state):
+                connection.rollback()  # the revision too: the same state again is no change
+                if state is not None and known is not None and known.stamp != state.stamp:
+                    connection.execute(update(TaskRow).where(*here).values(stamp=state.stamp))
+                    connection.commit()
+                return False
+            self._replace(connection, project_id, task_id, revision, known is not None, state)
+            connection.commit()
+        return True
+
+    def _replace(
+        self, connection: Connection, project_id: int, task_id: int, revision: int, exists: bool, state: TaskState | None
+    ) -> None:
+        here = (TaskRow.project_id == project_id, TaskRow.id == task_id)
+        # Kept also where there is nothing to keep: a slower reader that still saw an annotation must find it.
+        values = _task_values(state or TaskState(project_id, task_id, "", ""), revision) | {"is_deleted": state is None}
+        if exists:
+            connection.execute(update(TaskRow).where(*here).values(values))
+        else:
+            connection.execute(insert(TaskRow).values(project_id=project_id, id=task_id, **values))
+        connection.execute(
+            delete(ProblemRow).where(ProblemRow.project_id == project_id, ProblemRow.task_id == task_id)
+        )
+        kept = {
+            row.id: row
+            for row in connection.execute(
+                select(AnnotationRow.id, AnnotationRow.digest, AnnotationRow.is_deleted).where(
+                    AnnotationRow.project_id == project_id, AnnotationRow.task_id == task_id
+                )
+            )
+        }
+        annotations = {each.annotation_id: each for each in state.annotations} if state is not None else {}
+        for annotation_id, row in kept.items():
+            if annotation_id not in annotations and not row.is_deleted:
+                _remove_regions(connection, project_id, task_id, annotation_id)
+                connection.execute(
+                    update(AnnotationRow)
+                    .where(_annotation_is(project_id, task_id, annotation_id))
+                    .values(is_deleted=True, revision=revision, digest="")
+                )
+        if state is None:
+            return
+        for annotation_id, annotation in annotations.items():
+            row = kept.get(annotation_id)
+            if row is None or row.is_deleted or row.digest != annotation.digest:
+                _store_annotation(connection, state, annotation, revision, is_new=row is None)
+        if state.problems:
+            connection.execute(insert(ProblemRow), _problem_values(state))
+
+    def _revision(self, connection: Connection, project_id: int) -> int:
+        found = connection.execute(select(ProjectRow.revision).where(ProjectRow.id == project_id)).scalar()
+        return int(found or 0)
+
+    def _insert_once(self, connection: Connection, table: type[Any], values: Mapping[str, Any]) -> None:
+        """Insert a row unless its key is there, also when another process does the same now."""
+        if self._engine.dialect.name == "postgresql":
+            from sqlalchemy.dialects.postgresql import insert as upsert
+        else:
+            from sqlalchemy.dialects.sqlite import insert as upsert  # type: ignore[assignment]
+        connection.execute(upsert(table).values(values).on_conflict_do_nothing())
+
+
+def _differs(known: Any, state: TaskState | None) -> bool:
+    if known is None:
+        return True
+    if state is None:
+        return not known.is_deleted
+    return bool(known.is_deleted or known.digest != _digest(state))
+
+
+def _digest(state: TaskState) -> str:
+    """Changes with everything that is stored of a task, except the stamp, which says only when it was listed."""
+    parts = [
+        [state.image_url, state.image_name, state.image_sha256, state.arm],
+        [[each.annotation_id, each.digest] for each in state.annotations],
+        [asdict(problem) for problem in state.problems],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _task_values(state: TaskState, revision: int) -> dict[str, Any]:
+    return {
+        "stamp": state.stamp,
+        "image_url": state.image_url,
+        "image_name": state.image_name,
+        "image_sha256": state.image_sha256,
+        "arm": state.arm,
+        "digest": _digest(state),
+        "revision": revision,
+        "stored_at": _now(),
+    }
+
+
+def _store_annotation(
+    connection: Connection, state: TaskState, annotation: AnnotationState, revision: int, *, is_new: bool
+) -> None:
+    keys = {"project_id": state.project_id, "task_id": state.task_id}
+    values = {
+        "annotator": annotation.annotator,
+        "created_at": annotation.created_at,
+        "updated_at": annotation.updated_at,
+        "lead_time_s": annotation.lead_time_s,
+        "is_skipped": annotation.is_skipped,
+        "is_deleted": False,
+        "config_hash": state.config_hash,
+        "digest": annotation.digest,
+        "revision": revision,
+    }
+    if is_new:
+        connection.execute(insert(AnnotationRow).values(id=annotation.annotation_id, **keys, **values))
+    else:
+        _remove_regions(connection, state.project_id, state.task_id, annotation.annotation_id)
+        where = _annotation_is(state.project_id, state.task_id, annotation.annotation_id)
+        connection.execute(update(AnnotationRow).where(where).values(values))
+    regions, pairs = [], []
+    for position, region in enumerate(annotation.regions):
+        own = {**keys, "annotation_id": annotation.annotation_id, "position": position}
+        regions.append(
+            {
+                **own,
+                "region_id": _plain(region.region),
+                "origin": _plain(region.origin),
+                "model_version": None if region.model_version is None else _plain(region.model_version),
+                "is_blind": region.region in annotation.blind,
+                "is_corrected": bool(region.changed),
+                "body": region.to_json(),
+            }
+        )
+        pairs += [{**own, **pair} for pair in _pairs(region)]
+    if regions:
+        connection.execute(insert(RegionRow), regions)
+    if pairs:
+        connection.execute(insert(PairRow), pairs)
+
+
+def _pairs(region: ExportedRegion) -> list[dict[str, Any]]:
+    predicted = region.suggestion or {}
+    return [
+        {
+            "field": _plain(name),
+            "predicted": predicted.get(name),
+            "final": region.texts.get(name, []),
+            "is_changed": None if region.suggestion is None else name in region.changed,
+            "confidence": region.confidence.get(name),
+        }
+        for name in sorted({*region.texts, *predicted})
+    ]
+
+
+def _remove_regions(connection: Connection, project_id: int, task_id: int, annotation_id: int) -> None:
+    for table in (PairRow, RegionRow):
+        connection.execute(
+            delete(table).where(
+                table.project_id == project_id, table.task_id == task_id, table.annotation_id == annotation_id
+            )
+        )
+
+
+def _problem_values(state: TaskState) -> Sequence[dict[str, Any]]:
+    return [
+        {
+            "project_id": state.project_id,
+            "task_id": state.task_id,
+            "position": position,
+            "annotation_id": problem.annotation,
+            "region_id": problem.region,
+            "problem": problem.problem,
+            "kind": problem.kind,
+        }
+        for position, problem in enumerate(state.problems)
+    ]
+
+
+def _annotation_is(project_id: int, task_id: int, annotation_id: int) -> Any:
+    return (
+        (AnnotationRow.project_id == project_id)
+        & (AnnotationRow.task_id == task_id)
+        & (AnnotationRow.id == annotation_id)
+    )
+
+
+def _same_annotation(table: type[RegionRow]) -> Any:
+    return (
+        (AnnotationRow.project_id == table.project_id)
+        & (AnnotationRow.task_id == table.task_id)
+        & (AnnotationRow.id == table.annotation_id)
+    )
+
+
+def _plain(text: str) -> str:
+    """Text that every database takes in a plain column: without NUL and lone surrogates."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
