@@ -12,7 +12,7 @@ PYTHON ?= python3
 VENV ?= .venv
 LABEL_STUDIO_VENV ?= .venv-label-studio
 PY := $(VENV)/bin/python
-EXTRAS := backend,worker,train,eval,stack,dev
+EXTRAS := backend,worker,store,train,eval,stack,dev
 
 # A stamp per environment: it is newer than what the environment was made from, or it is made again.
 ENV_STAMPS := $(if $(filter file,$(origin VENV)),$(VENV)/.ready) \

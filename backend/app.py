@@ -29,7 +29,7 @@ from backend.ports import ClickQueue
 from backend.settings import Settings
 from backend.webhook import WebhookError, WebhookInbox
 from label_config.reader import ConfigError, read_label_config
-from worker.errors import QueueUnavailable
+from worker.errors import QueueBusy, QueueUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +120,9 @@ class Api:
         except QueueUnavailable as error:
             logger.warning("webhook lost: %s", error)
             return _error(503, "the webhook was not kept: Redis does not answer")
+        except QueueBusy as error:
+            logger.warning("webhook lost: %s", error)
+            return _error(503, "the webhook was not kept: too many wait")
         if action is None:
             return _error(503, "the webhook was not kept in time")
         return JSONResponse({"status": "ok", "action": action})

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import uvicorn
-from redis import Redis
 from starlette.applications import Starlette
 
 from backend.app import Api
@@ -31,7 +30,6 @@ class Parts:
     queue: JobQueue
     sessions: SessionStore
     clicks: ClickService
-    redis: Redis
 
 
 def build_parts(settings: Settings) -> Parts:
@@ -40,13 +38,13 @@ def build_parts(settings: Settings) -> Parts:
     redis = connect(settings.redis_url, queue_settings.redis_timeout_s)
     queue = JobQueue(redis, queue_settings)
     sessions = SessionStore(redis, settings.session_ttl_s)
-    return Parts(queue, sessions, ClickService(queue, sessions, ServedVersion(queue, redis), settings), redis)
+    return Parts(queue, sessions, ClickService(queue, sessions, ServedVersion(queue, redis), settings))
 
 
 def build_app(settings: Settings) -> Starlette:
     """The application with everything behind it."""
     parts = build_parts(settings)
-    inbox = WebhookInbox(parts.redis, parts.sessions, parts.clicks)
+    inbox = WebhookInbox(parts.queue, parts.sessions, parts.clicks)
     return Api(backend_class(parts.clicks)(), parts.queue, inbox, settings).app()
 
 

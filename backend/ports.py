@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from worker.contracts import DescribeAnswer, FieldAnswer, SegmentAnswer
+from worker.contracts import CollectJob, DescribeAnswer, FieldAnswer, ReconcileJob, SegmentAnswer
 from worker.queue import AnyJob, QueueHealth
 
 
@@ -22,3 +22,9 @@ class ClickQueue(Protocol):
     def health(self) -> QueueHealth: ...
 
     def record_failure(self, message: str, *, task_id: int | None = None, where: str = "backend") -> None: ...
+
+
+class HintQueue(Protocol):
+    """`worker.queue.JobQueue`, as far as a webhook uses it."""
+
+    def submit_data(self, job: CollectJob | ReconcileJob) -> str: ...

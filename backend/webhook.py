@@ -1,7 +1,7 @@
-"""Webhooks: a hint that something changed, kept for later work. Label Studio waits at most 1 s and never retries.
+"""Webhooks: a hint that something changed becomes a `data` job. Label Studio waits at most 1 s and never retries.
 
-The request is read, a few ids are stored, the answer leaves. What really changed is pulled from Label Studio's API
-by whoever reads the hints: the bodies hold project secrets and are neither stored nor logged.
+The request is read, a few ids are enqueued, the answer leaves. What really changed is pulled from Label Studio's API
+by the job (`worker/learning/collect.py`): the bodies hold project secrets and are neither stored nor logged.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from redis import Redis
-from redis.exceptions import RedisError
-
+from backend.ports import HintQueue
 from backend.predict import ClickService
 from backend.session import SessionStore
-from worker.errors import QueueUnavailable
+from worker.contracts import CollectJob, ReconcileJob
 
 logger = logging.getLogger(__name__)
 
-HINTS_KEY = "osprey:webhook-hints"
-_HINTS_KEPT = 10_000
+_COLLECTED = {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_DELETED"}
+_IDS_PER_HINT = 200  # beyond that, looking at the whole project is less work
 
 
 class WebhookError(ValueError):
@@ -30,33 +28,25 @@ class WebhookError(ValueError):
 class WebhookInbox:
     """Takes webhooks in. Safe to share between threads."""
 
-    def __init__(self, redis: Redis, sessions: SessionStore, clicks: ClickService) -> None:
-        self._redis = redis
+    def __init__(self, queue: HintQueue, sessions: SessionStore, clicks: ClickService) -> None:
+        self._queue = queue
         self._sessions = sessions
         self._clicks = clicks
 
     def take(self, body: Mapping[str, Any]) -> str:
-        """Store the hint and act on what concerns open pages; returns the action.
+        """Enqueue the hint and act on what concerns open pages; returns the action.
 
         Raises:
             WebhookError: no action in the body.
-            QueueUnavailable: Redis does not answer; the hint is lost, and the next reconcile finds the change.
+            QueueUnavailable, QueueBusy: the hint is lost, and the next reconcile finds the change.
         """
         action = body.get("action")
         if not isinstance(action, str) or not action:
             raise WebhookError("expected a webhook body with an action, such as ANNOTATION_CREATED")
-        hint: dict[Any, Any] = {
-            "action": action,
-            "project": _id(body.get("project")),
-            "task": _id(body.get("task")),
-            "annotations": ",".join(_ids(body)),
-            "updated_at": str(_mapping(body.get("annotation")).get("updated_at") or ""),
-        }
-        try:
-            self._redis.xadd(HINTS_KEY, hint, maxlen=_HINTS_KEPT, approximate=True)
-        except RedisError as error:
-            raise QueueUnavailable(f"the webhook {action} is not kept: {type(error).__name__}: {error}") from error
-        logger.info("webhook %s", " ".join(f"{name}={value}" for name, value in hint.items() if value))
+        job = hint_of(action, body)
+        if job is not None:
+            job_id = self._queue.submit_data(job)
+            logger.info("webhook %s project=%s job_id=%s", action, job.project_id, job_id)
         self._act(action, body)
         return action
 
@@ -72,6 +62,40 @@ class WebhookInbox:
                 self._clicks.open_tasks(listed, xml)
 
 
+def hint_of(action: str, body: Mapping[str, Any]) -> CollectJob | ReconcileJob | None:
+    """Where to look after a webhook; None where no annotation can have changed, or nothing says which.
+
+    The same change gives the same job, however often it is told.
+    """
+    project_id = _number(body.get("project"))
+    if action not in _COLLECTED or project_id is None:
+        return None
+    annotations = [each for each in (body.get("annotation"), *_list(body.get("annotations"))) if each is not None]
+    tasks = [body.get("task"), *_list(body.get("tasks")), *(_mapping(each).get("task") for each in annotations)]
+    task_ids = _numbers(tasks)
+    annotation_ids = _numbers(annotations)
+    if max(len(task_ids), len(annotation_ids)) > _IDS_PER_HINT:
+        return ReconcileJob(project_id, full=True)
+    if not task_ids and not annotation_ids:
+        return None
+    updated = [str(_mapping(each).get("updated_at") or "") for each in annotations]
+    return CollectJob(project_id, task_ids, annotation_ids, max(updated, default=""), action)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _numbers(values: list[Any]) -> tuple[int, ...]:
+    return tuple(sorted({found for value in values if (found := _number(value)) is not None}))
+
+
+def _number(value: Any) -> int | None:
+    """The number of an object, or the number that stands for it."""
+    found = value.get("id") if isinstance(value, Mapping) else value
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
+
+
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
@@ -80,12 +104,3 @@ def _id(value: Any) -> str:
     """The id of an object, or of an id that stands for it; "" without one."""
     found = value.get("id") if isinstance(value, Mapping) else value
     return str(found) if isinstance(found, (int, str)) else ""
-
-
-def _ids(body: Mapping[str, Any]) -> list[str]:
-    several = body.get("annotations")
-    return [
-        found
-        for entry in [body.get("annotation"), *(several if isinstance(several, list) else [])]
-        if (found := _id(entry))
-    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backend, config, describe, export, models, prelabel, registry, train, worker
+from cli import backend, collect, config, describe, export, models, prelabel, registry, train, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -18,6 +18,7 @@ app.command()(worker.worker)
 app.command()(worker.status)
 app.add_typer(config.app, name="config")
 app.command()(backend.backend)
+app.command()(collect.collect)
 app.command()(export.export)
 app.command()(prelabel.prelabel)
 app.command()(describe.describe)

@@ -1,20 +1,21 @@
-# The HTTP side: Label Studio's ML backend and the one-shot init. No torch, no model.
+# The HTTP side, the worker for corrections, and the one-shot init. No torch, no model.
 FROM python:3.11-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
 # Dependencies first: a change of our code does not install them again.
 COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN pip install -c constraints.txt ".[backend]" \
+RUN pip install -c constraints.txt ".[backend,store]" \
  && pip install -c constraints.txt --no-deps label-studio-ml label-studio-tools colorama
 COPY label_config label_config
 COPY worker worker
+COPY osprey_model osprey_model
 COPY backend backend
 COPY cli cli
 COPY demo demo
 COPY docker docker
 RUN pip install --no-deps -e . && useradd --uid 1000 --create-home osprey \
- && mkdir -p /secrets && chown osprey /secrets \
- && python -c "import backend.ml_backend"
+ && mkdir -p /secrets /cache && chown osprey /secrets /cache \
+ && python -c "import backend.ml_backend, worker.learning.jobs"
 USER osprey
 EXPOSE 9090
 CMD ["osprey", "backend"]

@@ -2,7 +2,7 @@
 # Runs a command with the settings that `demo.stack.secrets` and `demo.stack.init` left in /secrets.
 set -eu
 set -a
-for file in /secrets/osprey.env /secrets/token.env; do
+for file in /secrets/osprey.env /secrets/store.env /secrets/token.env; do
     if [ -f "$file" ]; then . "$file"; fi
 done
 set +a

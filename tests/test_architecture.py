@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "backend": (
         "backend", "label_config",
         "worker.contracts", "worker.errors", "worker.fields", "worker.mask_codec", "worker.queue", "worker.settings",
-        "worker.task_image",
+        "worker.task_image", "worker.learning.shares",
     ),
     "worker": ("worker", "label_config", "osprey_model"),
     "osprey_model": ("osprey_model",),
@@ -205,6 +205,7 @@ for name in {modules!r}:
         (["worker.contracts", "worker.errors", "worker.mask_codec"], (*MODEL_LIBRARIES, "osprey_model", "redis")),
         (["worker.queue", "worker.settings"], (*MODEL_LIBRARIES, "osprey_model", "label_studio_sdk")),
         (["backend"], (*MODEL_LIBRARIES, "osprey_model", "worker.jobs", "worker.runtime", "worker.segmenter")),
+        (["worker.main", "worker.learning.jobs", "worker.learning.schedule"], MODEL_LIBRARIES),
         (["cli.main"], (*MODEL_LIBRARIES, "osprey_model", "worker", "backend", "label_config", "demo", "redis")),
     ],
     ids=lambda value: value[0],

@@ -1,6 +1,6 @@
 """What crosses the queue: frozen, versioned, JSON only.
 
-The backend fills a job (`SegmentJob`, `DescribeJob`, `WarmJob`, `LookAheadJob`), a worker answers it
+The backend fills a job (`SegmentJob`, `DescribeJob`, `WarmJob`, `LookAheadJob`, `CollectJob`), a worker answers it
 (`SegmentAnswer`, `DescribeAnswer`). Neither side imports the other; both import this file.
 Masks travel as COCO RLE (`worker.mask_codec`), images as references that the worker resolves
 (`worker.images`).
@@ -204,6 +204,28 @@ class LookAheadJob(Contract):
     task_id: int
     image_key: str
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class CollectJob(Contract):
+    """A webhook's hint: these tasks, or the tasks of these annotations, may have changed.
+
+    `updated_at` of an annotation makes each of its changes a job of its own, and a webhook that comes twice one job.
+    """
+
+    project_id: int
+    task_ids: tuple[int, ...] = ()
+    annotation_ids: tuple[int, ...] = ()
+    updated_at: str = ""
+    action: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileJob(Contract):
+    """Look for what no webhook told; None: in every project. `full` also looks for deleted tasks."""
+
+    project_id: int | None = None
+    full: bool = False
 
 
 def _build(kind: Any, value: Any) -> Any:

@@ -11,8 +11,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import Protocol
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -23,7 +24,7 @@ from rq.serializers import JSONSerializer
 
 from worker.heartbeat import WorkerBeat, remove_beat, write_beat
 from worker.queue import connect, rq_queue_name
-from worker.runtime import ModelRuntime, install
+from worker.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,13 +37,45 @@ _MAX_RECONNECT_S = 2.0
 _HUNG_GRACE_S = 30.0
 
 
+class Runtime(Protocol):
+    """What a worker works with: `worker.runtime.ModelRuntime`, or one without models."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def queues(self) -> tuple[str, ...]: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def model_versions(self) -> dict[str, str]: ...
+
+    @property
+    def problem(self) -> str | None: ...
+
+    on_change: Callable[[], None]
+    serving: str | None
+
+    def install(self) -> None: ...
+
+    def load_missing(self) -> None: ...
+
+    def champion_moved(self) -> bool: ...
+
+    def follow_champion(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
     """One connection's worth of work; `GpuWorker` starts another when Redis was away."""
 
     max_connection_wait_time = _MAX_RECONNECT_S
     log_result_lifespan = False
 
-    def __init__(self, queues: Sequence[Queue], name: str, runtime: ModelRuntime, connection: Redis) -> None:
+    def __init__(self, queues: Sequence[Queue], name: str, runtime: Runtime, connection: Redis) -> None:
         super().__init__(
             list(queues),
             name=name,
@@ -107,7 +140,7 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
 class GpuWorker:
     """Loads the models, then works until it is told to stop."""
 
-    def __init__(self, runtime: ModelRuntime, redis_url: str) -> None:
+    def __init__(self, runtime: Runtime, redis_url: str) -> None:
         self._runtime = runtime
         self._redis_url = redis_url
         self._name = f"{socket.gethostname()}-{os.getpid()}"
@@ -123,7 +156,7 @@ class GpuWorker:
 
     def work(self) -> None:
         """Work until SIGTERM or SIGINT. Redis may be away at the start and may go away in between."""
-        install(self._runtime)
+        self._runtime.install()
         self._runtime.on_change = self._news.set
         beats = threading.Thread(target=self._beat_until_ended, name="heartbeat", daemon=True)
         beats.start()

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from rq.exceptions import StopRequested
 
 from worker.gpu_worker import GpuWorker, handle_early_signal
-from worker.queue import QUEUE_NAMES, connect
+from worker.queue import DATA_QUEUE, QUEUE_NAMES, connect
 from worker.runtime import Loaders, ModelRuntime, default_threads, limit_threads
 from worker.settings import Settings
 
@@ -38,8 +38,11 @@ def main(
     if device is not None:
         settings = dataclasses.replace(settings, device=device)
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("httpcore", "PIL"):
+    for name in ("httpcore", "httpx", "PIL", "rq.cron"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if DATA_QUEUE in queues:
+        _work_on_data(settings, queues)
+        return
     runtime = ModelRuntime(settings, queues, connect(settings.redis_url, settings.queue.redis_timeout_s), loaders)
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop_signal, handle_early_signal)
@@ -47,6 +50,28 @@ def main(
         limit_threads(settings.threads or default_threads())
     with contextlib.suppress(StopRequested):
         GpuWorker(runtime, settings.redis_url).work()
+
+
+def _work_on_data(settings: Settings, queues: Sequence[str]) -> None:
+    """A worker without models, with the schedule beside it."""
+    if set(queues) != {DATA_QUEUE}:
+        raise ValueError(f"the queue {DATA_QUEUE!r} needs a worker of its own: osprey worker --queues {DATA_QUEUE}")
+    # Here, so that workers with models need no database library.
+    from worker.learning.data_runtime import DataRuntime
+    from worker.learning.schedule import Schedule, periodic_work
+
+    for stop_signal in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop_signal, handle_early_signal)
+    timeout_s = settings.queue.redis_timeout_s
+    runtime = DataRuntime(settings, connect(settings.redis_url, timeout_s))
+    worker = GpuWorker(runtime, settings.redis_url)
+    schedule = Schedule(connect(settings.redis_url, timeout_s), worker.name, periodic_work(settings))
+    schedule.start()
+    try:
+        with contextlib.suppress(StopRequested):
+            worker.work()
+    finally:
+        schedule.stop()
 
 
 if __name__ == "__main__":

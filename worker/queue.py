@@ -28,10 +28,12 @@ from rq.serializers import JSONSerializer
 
 from worker import errors, failures
 from worker.contracts import (
+    CollectJob,
     DescribeAnswer,
     DescribeJob,
     FieldAnswer,
     LookAheadJob,
+    ReconcileJob,
     SegmentAnswer,
     SegmentJob,
     WarmJob,
@@ -41,8 +43,9 @@ from worker.heartbeat import WorkerBeat, beat_key, read_beats
 from worker.partial_answers import partial_key, read_partial_answers
 from worker.settings import QueueSettings
 
-QueueName = Literal["masks", "describe"]
-QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")
+QueueName = Literal["masks", "describe", "data"]
+QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")  # these serve clicks, with a model each
+DATA_QUEUE: QueueName = "data"  # corrections, exports: no model
 
 AnyJob = SegmentJob | DescribeJob | WarmJob | LookAheadJob
 _FUNCTIONS = {  # in worker.jobs
@@ -53,6 +56,7 @@ _FUNCTIONS = {  # in worker.jobs
 }
 # Short enough that a Redis which hangs runs into the client's socket timeout, not into the caller's deadline.
 _BLOCK_SLICE_S = 0.4
+_DATA_FUNCTIONS = {CollectJob: "collect", ReconcileJob: "reconcile"}  # in worker.learning.jobs
 _NAMED_ERRORS: dict[str, type[errors.WorkerError]] = {
     kind.__name__: kind for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable)
 }
@@ -127,6 +131,18 @@ class JobQueue:
             is_ahead = isinstance(job, LookAheadJob)
             return self._submit_to(queue, job, beats, background=bulk or is_ahead, front=is_ahead)
 
+    def submit_data(self, job: CollectJob | ReconcileJob) -> str:
+        """Enqueue work on corrections and return its id. Takes about a millisecond; no worker has to be there yet.
+
+        The same job is not enqueued again while it waits, and a hint not while it is remembered as done.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+            QueueBusy: the queue is at its bound; the next reconcile finds what is not enqueued now.
+        """
+        with self._named_redis_errors():
+            return enqueue_data(self._redis, self._settings, job)
+
     def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer:
         """The answer of a `SegmentJob`, waiting at most `timeout_s` seconds.
 
@@ -150,7 +166,7 @@ class JobQueue:
         """Redis, workers and depths now. Never raises for a Redis that is away: it says so."""
         try:
             beats = read_beats(self._redis, self._settings.heartbeat_ttl_s)
-            queues = {name: self._queue_state(name, beats) for name in QUEUE_NAMES}
+            queues = {name: self._queue_state(name, beats) for name in (*QUEUE_NAMES, DATA_QUEUE)}
         except RedisError as error:
             return QueueHealth(redis_ok=False, problem=f"{type(error).__name__}: {error}")
         return QueueHealth(redis_ok=True, queues=queues, workers=beats)
@@ -298,6 +314,40 @@ class JobQueue:
                 f"the job queue (Redis) does not answer: {type(error).__name__}: {error}; check that Redis runs "
                 "and that OSPREY_REDIS_URL names its address and password"
             ) from error
+
+
+def enqueue_data(redis: Redis, settings: QueueSettings, job: CollectJob | ReconcileJob) -> str:
+    """`JobQueue.submit_data` for who has a connection: webhooks before whatever is done in the background."""
+    is_hint = isinstance(job, CollectJob)
+    queue = Queue(rq_queue_name(DATA_QUEUE, background=not is_hint), connection=redis, serializer=JSONSerializer)
+    depth = redis.llen(queue.key)
+    if depth >= settings.data_bound:
+        raise QueueBusy(f"{depth} jobs wait in {queue.name} (bound {settings.data_bound}); is its worker alive?", 60.0)
+    job_id = job.content_id()
+    for _ in range(2):
+        try:
+            queue.enqueue_call(
+                f"worker.learning.jobs.{_DATA_FUNCTIONS[type(job)]}",
+                args=(job.to_json(),),
+                job_id=job_id,
+                unique=True,
+                description=str(job),
+                timeout=settings.data_timeout_s,
+                ttl=settings.background_queued_ttl_s,
+                # A hint is remembered, so that it may come twice; a reconcile may follow the one before.
+                result_ttl=settings.result_ttl_s if is_hint else 0,
+                failure_ttl=settings.failure_ttl_s,
+                retry=Retry(max=settings.max_retries),
+            )
+            break
+        except DuplicateJobError:
+            if _text(redis.hget(Job.key_for(job_id), "status")) in _UNDER_WAY:
+                break
+            redis.delete(Job.key_for(job_id), Result.get_key(job_id))
+    return job_id
+
+
+_UNDER_WAY = ("queued", "started", "scheduled", "deferred", "finished")
 
 
 def _served_versions(queue: QueueName, beats: tuple[WorkerBeat, ...]) -> list[str]:

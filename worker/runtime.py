@@ -164,6 +164,10 @@ class ModelRuntime:
                 _LOG.info("queue describe serves %s instead of %s", self.model_versions["describe"], before)
         self.on_change()
 
+    def install(self) -> None:
+        """Make this the runtime that this process's jobs use."""
+        install(self)
+
     def close(self) -> None:
         """Close connections."""
         self.images.close()

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from worker.learning.shares import Shares
+
 _CHECKPOINTS = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
 
 
@@ -22,6 +24,8 @@ class QueueSettings:
     background_timeout_s: int = 600  # warm-up and bulk jobs
     interactive_bound: int = 32  # waiting jobs per queue before a click is answered "busy"
     background_bound: int = 2000
+    data_bound: int = 10_000  # hints; what does not fit is found by the next reconcile
+    data_timeout_s: int = 6 * 3600  # the first look at a large project
     queued_ttl_s: int = 300  # a click that no worker took by then is forgotten
     background_queued_ttl_s: int = 86_400
     result_ttl_s: int = 3600  # late answers travel with a later request
@@ -58,6 +62,11 @@ class Settings:
     image_timeout_s: float = 15.0
     log_level: str = "INFO"
     exports: Path = Path("exports")  # versions of training data
+    database_url: str = f"sqlite:///{Path.home()}/.local/share/osprey-label-studio/corrections.db"
+    projects: tuple[int, ...] = ()  # whose corrections are collected; (): of every project that can be served
+    reconcile_s: int = 300  # a webhook that was lost is made up for after this long
+    reconcile_full_s: int = 3600  # the same for a task that was deleted
+    shares: Shares = field(default_factory=Shares)
     queue: QueueSettings = QueueSettings()
 
     @classmethod
@@ -90,6 +99,11 @@ class Settings:
             image_max_bytes=_positive_int(environ, "OSPREY_IMAGE_MAX_BYTES", None) or default.image_max_bytes,
             image_max_pixels=_positive_int(environ, "OSPREY_IMAGE_MAX_PIXELS", None) or default.image_max_pixels,
             log_level=(_text(environ, "OSPREY_LOG_LEVEL") or default.log_level).upper(),
+            database_url=_text(environ, "OSPREY_DATABASE_URL") or default.database_url,
+            projects=_numbers(environ, "OSPREY_PROJECTS"),
+            reconcile_s=_positive_int(environ, "OSPREY_RECONCILE_S", None) or default.reconcile_s,
+            reconcile_full_s=_positive_int(environ, "OSPREY_RECONCILE_FULL_S", None) or default.reconcile_full_s,
+            shares=Shares.from_env(environ),
             exports=Path(_text(environ, "OSPREY_EXPORTS") or default.exports).expanduser(),
         )
 
@@ -103,6 +117,13 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if text not in ("on", "off"):
         raise ValueError(f"{name} must be on or off, got {text!r}")
     return text == "on"
+
+
+def _numbers(environ: Mapping[str, str], name: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in environ.get(name, "").split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{name} must be project numbers with commas between them, got {environ[name]!r}")
+    return tuple(int(part) for part in parts)
 
 
 def _positive_int(environ: Mapping[str, str], name: str, default: int | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The five processes of the stack: how each is started and how to tell that it works.
+"""The six processes of the stack: how each is started and how to tell that it works.
 
 `demo.stack.run` becomes one of them; `demo.stack.up` waits for them in this order.
 """
@@ -124,6 +124,11 @@ def describe_process(stack: Stack) -> Process:
     return osprey_process(stack, "worker", "--queues", "describe", "--device", _device(stack))
 
 
+def data_process(stack: Stack) -> Process:
+    """`osprey worker` for corrections, with the schedule: no model, about 150 MB."""
+    return osprey_process(stack, "worker", "--queues", "data")
+
+
 def _device(stack: Stack) -> str:
     return stack.launch.handed_through.get("OSPREY_DEVICE", "auto")
 
@@ -133,6 +138,7 @@ def osprey_process(stack: Stack, *arguments: str) -> Process:
     environment = {
         "OSPREY_CACHE_DIR": str(stack.state.path / "cache"),
         "OSPREY_REGISTRY": str(stack.state.path / "registry"),
+        "OSPREY_DATABASE_URL": f"sqlite:///{stack.state.path / 'corrections.db'}",
         **stack.launch.handed_through,
         "OSPREY_REDIS_URL": stack.redis_url,
         "OSPREY_LABEL_STUDIO_URL": stack.label_studio_url,
@@ -190,8 +196,8 @@ def _http_problem(url: str, auth: tuple[str, str] | None) -> str | None:
     return None if answer.status_code == 200 else f"{url}: expected 200, got {answer.status_code}"
 
 
-def worker_problem(queue: Literal["masks", "describe"]) -> Callable[[Stack], str | None]:
-    """A check that gives None when a live worker with its model loaded listens on `queue`."""
+def worker_problem(queue: Literal["masks", "describe", "data"]) -> Callable[[Stack], str | None]:
+    """A check that gives None when a live worker that has what it needs listens on `queue`."""
 
     def problem(stack: Stack) -> str | None:
         from worker.queue import JobQueue
@@ -210,4 +216,5 @@ COMPONENTS = (
     Component("backend", "Backend", backend_process, backend_problem, 240),
     Component("masks", "Worker for masks", masks_process, worker_problem("masks"), 240),
     Component("describe", "Worker for texts", describe_process, worker_problem("describe"), 240),
+    Component("data", "Corrections", data_process, worker_problem("data"), 120),
 )

@@ -17,7 +17,13 @@ from demo.stack.label_studio_api import LabelStudioApi
 
 TITLE = "Osprey sample: drawn scenes"
 BACKEND_TITLE = "osprey"
-WEBHOOK_ACTIONS = ["ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"]
+WEBHOOK_ACTIONS = [
+    "ANNOTATION_CREATED",
+    "ANNOTATIONS_CREATED",
+    "ANNOTATION_UPDATED",
+    "ANNOTATIONS_DELETED",
+    "TASKS_DELETED",
+]
 CONFIG = Path(__file__).resolve().parents[2] / "label_config" / "bitmask.xml"
 
 

@@ -19,7 +19,7 @@ DEFAULT_USERNAME = "admin@osprey.local"
 def make_secrets(folder: Path, environ: Mapping[str, str]) -> None:
     """Write every file that is not there yet.
 
-    `redis_password`, `redis.conf`, `postgres_password`, `label-studio.env` and `osprey.env`; the two
+    `redis_password`, `redis.conf`, `postgres_password`, `label-studio.env`, `osprey.env` and `store.env`; the
     `.env` files can be sourced by a POSIX shell. `OSPREY_LABEL_STUDIO_USERNAME` and `_PASSWORD` of
     `environ` name the first user; empty or absent means the default name and a random password.
     """
@@ -47,6 +47,9 @@ def make_secrets(folder: Path, environ: Mapping[str, str]) -> None:
             OSPREY_WEBHOOK_SECRET=secrets.token_urlsafe(24),
         ),
     )
+    # The corrections have a schema of their own in Label Studio's database.
+    database = f"postgresql+psycopg://labelstudio:{postgres_password}@postgres/labelstudio"
+    _keep(folder / "store.env", _shell_lines(OSPREY_DATABASE_URL=database))
 
 
 def _keep(path: Path, content: str) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
 from starlette.testclient import TestClient
 
 from backend import app as app_module
@@ -18,10 +20,11 @@ from backend.ml_backend import backend_class
 from backend.notices import NOTICE_ID
 from backend.predict import ClickService
 from backend.settings import Settings
-from backend.webhook import HINTS_KEY, WebhookInbox
+from backend.webhook import WebhookInbox, hint_of
 from tests.support.click_fakes import FakeQueue, FixedVersion, MemorySessions, payload, point_item
-from worker.contracts import WarmJob
+from worker.contracts import CollectJob, ReconcileJob, WarmJob
 from worker.errors import NoWorker
+from worker.queue import JobQueue
 
 CONFIGS = Path(__file__).parents[2] / "label_config"
 XML = (CONFIGS / "bitmask.xml").read_text()
@@ -37,7 +40,7 @@ class Service:
     def __init__(self, redis: Redis, settings: Settings = SETTINGS) -> None:
         self.queue, self.sessions = FakeQueue(), MemorySessions()
         self.clicks = ClickService(self.queue, self.sessions, FixedVersion(), settings)
-        inbox = WebhookInbox(redis, self.sessions, self.clicks)
+        inbox = WebhookInbox(JobQueue(redis), self.sessions, self.clicks)
         self.app = Api(backend_class(self.clicks)(), self.queue, inbox, settings).app()
         self.client = TestClient(self.app, raise_server_exceptions=False)
 
@@ -203,15 +206,69 @@ WEBHOOKS = ["annotation_created", "annotation_updated", "annotations_deleted", "
             "tasks_created", "tasks_deleted"]  # fmt: skip
 
 
+def enqueued(redis: Redis) -> list[dict[str, Any]]:
+    """The data jobs that wait, as JSON."""
+    queues = [Queue(f"osprey-data{kind}", connection=redis, serializer=JSONSerializer) for kind in ("", "-background")]
+    return [job.args[0] for queue in queues for job in queue.jobs]
+
+
 @pytest.mark.parametrize("name", WEBHOOKS)
-def test_every_recorded_webhook_is_kept_as_a_hint_of_ids(service: Service, redis_client: Redis, name: str) -> None:
+def test_every_recorded_webhook_becomes_at_most_one_job_of_ids(
+    service: Service, redis_client: Redis, name: str
+) -> None:
+    """Twice the same webhook is one job, which holds numbers and a time and nothing secret; others are none."""
     body = payload(f"webhook_{name}")
-    answer = service.client.post("/webhook", json=body, headers={"X-Webhook-Secret": "hook"})
-    assert (answer.status_code, answer.json()["action"]) == (200, body["action"])
-    ((_, hint),) = redis_client.xrange(HINTS_KEY)
-    assert hint[b"action"].decode() == body["action"]
-    assert hint[b"project"].decode() == str(body["project"]["id"])
-    assert "token" not in str(hint)
+    for _ in range(2):
+        answer = service.client.post("/webhook", json=body, headers={"X-Webhook-Secret": "hook"})
+        assert (answer.status_code, answer.json()["action"]) == (200, body["action"])
+    jobs = enqueued(redis_client)
+    if "ANNOTATION" not in body["action"] and body["action"] != "TASKS_DELETED":
+        assert jobs == []
+        return
+    (job,) = jobs
+    assert (job["action"], job["project_id"]) == (body["action"], body["project"]["id"])
+    assert job["task_ids"] or job["annotation_ids"]
+    assert set(job) == {"version", "action", "project_id", "task_ids", "annotation_ids", "updated_at"}
+
+
+def test_each_change_of_an_annotation_is_a_job_of_its_own(service: Service, redis_client: Redis) -> None:
+    """The same annotation with another updated_at: a job that runs already may have read the one before."""
+    for updated_at in ("2026-11-20T10:00:00Z", "2026-11-20T10:00:01Z"):
+        annotation = {"id": 5, "updated_at": updated_at, "task": 9}
+        body = {"action": "ANNOTATION_UPDATED", "annotation": annotation, "project": {"id": 3}, "task": {"id": 9}}
+        assert service.client.post("/webhook", json=body, auth=AUTH).status_code == 200
+    assert [job["task_ids"] for job in enqueued(redis_client)] == [[9], [9]]
+
+
+def test_bulk_webhooks_do_not_become_huge_jobs() -> None:
+    """A few annotations give one hint with their tasks; thousands give a look at the whole project."""
+    annotations = [{"id": number, "task": number % 3 + 1} for number in range(1, 10)]
+    body = {"annotations": annotations, "project": {"id": 3}}
+    assert hint_of("ANNOTATIONS_CREATED", body) == CollectJob(
+        3, (1, 2, 3), tuple(range(1, 10)), "", "ANNOTATIONS_CREATED"
+    )
+    body["annotations"] = [{"id": number} for number in range(1, 5000)]
+    assert hint_of("ANNOTATIONS_DELETED", body) == ReconcileJob(3, full=True)
+
+
+@pytest.mark.parametrize("project", [None, "3", True, -1, {"id": "x"}, {}])
+def test_a_webhook_without_numbers_is_no_job(project: Any) -> None:
+    """Nothing that a stranger writes becomes a job unless it names a project and what in it."""
+    assert hint_of("ANNOTATION_CREATED", {"project": project, "task": {"id": 1}}) is None
+    assert hint_of("ANNOTATION_CREATED", {"project": {"id": 3}, "task": {"id": project}}) is None
+
+
+def test_a_webhook_is_answered_in_milliseconds(service: Service) -> None:
+    """A body of half a megabyte: Label Studio gives up after one second, inside the annotator's submit."""
+    body = payload("webhook_annotation_created")
+    body["annotation"]["result"] = [{"value": {"rle": [7] * 50_000}}]
+    times_s = []
+    for number in range(20):
+        body["annotation"]["updated_at"] = str(number)
+        started_s = time.monotonic()
+        assert service.client.post("/webhook", json=body, auth=AUTH).status_code == 200
+        times_s.append(time.monotonic() - started_s)
+    assert sorted(times_s)[10] < 0.1
 
 
 def test_a_webhook_wants_the_secret_or_the_password(service: Service) -> None:
@@ -240,7 +297,7 @@ def test_a_webhook_that_cannot_be_kept_is_not_acknowledged(own_redis_server: Any
     service = Service(Redis.from_url(own_redis_server.url, socket_timeout=0.5))
     own_redis_server.stop()
     with service.client:
-        answer = service.client.post("/webhook", json={"action": "PROJECT_UPDATED"}, auth=AUTH)
+        answer = service.client.post("/webhook", json=payload("webhook_annotation_created"), auth=AUTH)
     assert answer.status_code == 503
 
 

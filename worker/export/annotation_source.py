@@ -182,7 +182,7 @@ class AnnotationSource:
             listed, is_complete = self._stamps_once(query)
             if is_complete:
                 return listed
-        raise AnnotationsUnavailable(f"project {project_id} lost tasks while its list was read; it is tried again later")
+        raise AnnotationsUnavailable(f"project {project_id} loses tasks while its list is read; try again later")
 
     def _stamps_once(self, query: dict[str, Any]) -> tuple[list[TaskStamp], bool]:
         listed: dict[int, TaskStamp] = {}
@@ -222,7 +222,9 @@ class AnnotationSource:
                 answer.status_code,
             )
         if answer.status_code != 200:
-            raise AnnotationsUnavailable(f"Label Studio answers {answer.status_code} to {path}: {answer.text[:200]}", answer.status_code)
+            raise AnnotationsUnavailable(
+                f"Label Studio answers {answer.status_code} to {path}: {answer.text[:200]}", answer.status_code
+            )
         try:
             return answer.json()
         except ValueError as error:

@@ -1,7 +1,7 @@
 """What goes into the correction store and what comes out of it: plain frozen records, no database.
 
-`worker/learning/collect.py` makes a `TaskState` of what Label Studio says; `worker/learning/store.py` keeps it and gives
-`StoredRegion` back.
+`worker/learning/collect.py` makes a `TaskState` of what Label Studio says; `worker/learning/store.py` keeps it and
+gives `StoredRegion` back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from worker.export.regions import ExportedRegion
 class AnnotationState:
     """One annotation of a task as Label Studio has it now.
 
-    `digest` changes whenever anything of it does. `blind` holds the ids of the regions that were answered without
+    `digest` changes whenever anything of it does. `is_complete`: the labeling config knew all of its controls; what was
+    read so stays as it is when the config changes. `blind` holds the ids of the regions that were answered without
     words. A skipped annotation has no regions.
     """
 
@@ -27,6 +28,7 @@ class AnnotationState:
     updated_at: str | None = None
     lead_time_s: float | None = None
     is_skipped: bool = False
+    is_complete: bool = True
     regions: tuple[ExportedRegion, ...] = ()
     blind: frozenset[str] = frozenset()
 

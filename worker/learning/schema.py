@@ -32,6 +32,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from worker.errors import WorkerError
 
 SCHEMA_VERSION = 1
+_POSTGRES_SCHEMA = "osprey"  # so that the tables may live beside Label Studio's
 _LOCK_ID = 0x05_72_65_79  # any number, the same in every process
 
 
@@ -101,6 +102,7 @@ class AnnotationRow(Base):
     is_skipped: Mapped[bool] = mapped_column(Boolean)
     is_deleted: Mapped[bool] = mapped_column(Boolean)
     config_hash: Mapped[str] = mapped_column(String)
+    is_complete: Mapped[bool] = mapped_column(Boolean)
     digest: Mapped[str] = mapped_column(String)
     revision: Mapped[int] = mapped_column(BigInteger)
     __table_args__ = (
@@ -168,7 +170,7 @@ class ProblemRow(Base):
 
 
 Migration = Callable[[Connection], None]
-# From the version that is the key to the next one. Plain SQL that both databases understand; never edited once released.
+# From the version that is the key to the next one. Plain SQL for both databases; never edited once released.
 MIGRATIONS: Mapping[int, Migration] = {}
 
 
@@ -182,8 +184,10 @@ def prepare(engine: Engine, migrations: Mapping[int, Migration] = MIGRATIONS, ta
     with engine.execution_options(osprey_writes=True).begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
-        if not inspect(connection).has_table(SchemaRow.__tablename__):
-            Base.metadata.create_all(connection)
+            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_POSTGRES_SCHEMA}")
+        namespace = _POSTGRES_SCHEMA if engine.dialect.name == "postgresql" else None
+        if not inspect(connection).has_table(SchemaRow.__tablename__, schema=namespace):
+            Base.metadata.create_all(connection, checkfirst=False)
             connection.execute(insert(SchemaRow).values(id=1, version=target))
             return
         found = connection.execute(select(SchemaRow.version)).scalar_one()
@@ -198,7 +202,23 @@ def prepare(engine: Engine, migrations: Mapping[int, Migration] = MIGRATIONS, ta
             connection.execute(update(SchemaRow).values(version=target))
 
 
-def set_up_sqlite(engine: Engine) -> None:
+def set_up(engine: Engine) -> None:
+    """What every connection of the engine needs; before the first one."""
+    if engine.dialect.name == "sqlite":
+        _set_up_sqlite(engine)
+    else:
+        _set_up_postgres(engine)
+
+
+def _set_up_postgres(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET search_path TO {_POSTGRES_SCHEMA}")
+        connection.commit()
+
+
+def _set_up_sqlite(engine: Engine) -> None:
     """Make SQLite serve several processes: readers beside one writer (WAL), and real transactions."""
 
     @event.listens_for(engine, "connect")

@@ -14,10 +14,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, create_engine, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, create_engine, delete, func, insert, select, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -35,7 +36,7 @@ from worker.learning.schema import (
     StoreUnusable,
     TaskRow,
     prepare,
-    set_up_sqlite,
+    set_up,
 )
 
 _FETCHED_AT_ONCE = 200  # regions in memory while iterating; a mask is a few kilobytes
@@ -67,11 +68,15 @@ class Store:
                 "OSPREY_DATABASE_URL must be sqlite:////path/to/file.db or "
                 f"postgresql+psycopg://user:password@host/database: {error}"
             ) from error
-        if engine.dialect.name == "sqlite":
-            set_up_sqlite(engine)
         try:
+            set_up(engine)
+            if engine.dialect.name == "sqlite" and engine.url.database not in (None, "", ":memory:"):
+                Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
             prepare(engine)
-        except SQLAlchemyError as error:
+        except StoreUnusable:
+            engine.dispose()
+            raise
+        except (SQLAlchemyError, OSError) as error:
             engine.dispose()
             raise StoreUnusable(
                 f"the correction store {make_url(url).render_as_string(hide_password=True)} cannot be opened: "
@@ -201,20 +206,19 @@ class Store:
         )  # fmt: skip
         if not include_blind:
             query = query.where(~RegionRow.is_blind)
-        with self._engine.connect() as connection:
-            for row in connection.execution_options(yield_per=_FETCHED_AT_ONCE).execute(query):
-                yield StoredRegion(
-                    project_id=project_id,
-                    region=ExportedRegion.from_json(row.body),
-                    image_url=row.image_url,
-                    image_sha256=row.image_sha256,
-                    config_hash=row.config_hash,
-                    created_at=row.created_at,
-                    is_blind=row.is_blind,
-                    is_corrected=row.is_corrected,
-                    arm=row.arm,
-                    revision=row.revision,
-                )
+        for row in self._rows(query):
+            yield StoredRegion(
+                project_id=project_id,
+                region=ExportedRegion.from_json(row.body),
+                image_url=row.image_url,
+                image_sha256=row.image_sha256,
+                config_hash=row.config_hash,
+                created_at=row.created_at,
+                is_blind=row.is_blind,
+                is_corrected=row.is_corrected,
+                arm=row.arm,
+                revision=row.revision,
+            )
 
     def pairs(self, project_id: int) -> Iterator[Pair]:
         """What was predicted and what was kept, one by one, ordered as `regions`."""
@@ -230,9 +234,8 @@ class Store:
             .where(PairRow.project_id == project_id)
             .order_by(PairRow.task_id, PairRow.annotation_id, PairRow.position, PairRow.field)
         )
-        with self._engine.connect() as connection:
-            for row in connection.execution_options(yield_per=_FETCHED_AT_ONCE).execute(query):
-                yield Pair(
+        for row in self._rows(query):
+            yield Pair(
                     row.task_id, row.annotation_id, row.region_id, row.field, row.predicted, row.final,
                     row.is_changed, row.confidence, row.model_version, row.is_blind,
                 )  # fmt: skip
@@ -288,6 +291,14 @@ class Store:
             ).one()
         return Corrections(now, int(found[0]), int(found[1]))
 
+    def _rows(self, query: Any) -> Iterator[Row[Any]]:
+        """The rows of a query as they come, with the cursor closed also when a reader stops half way."""
+        with (
+            self._engine.connect() as connection,
+            connection.execution_options(yield_per=_FETCHED_AT_ONCE).execute(query) as result,
+        ):
+            yield from result
+
     def _write(self, project_id: int, task_id: int, since: int, state: TaskState | None) -> bool:
         here = (TaskRow.project_id == project_id, TaskRow.id == task_id)
         with self._writer.connect() as connection:  # leaving without a commit undoes everything
@@ -314,7 +325,13 @@ class Store:
         return True
 
     def _replace(
-        self, connection: Connection, project_id: int, task_id: int, revision: int, exists: bool, state: TaskState | None
+        self,
+        connection: Connection,
+        project_id: int,
+        task_id: int,
+        revision: int,
+        exists: bool,
+        state: TaskState | None,
     ) -> None:
         here = (TaskRow.project_id == project_id, TaskRow.id == task_id)
         # Kept also where there is nothing to keep: a slower reader that still saw an annotation must find it.
@@ -323,15 +340,11 @@ class Store:
             connection.execute(update(TaskRow).where(*here).values(values))
         else:
             connection.execute(insert(TaskRow).values(project_id=project_id, id=task_id, **values))
-        connection.execute(
-            delete(ProblemRow).where(ProblemRow.project_id == project_id, ProblemRow.task_id == task_id)
-        )
+        connection.execute(delete(ProblemRow).where(ProblemRow.project_id == project_id, ProblemRow.task_id == task_id))
         kept = {
             row.id: row
             for row in connection.execute(
-                select(AnnotationRow.id, AnnotationRow.digest, AnnotationRow.is_deleted).where(
-                    AnnotationRow.project_id == project_id, AnnotationRow.task_id == task_id
-                )
+                select(AnnotationRow).where(AnnotationRow.project_id == project_id, AnnotationRow.task_id == task_id)
             )
         }
         annotations = {each.annotation_id: each for each in state.annotations} if state is not None else {}
@@ -346,9 +359,9 @@ class Store:
         if state is None:
             return
         for annotation_id, annotation in annotations.items():
-            row = kept.get(annotation_id)
-            if row is None or row.is_deleted or row.digest != annotation.digest:
-                _store_annotation(connection, state, annotation, revision, is_new=row is None)
+            before = kept.get(annotation_id)
+            if before is None or _is_outdated(before, annotation, state.config_hash):
+                _store_annotation(connection, state, annotation, revision, is_new=before is None)
         if state.problems:
             connection.execute(insert(ProblemRow), _problem_values(state))
 
@@ -377,10 +390,20 @@ def _digest(state: TaskState) -> str:
     """Changes with everything that is stored of a task, except the stamp, which says only when it was listed."""
     parts = [
         [state.image_url, state.image_name, state.image_sha256, state.arm],
-        [[each.annotation_id, each.digest] for each in state.annotations],
+        [[each.annotation_id, each.digest, _reader(state, each)] for each in state.annotations],
         [asdict(problem) for problem in state.problems],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _reader(state: TaskState, annotation: AnnotationState) -> str | None:
+    return None if annotation.is_complete else state.config_hash
+
+
+def _is_outdated(before: Any, annotation: AnnotationState, config_hash: str) -> bool:
+    """Whether a stored annotation is to be written again: it has changed, or another config may read more of it."""
+    may_read_more = not before.is_complete and before.config_hash != config_hash
+    return bool(before.is_deleted or before.digest != annotation.digest or may_read_more)
 
 
 def _task_values(state: TaskState, revision: int) -> dict[str, Any]:
@@ -408,6 +431,7 @@ def _store_annotation(
         "is_skipped": annotation.is_skipped,
         "is_deleted": False,
         "config_hash": state.config_hash,
+        "is_complete": annotation.is_complete,
         "digest": annotation.digest,
         "revision": revision,
     }

@@ -40,3 +40,5 @@ def test_services_and_workers_agree_on_the_passwords(tmp_path):
     assert label_studio["POSTGRE_PASSWORD"] == (tmp_path / "postgres_password").read_text()
     assert f"requirepass {redis_password}\n" in (tmp_path / "redis.conf").read_text()
     assert f":{redis_password}@redis:6379" in ours["OSPREY_REDIS_URL"]
+    store = read_env(tmp_path / "store.env")
+    assert f":{label_studio['POSTGRE_PASSWORD']}@postgres/" in store["OSPREY_DATABASE_URL"]

@@ -1,0 +1,88 @@
+"""`osprey collect`: what annotators submitted, from Label Studio into the correction store."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from worker.learning.records import Counts
+
+
+def collect(
+    project: Annotated[
+        list[int] | None,
+        typer.Option(help="A project's number; may be given again. Default: OSPREY_PROJECTS, else all."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Read every annotated task again, not only those that have changed.")
+    ] = False,
+) -> None:
+    """Bring corrections that no webhook brought, and show what the correction store holds.
+
+    A running `osprey worker --queues data` does the same every few minutes.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress, TaskID
+
+    from label_config.reader import ConfigError
+    from worker.errors import WorkerError
+    from worker.export.annotation_source import annotation_source
+    from worker.images import ImageResolver
+    from worker.learning.collect import Collector, served_projects
+    from worker.learning.store import Store
+    from worker.settings import Settings
+
+    console, errors = Console(), Console(stderr=True)
+    settings = Settings.from_env(os.environ)
+    counts: dict[str, Counts] = {}
+    complaints = []
+    try:
+        with (
+            Store.open(settings.database_url) as store,
+            closing(ImageResolver(settings, decoded_bytes=1)) as images,
+            annotation_source(settings) as source,
+            Progress(console=errors, transient=True) as progress,
+        ):
+            collector = Collector(store, source, settings.shares, images)
+            for number in project or settings.projects or served_projects(list(source.projects())):
+                bar = progress.add_task(f"project {number}", total=None)
+
+                def show(done: int, total: int, bar: TaskID = bar) -> None:
+                    progress.update(bar, completed=done, total=total)
+
+                try:
+                    found = collector.reconcile(number, full=True, again=everything, on_task=show)
+                except (ConfigError, WorkerError) as error:
+                    complaints.append(f"project {number}: {error}")
+                    continue
+                complaints += [f"project {number}, task {each.task_id}: {each.reason}" for each in found.failed]
+                counts[f"{number} {store.projects()[number]}"] = store.counts(number)
+    except (WorkerError, OSError) as error:
+        errors.print(f"[red]Not collected:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    console.print(_table(counts))
+    for complaint in complaints:
+        errors.print(f"[red]Not collected:[/red] {escape(complaint)}", soft_wrap=True)
+    if complaints:
+        raise typer.Exit(1)
+
+
+def _table(counts: dict[str, Counts]) -> Table:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("Project", "Tasks", "Annotations", "Deleted", "Regions", "Corrected", "Drawn", "Blind", "Problems")
+    for name, found in counts.items():
+        figures = (
+            found.tasks, found.annotations, found.deleted_annotations, found.regions, found.corrected_regions,
+            found.drawn_regions, found.blind_regions, found.problems,
+        )  # fmt: skip
+        table.add_row(escape(name), *map(str, figures))
+    return table

@@ -1,0 +1,82 @@
+"""The functions of the `data` queue that RQ calls by path: JSON in, JSON out. About ten lines each.
+
+Neighbours: `worker/queue.py` (`submit_data`) and `worker/learning/schedule.py` enqueue,
+`worker/learning/collect.py` works.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from label_config.reader import ConfigError
+from worker.contracts import CollectJob, ReconcileJob
+from worker.errors import WorkerError
+from worker.failures import record_failure
+from worker.learning.collect import served_projects
+from worker.learning.data_runtime import DataRuntime, current
+
+_LOG = logging.getLogger(__name__)
+
+
+def collect(job_json: dict[str, Any]) -> dict[str, Any]:
+    """`CollectJob` -> how many tasks have changed in the store."""
+    job = CollectJob.from_json(job_json)
+    task_id = job.task_ids[0] if len(job.task_ids) == 1 else None
+
+    def work(runtime: DataRuntime) -> dict[str, Any]:
+        with runtime.collector() as collector:
+            return {"changed": collector.collect(job.project_id, job.task_ids, job.annotation_ids)}
+
+    return _reported(f"collect project {job.project_id}", task_id, work)
+
+
+def reconcile(job_json: dict[str, Any]) -> dict[str, Any]:
+    """`ReconcileJob` -> tasks read, changed, removed and failed. One project's failure does not keep the others out."""
+    job = ReconcileJob.from_json(job_json)
+
+    def work(runtime: DataRuntime) -> dict[str, Any]:
+        done = {"read": 0, "changed": 0, "removed": 0, "failed": 0}
+        with runtime.collector() as collector, runtime.source() as source:
+            only = (job.project_id,) if job.project_id is not None else runtime.settings.projects
+            for project_id in only or served_projects(list(source.projects())):
+                try:
+                    found = collector.reconcile(project_id, full=job.full)
+                except (ConfigError, WorkerError) as error:
+                    _note(runtime, f"reconcile project {project_id}", None, error)
+                    done["failed"] += 1
+                    continue
+                for failed in found.failed:
+                    record_failure(runtime.redis, failed.reason, failed.task_id, f"reconcile project {project_id}")
+                done["read"] += found.read
+                done["changed"] += found.changed
+                done["removed"] += found.removed
+                done["failed"] += len(found.failed)
+        return done
+
+    return _reported("reconcile", None, work)
+
+
+def _reported(name: str, task_id: int | None, work: Callable[[DataRuntime], dict[str, Any]]) -> dict[str, Any]:
+    """Run a job. A failure is a line in the log, one in `osprey status`, and raised, so that RQ tries once more."""
+    runtime = current()
+    try:
+        done = work(runtime)
+    except RedisError:
+        raise  # the queue itself is gone: RQ and the worker's loop deal with it
+    except Exception as error:
+        _note(runtime, name, task_id, error)
+        raise
+    _LOG.info("%s: %s", name, done)
+    return {"ok": done}
+
+
+def _note(runtime: DataRuntime, name: str, task_id: int | None, error: Exception) -> None:
+    if isinstance(error, (ConfigError, WorkerError)):
+        _LOG.warning("%s: %s: %s", name, type(error).__name__, error)
+    else:
+        _LOG.exception(name)
+    record_failure(runtime.redis, f"{type(error).__name__}: {error}", task_id, name)
