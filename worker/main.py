@@ -8,13 +8,16 @@ import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rq.exceptions import StopRequested
 
 from worker.gpu_worker import GpuWorker, handle_early_signal
 from worker.queue import DATA_QUEUE, QUEUE_NAMES, connect
-from worker.runtime import Loaders, ModelRuntime, default_threads, limit_threads
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.runtime import Loaders
 
 
 def main(
@@ -43,6 +46,9 @@ def main(
     if DATA_QUEUE in queues:
         _work_on_data(settings, queues)
         return
+    # Here, so that a worker without models needs none of their libraries.
+    from worker.runtime import ModelRuntime, default_threads, limit_threads
+
     runtime = ModelRuntime(settings, queues, connect(settings.redis_url, settings.queue.redis_timeout_s), loaders)
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop_signal, handle_early_signal)
