@@ -54,7 +54,7 @@ class Osprey:
         *,
         model_version: str,
         cache_bytes: int = _CACHE_BYTES["cpu"],
-        max_batch_rows: int = 64,
+        max_batch_rows: int = 96,
         max_batch_positions: int = 8192,
         finer_mask_read: bool = False,
     ) -> None:
@@ -105,7 +105,7 @@ class Osprey:
         *,
         adapter: Path | str | None = None,
         cache_bytes: int | None = None,
-        max_batch_rows: int = 64,
+        max_batch_rows: int = 96,
         max_batch_positions: int = 8192,
         finer_mask_read: bool = False,
         load_in: Bits | None = None,

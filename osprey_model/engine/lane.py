@@ -31,7 +31,7 @@ class Budget:
         images: whose prefixes are held at a time.
     """
 
-    rows: int = 64
+    rows: int = 96
     positions: int = 8192
     prefill_positions: int = 2048
     images: int = 8
