@@ -129,12 +129,14 @@ class Lane:
         pick(self.rows, logits_BV, self._eos_token_id)
         return self._let_go()
 
+    @torch.inference_mode()
     def drop(self, unwanted: Sequence[Row]) -> None:
         """End rows whose answers nobody waits for."""
         for row in unwanted:
             row.ended = True
         self._let_go()
 
+    @torch.inference_mode()
     def make_leads(self, prompts: Sequence[NewRow]) -> list[Lead]:
         """Run words that rows to come have in common."""
         rows = RowKv(self._decoder.kv_shape, max_positions=0)

@@ -88,6 +88,43 @@ def test_a_list_never_repeats_and_ends(golden_tokenizer: OspreyTokenizer) -> Non
     assert walk.values() == ("blue", "red")
 
 
+def test_a_list_with_repetitions_ends(golden_tokenizer: OspreyTokenizer) -> None:
+    """`red` twice is one choice: behind it nothing is left to add."""
+    comma, eos = golden_tokenizer.character_id(","), golden_tokenizer.eos_token_id
+    walk = ChoiceWalk(ChoiceTrie(["red", "red", "red"], golden_tokenizer), multiple=True)
+    walk_towards(walk, ids(golden_tokenizer, "red"))
+    assert comma not in walk.allowed()
+    walk_towards(walk, [eos])
+    assert walk.values() == ("red",)
+    assert walk.alternatives(5) == []
+
+
+def test_a_choice_with_a_comma_in_it(golden_tokenizer: OspreyTokenizer) -> None:
+    """`hat` and `hat, old`: behind `hat` the comma belongs to the longer choice, once."""
+    comma = golden_tokenizer.character_id(",")
+    walk = ChoiceWalk(ChoiceTrie(["hat", "hat, old", "lamp"], golden_tokenizer), multiple=True)
+    walk_towards(walk, ids(golden_tokenizer, "hat"))
+    assert list(walk.allowed()).count(comma) == 1
+
+
+def test_non_ascii_choices(golden_tokenizer: OspreyTokenizer) -> None:
+    """Words the vocabulary spells in bytes, some of which begin alike."""
+    words = ["猫", "犬", "狐", "Größe", "naïve café", "Ж"]
+    for word in words:
+        walk = ChoiceWalk(ChoiceTrie(words, golden_tokenizer))
+        walk_towards(walk, ids(golden_tokenizer, word))
+        assert walk.values() == (word,)
+
+
+def test_a_single_choice_is_certain(golden_tokenizer: OspreyTokenizer) -> None:
+    """Nothing else was allowed, whatever the model would rather say."""
+    walk = ChoiceWalk(ChoiceTrie(["lamp"], golden_tokenizer))
+    tokens = walk.allowed()
+    walk.take(tokens, [1 / len(tokens)] * len(tokens))
+    assert (walk.done, walk.values(), walk.alternatives(5)) == (True, ("lamp",), [])
+    assert walk.probability == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize("choices", [[], ["dog", " "], ["a</s>b"]])
 def test_lists_that_cannot_be_offered(choices: list[str], golden_tokenizer: OspreyTokenizer) -> None:
     """Nothing to choose from, an empty value, a special token."""

@@ -17,9 +17,8 @@ from osprey_model.engine.engine import Osprey
 from osprey_model.engine.prefix import content_key
 from osprey_model.engine.requests import Answer, PromptTooLong, Question, RegionRequest
 from osprey_model.masks import BadMask, EmptyMask
-from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.tokenizer import OspreyTokenizer
+from tests.support.plain_answers import plain_answer
 
 QUESTIONS = (
     Question(prompts.CATEGORY, max_new_tokens=6),
@@ -28,31 +27,6 @@ QUESTIONS = (
     Question(prompts.DETAILED_DESCRIPTION, max_new_tokens=24),
 )
 CATEGORY = QUESTIONS[0]
-
-
-def plain_answer(
-    model: OspreyForCausalLM,
-    tokenizer: OspreyTokenizer,
-    image: Image.Image,
-    mask: np.ndarray,
-    question: Question,
-) -> tuple[str, list[float]]:
-    """The oracle: one whole prompt per question, transformers' own generate. Text and token log-probabilities."""
-    message = prompts.PREFIX_P + prompts.question_message(question.text, question.form)
-    ids = torch.tensor([tokenizer.encode_prompt(prompts.INFERENCE.prompt([(message, None)]))])
-    pixels = ImagePreprocessor(model.sizes.image_size)(image)[None]
-    with torch.inference_mode():
-        batch = model.embed_batch(ids, pixels, [torch.from_numpy(mask)[None]])
-        out = model.generate(
-            inputs_embeds=batch.inputs_embeds_BTD,
-            attention_mask=batch.attention_mask_BT,
-            max_new_tokens=question.max_new_tokens,
-            do_sample=False,
-            output_logits=True,
-            return_dict_in_generate=True,
-        )
-    logprobs = [step[0].log_softmax(-1)[token].item() for step, token in zip(out.logits, out.sequences[0], strict=True)]
-    return prompts.drop_repeats(prompts.clean(tokenizer.decode(out.sequences[0].tolist()))), logprobs
 
 
 def test_one_shared_prefix_batch_equals_one_generate_per_question(
