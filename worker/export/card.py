@@ -14,10 +14,10 @@ _MAX_SHOWN_CHARS = 200
 
 _USES = {
     "osprey-724k": (
-        "`train/` and `held_out/` hold the Osprey-724K files and, in `click_*.json`, each answer behind the question "
-        "that a click asks. `data.json` and `held_out.json` list the latter for "
+        "`train/` and `held_out/` hold the Osprey-724K files and, in `click_questions.json`, each answer behind the "
+        "question that a click asks. `data.json` and `held_out.json` list the latter for "
         "`osprey train --data`; `data_osprey_724k.json` and `held_out_osprey_724k.json` the five files. The released "
-        "trainer reads them all. `weight` of an entry multiplies its loss; the released trainer ignores it."
+        "trainer reads those. `weight` of an entry multiplies its loss; the released trainer ignores it."
     ),
     "coco": "`train.json` and `held_out.json` are COCO instance files with `caption` and `texts` per region.",
     "parquet": (

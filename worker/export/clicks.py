@@ -1,8 +1,8 @@
-"""Regions of one annotation -> what a click asks, word for word: one question on one region per entry.
+"""Regions of one annotation -> what a click asks, word for word, and what people answered: `click_questions.json`.
 
 The five files of `worker/export/osprey_724k.py` teach as the paper did, many turns and regions in a conversation. A
-click asks each question alone behind the image, so that is taught, too. Both files are read by readers that the
-released trainer has: the yes/no one puts a region where it is named, the short-form one makes the part form.
+click asks each question alone behind the image, so that is taught, too. The file is ours (`OspreyQuestions` of
+`osprey_model.data`): its questions are learned side by side behind one image, each with its own weight.
 """
 
 from __future__ import annotations
@@ -13,27 +13,37 @@ from typing import Any
 from label_config.reader import Field, LabelConfig
 from label_config.schema import FieldQuestion
 from worker.export.categories import clean_text, is_edited
-from worker.export.osprey_724k import QuestionAnswer, Teaching, conversation_entry, paired
+from worker.export.osprey_724k import Teaching, entry_of, paired
 from worker.export.regions import ExportedRegion
 
-REGION_FORM, PART_FORM = "click_region_form.json", "click_part_form.json"
-CLICK_TYPES = {REGION_FORM: "OspreyLVISPosNeg", PART_FORM: "OspreyShortForm"}
-_FILES = {"region": REGION_FORM, "part": PART_FORM}
+CLICK_QUESTIONS = "click_questions.json"
+CLICK_TYPES = {CLICK_QUESTIONS: "OspreyQuestions"}
+# Behind the image's 1024 tokens some 1000 more: what a decoder trains on at once stays bounded.
+_QUESTIONS_PER_ENTRY = 24
 
 
 def click_entries(
     config: LabelConfig, regions: Sequence[ExportedRegion], teaching: Teaching
 ) -> dict[str, list[dict[str, Any]]]:
-    """The entries of both files for all regions of one annotation, by file name."""
-    entries: dict[str, list[dict[str, Any]]] = {name: [] for name in CLICK_TYPES}
-    for region in regions:
-        for field in config.fields:
-            for question, answer in _asked(field, region):
-                edited = is_edited(region, field.name)
-                entry = conversation_entry([QuestionAnswer(region, question.text, answer, edited)])
-                weight = teaching.edited_weight if edited else 1.0
-                entries[_FILES[question.form]].append({**entry, "weight": weight})
-    return entries
+    """The entries for all regions of one annotation, by file name."""
+    asked = [
+        (region, question, answer, teaching.edited_weight if is_edited(region, field.name) else 1.0)
+        for region in regions
+        for field in config.fields
+        for question, answer in _asked(field, region)
+    ]
+    chunks = [asked[start : start + _QUESTIONS_PER_ENTRY] for start in range(0, len(asked), _QUESTIONS_PER_ENTRY)]
+    return {CLICK_QUESTIONS: [_entry(chunk) for chunk in chunks]}
+
+
+def _entry(asked: Sequence[tuple[ExportedRegion, FieldQuestion, str, float]]) -> dict[str, Any]:
+    regions = list({region.region: region for region, *_ in asked}.values())
+    number = {region.region: idx for idx, region in enumerate(regions, start=1)}
+    questions = [
+        {"region": number[region.region], "text": question.text, "form": question.form, "answer": answer, "weight": w}
+        for region, question, answer, w in asked
+    ]
+    return entry_of(regions) | {"questions": questions}
 
 
 def _asked(field: Field, region: ExportedRegion) -> Iterator[tuple[FieldQuestion, str]]:

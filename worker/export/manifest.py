@@ -102,7 +102,8 @@ def file_record(path: Path) -> dict[str, Any]:
 
 
 def _num_pairs(entry: Entry) -> int:
-    return len(entry.get("description") or ()) + len(entry.get("conversations") or ()) // 2
+    texts = (*(entry.get("description") or ()), *(entry.get("questions") or ()))
+    return len(texts) + len(entry.get("conversations") or ()) // 2
 
 
 def _content_hash(manifest: Mapping[str, Any]) -> str:

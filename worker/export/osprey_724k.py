@@ -197,20 +197,20 @@ def conversation_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
     """Regions numbered by their first question."""
     regions = list({pair.region.region: pair.region for pair in pairs}.values())
     number = {region.region: idx for idx, region in enumerate(regions, start=1)}
-    return _entry(regions) | {"conversations": _turns(pairs, [number[pair.region.region] for pair in pairs])}
+    return entry_of(regions) | {"conversations": _turns(pairs, [number[pair.region.region] for pair in pairs])}
 
 
 def _once_named_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
     """A number for every question: the reference pairs the k-th name with the k-th mask."""
-    return _entry([pair.region for pair in pairs]) | {"conversations": _turns(pairs, range(1, len(pairs) + 1))}
+    return entry_of([pair.region for pair in pairs]) | {"conversations": _turns(pairs, range(1, len(pairs) + 1))}
 
 
 def _description_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
     texts = [f"<region{idx}>: {pair.answer}" for idx, pair in enumerate(pairs, start=1)]
-    return _entry([pair.region for pair in pairs]) | {"description": texts}
+    return entry_of([pair.region for pair in pairs]) | {"description": texts}
 
 
-def _entry(regions: Sequence[ExportedRegion]) -> Entry:
+def entry_of(regions: Sequence[ExportedRegion]) -> Entry:
     first = regions[0]
     return {
         "id": first.task,

@@ -1,11 +1,11 @@
-"""Claims about the click files: read by our readers, they are the messages of a click and what people answered."""
+"""Claims about the click file: read by our reader, it is the messages of a click and what people answered."""
 
 from __future__ import annotations
 
 from label_config.reader import read_label_config
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
-from osprey_model.prompts import PREFIX_P, question_message
+from osprey_model.prompts import question_message
 from tests.support.exports import ALL_TRAINED, street
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CONFIG, PROJECT
@@ -21,12 +21,11 @@ def test_each_entry_is_the_message_of_a_click(tmp_path):
         source = Source(DataFile(kind, version.path / "train" / name, version.path / "images"))
         for position in range(len(source)):
             record = source.record(position, FirstDraws())
-            ((message, answer),) = record.turns
-            (mask,) = record.masks()
-            owner = next(each for each in ("car00001", "wheel001") if (region_mask_of(each) == mask).all())
-            told[owner, message] = answer
+            for (message, answer), mask in zip(record.turns, record.masks(), strict=True):
+                owner = next(each for each in ("car00001", "wheel001") if (region_mask_of(each) == mask).all())
+                told[owner, message] = answer
     questions = {
-        (field.name, idx): PREFIX_P + question_message(question.text, question.form)
+        (field.name, idx): question_message(question.text, question.form)
         for field in read_label_config(CONFIG).fields
         for idx, question in enumerate(field.questions)
     }

@@ -17,7 +17,7 @@ from tests.support.exports import exported as read
 from tests.support.exports import street, turns
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
-from worker.export.clicks import CLICK_TYPES
+from worker.export.clicks import CLICK_QUESTIONS, CLICK_TYPES
 from worker.export.osprey_724k import (
     CONVERSATIONS,
     DESCRIPTIONS,
@@ -143,6 +143,10 @@ def test_reference_rules_hold(random_export):
                 starts = [re.match(r"<region(\d+)>: ", text) for text in entry["description"]]
                 assert [int(start.group(1)) for start in starts if start] == list(range(1, number + 1))
                 assert not any(re.search(r"[<>]", text.split(": ", 1)[1]) for text in entry["description"])
+                continue
+            if name.endswith(CLICK_QUESTIONS):  # ours, with rules of its own
+                assert {question["region"] for question in entry["questions"]} == set(range(1, number + 1))
+                assert not any(re.search(r"[<>]", question["answer"]) for question in entry["questions"])
                 continue
             assert [turn["from"] for turn in entry["conversations"]] == ["human", "gpt"] * (
                 len(entry["conversations"]) // 2
@@ -279,7 +283,9 @@ def test_entries_have_the_layout_that_the_readers_want(tmp_path):
     """Every entry has name, size, and one annotation with box and RLE per region that its texts name, in order."""
     for name, found in read(tmp_path, street()).entries.items():
         for entry in found:
-            assert {"id", "file_name", "height", "width", "annotation", "weight"} < set(entry)
+            assert {"id", "file_name", "height", "width", "annotation"} < set(entry)
+            weighted = entry["questions"] if name.endswith(CLICK_QUESTIONS) else [entry]
+            assert all(each["weight"] in (1.0, 3.0) for each in weighted)
             assert (entry["width"], entry["height"]) == (1024, 768)
             assert "_" not in entry["file_name"]
             text = json.dumps(entry.get("description") or entry["conversations"])
