@@ -288,6 +288,8 @@ def test_entries_have_the_layout_that_the_readers_want(tmp_path):
             assert all(each["weight"] in (1.0, 3.0) for each in weighted)
             assert (entry["width"], entry["height"]) == (1024, 768)
             assert "_" not in entry["file_name"]
+            if name.endswith(CLICK_QUESTIONS):
+                continue
             text = json.dumps(entry.get("description") or entry["conversations"])
             named = [int(number) for number in re.findall(r"<region(\d+)>", text)]
             assert sorted(set(named)) == list(range(1, len(entry["annotation"]) + 1))
