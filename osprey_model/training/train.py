@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from torch import Tensor
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
@@ -59,7 +60,8 @@ def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
             run.begin(has_checkpoint=resume_from is not None)
             remove_torn(run.out)
     set_seed(run.seed)
-    sharded = bool(arguments.fsdp_plugin_args) or arguments.deepspeed_plugin is not None
+    # What the launcher was told; the Trainer, which would know, needs the model first.
+    sharded = parse_flag_from_env("ACCELERATE_USE_FSDP") or arguments.deepspeed_plugin is not None
     model = load_osprey(run.model, dtype=torch.float32)
     core = model
     if row.lora is not None:
@@ -98,7 +100,7 @@ def _arguments(run: TrainingRun) -> TrainingArguments:
     bf16 = run.bf16 if run.bf16 is not None else run.device != "cpu" and torch.cuda.is_available()
     arguments = TrainingArguments(
         output_dir=str(run.out),
-        use_cpu=run.device == "cpu" or not torch.cuda.is_available(),
+        use_cpu=run.device == "cpu",
         seed=run.seed,
         data_seed=run.seed,
         bf16=bf16,
@@ -120,6 +122,7 @@ def _arguments(run: TrainingRun) -> TrainingArguments:
         save_total_limit=None,  # `prune` removes old ones, and only after the new one is whole
         restore_callback_states_from_checkpoint=True,
         dataloader_num_workers=run.workers,
+        dataloader_pin_memory=run.device != "cpu" and torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=["labels"],
         report_to=["tensorboard"],
