@@ -83,3 +83,25 @@ def convert(
         Console(stderr=True).print(f"[red]Not converted:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     Console().print(f"{count} tensors in {escape(str(target))}", soft_wrap=True)
+
+
+@app.command()
+def start(
+    llm: Annotated[Path, typer.Argument(help="LLaMA or Vicuna folder: config, weights, tokenizer.")],
+    clip: Annotated[Path, typer.Argument(help="CLIP's file of open_clip, such as open_clip_pytorch_model.bin.")],
+    target: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    projector: Annotated[Path | None, typer.Option(help="Stage 1's mm_projector.bin; without it a fresh one.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the fresh weights.")] = 0,
+) -> None:
+    """Put together what stage 1 or 2 starts from: language model, CLIP tower, projector, a fresh mask extractor."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from osprey_model.training.start import assemble_start
+
+    try:
+        assemble_start(llm, clip, target, projector=projector, seed=seed)
+    except (OSError, ValueError) as error:
+        Console(stderr=True).print(f"[red]Not put together:[/red] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    Console().print(escape(str(target)), soft_wrap=True)
