@@ -1,0 +1,66 @@
+"""Several processes learn what one does; the shipped configurations are what accelerate understands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
+from safetensors.torch import load_file
+
+from osprey_model.training.run import TrainingRun
+from osprey_model.training.stages import LoraOptions
+from osprey_model.training.train import train
+
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "osprey_model" / "training" / "accelerate"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["3", "lora"])
+def test_two_processes_equal_one(stage: str, tiny: Path, scenes: Path, tmp_path: Path) -> None:
+    """DDP over gloo: samples of unequal length, half of the batch each, the same losses and weights."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    data = scenes / "region_data.json"
+    options = ["--max-steps", "4", "--learning-rate", "1e-3", "--batch-size", "4", "--log-steps", "1", "--cpu"]
+    if stage == "lora":  # dropout draws differ between one process and two
+        options += ["--lora-dropout", "0"]
+    command = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--main_process_port", "0",
+               "--config_file", str(CONFIGS / "ddp_cpu.yaml"), "-m", "cli.main", "train", "--stage", stage,
+               "--model", str(tiny), "--data", str(data), "--out", str(two), *options]  # fmt: skip
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=tmp_path, env=environ, check=True, timeout=240)
+    expected = train(
+        TrainingRun(
+            "lora" if stage == "lora" else "3", tiny, data, one, max_steps=4, learning_rate=1e-3, batch_size=4,
+            log_steps=1, device="cpu", progress=False, lora=LoraOptions(dropout=0) if stage == "lora" else None,
+        )
+    )  # fmt: skip
+    got = json.loads((two / "result.json").read_text())
+    assert [loss for _, loss in got["losses"]] == pytest.approx([loss for _, loss in expected.losses], abs=2e-5)
+    name = "adapter_model.safetensors" if stage == "lora" else "model.safetensors"
+    ours, theirs = load_file(one / name), load_file(two / name)
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-3 / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ddp", DistributedType.MULTI_GPU),
+        ("ddp_cpu", DistributedType.MULTI_CPU),
+        ("fsdp", DistributedType.FSDP),
+        ("zero2", DistributedType.DEEPSPEED),
+        ("zero3", DistributedType.DEEPSPEED),
+    ],
+)
+def test_configuration_is_understood(name: str, kind: DistributedType) -> None:
+    """No key that accelerate does not know, the kind that the name says, no precision of its own."""
+    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
+    assert config.distributed_type == kind
+    assert config.mixed_precision == "no"
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == {"ddp", "ddp_cpu", "fsdp", "zero2", "zero3"}
