@@ -24,7 +24,9 @@ def tokenizer(golden_dir: Path) -> OspreyTokenizer:
 def test_every_type_is_compared(golden_dir: Path) -> None:
     """The golden files cover the whole table of readers."""
     expected = json.loads((golden_dir / "data" / "expected.json").read_text())
-    assert {facts["config_type"] for facts in expected.values()} == set(READERS) - {"vcr_released", "llava"}
+    # The reference has no golden file of these: its own off-by-one names corrected, LLaVA, our packed questions.
+    ours = {"vcr_released", "llava", "OspreyQuestions"}
+    assert {facts["config_type"] for facts in expected.values()} == set(READERS) - ours
 
 
 def test_reader_equals_the_reference(reader_name: str, golden_dir: Path, tokenizer: OspreyTokenizer) -> None:
