@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backend, collect, config, describe, export, models, prelabel, registry, train, worker
+from cli import backend, collect, config, describe, export, models, prelabel, registry, report, train, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -22,8 +22,11 @@ app.command()(collect.collect)
 app.command()(export.export)
 app.command()(prelabel.prelabel)
 app.command()(describe.describe)
+app.command()(report.report)
 app.add_typer(models.app, name="models")
 models.app.command("list")(registry.list_versions)
+models.app.command("add")(registry.add)
+app.command()(registry.gate)
 app.command()(registry.promote)
 app.command()(registry.rollback)
 app.command()(train.train)

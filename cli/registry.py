@@ -1,10 +1,11 @@
-"""`osprey promote | rollback`, `osprey models list`: which registered version serves."""
+"""`osprey gate | promote | rollback`, `osprey models add | list`: which registered version serves."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -141,3 +142,74 @@ def _verdict(gate: dict[str, Any] | None) -> str:
     if gate is None:
         return "not yet"
     return "[green]passed[/]" if gate.get("passed") else "[red]failed[/]"
+
+
+def gate(
+    version: Annotated[str, typer.Argument(help="The candidate.")],
+    data: Annotated[Path | None, typer.Option(help="Another export version to examine it on.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Hold a version against the champion on held-out and base data; the verdict is kept with the version.
+
+    Ends with 0 when it passed, 3 when not. With OSPREY_AUTO_PROMOTE=on a candidate that passed is promoted.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from worker.errors import WorkerError
+    from worker.learning.examine import run_gate
+    from worker.runtime import pick_device
+
+    settings, _ = _opened()
+    console, errors = Console(), Console(stderr=True)
+    try:
+        with Progress(console=errors, transient=True) as progress:
+            bars: dict[str, Any] = {}
+
+            def show(what: str, done: int, total: int) -> None:
+                if what not in bars:
+                    bars[what] = progress.add_task(what, total=total)
+                progress.update(bars[what], completed=done)
+
+            device = pick_device() if device == "auto" else device
+            verdict = run_gate(settings, version, data=data, device=device, on_progress=show)
+    except WorkerError as error:
+        _stop(str(error))
+    table = Table("", "Criterion", "Field", "What was found", title=escape(f"{version} against {verdict['champion']}"))
+    for each in verdict["criteria"]:
+        mark = "[green]passed[/]" if each["passed"] else "[red]failed[/]"
+        table.add_row(mark, each["name"], escape(each["field"] or ""), escape(each["says"]))
+    console.print(table)
+    console.print(f"{escape(version)} {'passed' if verdict['passed'] else 'did not pass'} the gate.")
+    raise typer.Exit(0 if verdict["passed"] else 3)
+
+
+def add(
+    folder: Annotated[Path, typer.Argument(help="A trained adapter's or a complete checkpoint's folder.")],
+    name: Annotated[str | None, typer.Option(help="Default: the next of v1, v2, ...")] = None,
+    base: Annotated[Path | None, typer.Option(help="An adapter's checkpoint; default: OSPREY_MODEL.")] = None,
+    data: Annotated[str | None, typer.Option(help="The export version it was trained on.")] = None,
+    parent: Annotated[list[str] | None, typer.Option(help="A version it was trained from.")] = None,
+) -> None:
+    """Copy a trained folder into the registry as a new version; what serves does not change."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from osprey_model.adapter import ADAPTER_CONFIG
+    from osprey_model.checkpoint import fingerprint
+    from worker.learning.registry import Base, RegistryError
+
+    settings, registry = _opened()
+    try:
+        if (folder / ADAPTER_CONFIG).is_file():
+            base = (base or settings.model).resolve()
+            on = Base(str(base), fingerprint(base))
+            version = registry.add(folder, "adapter", name=name, base=on, data_version=data, parents=parent or ())
+        else:
+            fingerprint(folder)  # refuses what is no checkpoint
+            version = registry.add(folder, "checkpoint", name=name, data_version=data, parents=parent or ())
+    except (RegistryError, OSError, ValueError) as error:
+        _stop(str(error))
+    Console().print(escape(f"{version.name}, next: osprey gate {version.name}"), soft_wrap=True)

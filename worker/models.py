@@ -97,9 +97,8 @@ class OspreyDescriber:
 
         if not path.is_dir():
             raise ModelUnavailable(f"there is no Osprey checkpoint folder at {path}; set OSPREY_MODEL to one")
-        options: dict[str, Any] = {} if adapter is None else {"adapter": adapter}
         try:
-            return cls(Osprey.from_pretrained(path, device=device, **options), model_version)
+            return cls(Osprey.from_pretrained(path, device=device, adapter=adapter), model_version)
         except torch.OutOfMemoryError as error:
             raise ModelTooLarge(f"no room on {device} for the Osprey checkpoint in {path}: {error}") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:

@@ -49,6 +49,8 @@ class Settings:
     model: Path = _CHECKPOINTS / "osprey-nano"
     sam: str = str(_CHECKPOINTS / "sam-nano")
     registry: Path | None = None  # whose champion is served instead of `model`
+    base_set: Path | None = None  # an export version that no candidate may get worse on
+    auto_promote: bool = False  # whether a candidate that passes the gate becomes the champion by itself
     device: str = "auto"
     threads: int | None = None  # of PyTorch on the CPU; None: half of the cores
     compile: bool = False  # of SAM's encoder, by torch.compile: minutes at the first image, faster ever after
@@ -84,6 +86,8 @@ class Settings:
             model=Path(_text(environ, "OSPREY_MODEL") or default.model),
             sam=_text(environ, "OSPREY_SAM") or default.sam,
             registry=Path(registry) if (registry := _text(environ, "OSPREY_REGISTRY")) else None,
+            base_set=Path(base_set) if (base_set := _text(environ, "OSPREY_BASE_SET")) else None,
+            auto_promote=_flag(environ, "OSPREY_AUTO_PROMOTE"),
             device=_text(environ, "OSPREY_DEVICE") or default.device,
             threads=_positive_int(environ, "OSPREY_THREADS", default.threads),
             compile=_flag(environ, "OSPREY_COMPILE"),

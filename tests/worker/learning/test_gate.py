@@ -1,0 +1,121 @@
+"""The gate's arithmetic: what passes, what does not, and what each criterion says."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+
+import pytest
+
+from worker.learning.evaluate import Latency, Outcome
+from worker.learning.gate import Bounds, Paired, Verdict, judge
+
+FAST = Latency(1.0, 1.0, 8, 3, "cpu")
+
+
+def outcomes(right: list[bool], *, field: str = "category", confidence: float = 0.9) -> tuple[Outcome, ...]:
+    """One answer per entry, three to an image."""
+    return tuple(
+        Outcome(f"image{idx // 3}", idx, idx, "r", field, "category", ("roof",), ("roof",) if is_right else ("wall",),
+                confidence if is_right else 0.1, is_right, float(is_right), True, False)
+        for idx, is_right in enumerate(right)
+    )  # fmt: skip
+
+
+def share(right: float, total: int = 300, seed: int = 0) -> list[bool]:
+    """Right answers at random places."""
+    generator = random.Random(seed)
+    return [generator.random() < right for _ in range(total)]
+
+
+SAME = Paired(outcomes(share(0.9)), outcomes(share(0.9)))
+BETTER = Paired(outcomes(share(0.9)), outcomes(share(0.5, seed=1)))
+
+
+def failed(verdict: Verdict) -> list[tuple[str, str | None]]:
+    return [(each.name, each.field) for each in verdict.criteria if not each.passed]
+
+
+def test_clear_improvement_passes_and_is_json():
+    verdict = judge(BETTER, SAME, FAST)
+    assert verdict.passed
+    data = json.loads(json.dumps(verdict.to_json()))
+    better = data["criteria"][0]
+    assert better["name"] == "better"
+    assert better["value"] == pytest.approx(better["detail"]["exact"]["gain"]["low"])
+    assert 0.3 < better["detail"]["exact"]["gain"]["value"] < 0.5
+
+
+def test_candidate_trained_on_shuffled_corrections_does_not_pass():
+    """It learned wrong words: the held-out answers get worse, in general and in the field."""
+    shuffled = Paired(outcomes(share(0.2, seed=2)), outcomes(share(0.6, seed=3)))
+    assert failed(judge(shuffled, SAME, FAST))[:2] == [("better", None), ("field", "category")]
+
+
+def test_no_difference_and_luck_do_not_pass():
+    """Equal outcomes fail; and so do nearly all of a hundred candidates that are as good as the champion."""
+    assert failed(judge(SAME, SAME, FAST)) == [("better", None)]
+    pairs = [Paired(outcomes(share(0.7, 150, seed)), outcomes(share(0.7, 150, seed + 1))) for seed in range(0, 200, 2)]
+    lucky = sum(pair.gain(lambda outcome: float(outcome.is_right)).low > 0 for pair in pairs)
+    assert lucky <= 10
+
+
+@pytest.mark.parametrize("num_images", [1, 3, 9])
+def test_few_corrections_have_no_easier_rule(num_images):
+    """Everything right instead of nothing, but on so few images: it says nothing, neither for nor against."""
+    total = 3 * num_images
+    assert failed(judge(Paired(outcomes([True] * total), outcomes([False] * total)), SAME, FAST)) == [("better", None)]
+    assert failed(judge(Paired(outcomes([False] * total), outcomes([True] * total)), SAME, FAST)) == [("better", None)]
+
+
+def test_one_field_may_not_pay_for_another():
+    category = Paired(outcomes(share(0.95)), outcomes(share(0.3, seed=1)))
+    color = Paired(outcomes(share(0.5, seed=4), field="color"), outcomes(share(0.9, seed=5), field="color"))
+    both = Paired(category.candidate + color.candidate, category.champion + color.champion)
+    assert failed(judge(both, SAME, FAST)) == [("field", "color")]
+
+
+@pytest.mark.parametrize(("lost", "passes"), [(1, True), (2, False)])
+def test_base_set_may_lose_one_point(lost, passes):
+    right = [True] * 100
+    worse = [False] * lost + [True] * (100 - lost)
+    verdict = judge(BETTER, Paired(outcomes(worse), outcomes(right)), FAST)
+    assert verdict.passed is passes
+    assert failed(verdict) == ([] if passes else [("base", None)])
+
+
+def test_without_base_set_or_held_out_set_nothing_passes():
+    assert failed(judge(BETTER, None, FAST)) == [("base", None)]
+    nothing = judge(Paired((), ()), SAME, FAST)
+    assert failed(nothing)[0] == ("better", None)
+    assert nothing.criteria[0].says == "nothing is held out to compare on"
+
+
+def test_overconfidence_is_seen():
+    """Sure of everything and wrong in a third: the calibration error is a third."""
+    sure = tuple(dataclasses.replace(each, confidence=1.0) for each in outcomes(share(0.66)))
+    verdict = judge(Paired(sure, outcomes(share(0.3, seed=1))), SAME, FAST)
+    assert failed(verdict) == [("calibration", "category")]
+    assert next(each.value for each in verdict.criteria if each.name == "calibration") == pytest.approx(0.34, abs=0.05)
+
+
+def test_one_answer_outside_its_list_fails():
+    one_out = dataclasses.replace(BETTER.candidate[0], is_closed=True, is_valid=False)
+    verdict = judge(Paired((one_out, *BETTER.candidate[1:]), BETTER.champion), SAME, FAST)
+    assert failed(verdict) == [("valid", None)]
+
+
+@pytest.mark.parametrize(("seconds", "passes"), [(1.09, True), (1.11, False)])
+def test_a_tenth_slower_is_the_limit(seconds, passes):
+    assert judge(BETTER, SAME, dataclasses.replace(FAST, candidate_s=seconds)).passed is passes
+
+
+def test_outcomes_of_different_exams_are_refused():
+    with pytest.raises(ValueError, match="different questions"):
+        Paired(outcomes([True, True]), outcomes([True]))
+
+
+def test_bounds_can_be_set():
+    pair = Paired(outcomes([False] * 5 + [True] * 95), outcomes([True] * 100))
+    assert judge(BETTER, pair, FAST, Bounds(base_loss=0.05)).passed

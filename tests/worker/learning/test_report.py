@@ -1,0 +1,112 @@
+"""The report page: complete, self-contained, and harmless whatever people wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from tests.support.corrections import corrected_source
+from tests.support.scene_exports import scene_export
+from worker.contracts import ImageRef
+from worker.learning.report import write_report
+from worker.settings import Settings
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def source():
+    return corrected_source(range(2_000_000, 2_000_012))
+
+
+class Page(HTMLParser):
+    """Tags and attributes that were parsed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def written(source, tmp_path) -> str:
+    write_report(
+        source, Settings(cache_dir=tmp_path), tmp_path / "r.html", figures_file=tmp_path / "r.json", made_at=NOW
+    )
+    return (tmp_path / "r.html").read_text("utf-8")
+
+
+def test_page_shows_every_figure_and_loads_nothing(source, tmp_path):
+    """All sections; drawings with names for screen readers; pictures inside; no address, no script."""
+    text = written(source, tmp_path)
+    page = Page(text)
+    for heading in ("Corrections per 100", "How much was edited", "Seconds per region", "Kept, by confidence",
+                    "Blind share", "What was taken for what", "The worst mistakes"):  # fmt: skip
+        assert heading in text
+    tags = [tag for tag, _ in page.tags]
+    assert not {"script", "link", "iframe", "object"} & set(tags)
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(pictures) == 12
+    assert all(each["src"].startswith("data:image/jpeg;base64,") and each["alt"] for each in pictures)
+    assert all(attributes.get("aria-label") for tag, attributes in page.tags if tag == "svg")
+    assert not re.search(r"https?://|url\(|@import", text)
+    figures = json.loads((tmp_path / "r.json").read_text())
+    assert [each["model_version"].partition("@")[0] for each in figures["rounds"]] == ["osprey-nano", "v1", "v2"]
+    assert figures["rounds"][0]["corrections_per_100"] > figures["rounds"][2]["corrections_per_100"]
+
+
+def test_everything_people_wrote_is_escaped(source, tmp_path):
+    """Markup in a label, a field's name, a version, an id and the title is shown as text."""
+    evil = tuple(
+        dataclasses.replace(each, region=dataclasses.replace(
+            each.region, region=EVIL + each.region.region, model_version=EVIL, texts={EVIL: [EVIL], "x": ["y"]},
+            suggestion={EVIL: ["other"], "x": ["y " + EVIL]}, confidence={EVIL: 0.9},
+        ))
+        for each in source.seen
+    )  # fmt: skip
+    text = written(dataclasses.replace(source, seen=evil, title=EVIL), tmp_path)
+    page = Page(text)
+    assert "script" not in [tag for tag, _ in page.tags]
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert all((attributes.get("src") or "data:").startswith("data:") for _, attributes in page.tags)
+    assert "&lt;script&gt;" in text
+
+
+def test_image_that_is_gone_leaves_its_reason(source, tmp_path):
+    """The gallery says why; the rest of the page is there."""
+    gone = tuple(dataclasses.replace(each, image=ImageRef("data:image/png;base64,aGVsbG8=", 4)) for each in source.seen)
+    text = written(dataclasses.replace(source, seen=gone), tmp_path)
+    assert "replace the file" in text
+    assert "The worst mistakes" in text
+
+
+def test_project_without_suggestions_has_a_page(source, tmp_path):
+    bare = tuple(
+        dataclasses.replace(each, is_blind=False, region=dataclasses.replace(each.region, suggestion=None))
+        for each in source.seen
+    )
+    assert "No suggestions yet" in written(dataclasses.replace(source, seen=bare), tmp_path)
+    assert "No suggestions yet" in written(dataclasses.replace(source, seen=()), tmp_path)
+
+
+def test_command_reads_an_export_version(tmp_path):
+    """`osprey report --data FOLDER --json FILE` writes both; neither or both sources is a question back."""
+    version = scene_export(tmp_path, range(3))
+    page, figures = tmp_path / "page.html", tmp_path / "figures.json"
+    runner = CliRunner()
+    done = runner.invoke(app, ["report", "--data", str(version), "--out", str(page), "--json", str(figures)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(figures.read_text())["counts"]["regions"] > 0
+    assert page.read_text().startswith("<!doctype html>")
+    assert runner.invoke(app, ["report"]).exit_code == 2
+    assert runner.invoke(app, ["report", "--data", str(tmp_path / "none")]).exit_code == 1

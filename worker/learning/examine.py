@@ -1,0 +1,100 @@
+"""The gate from end to end: load candidate and champion, let both sit the same exams, keep the verdict.
+
+Neighbours: `worker/learning/gate.py` judges, `worker/learning/registry.py` keeps, `cli/registry.py` is `osprey gate`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from worker.learning.evaluate import evaluate, measure_latency
+from worker.learning.exam import Exam, ExamUnusable, read_exam
+from worker.learning.gate import Bounds, Paired, judge
+from worker.learning.registry import BASE, Registry
+from worker.learning.serving import load_version
+from worker.models import OspreyDescriber
+from worker.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_LATENCY_IMAGES = 8
+
+
+def run_gate(
+    settings: Settings,
+    name: str,
+    *,
+    data: Path | None = None,
+    device: str = "cpu",
+    bounds: Bounds | None = None,
+    on_progress: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Hold a registered version against the champion and write the verdict into it.
+
+    Args:
+        settings: registry, base checkpoint, exports and base set.
+        name: the candidate.
+        data: the export version with the held-out set; None: the candidate's own data version below OSPREY_EXPORTS.
+        device: of both models.
+        bounds: what the candidate may cost.
+        on_progress: called as (what is examined, images done, images in all).
+
+    Raises:
+        RegistryError: no such version.
+        ModelUnavailable: one of the two does not load.
+        ExamUnusable, ExportRefused: the held-out set or the base set cannot be used.
+    """
+    assert settings.registry is not None, "the caller checks OSPREY_REGISTRY"
+    registry = Registry(settings.registry)
+    candidate = registry.verified(name)
+    data = data or _data_folder(settings, candidate.data_version)
+    champion = registry.champion()
+    held_out = read_exam(data)
+    base = None if settings.base_set is None else read_exam(settings.base_set, None)
+    asked = load_version(settings, device, candidate)
+    rival = (
+        OspreyDescriber.load(settings.model, device) if champion is None else load_version(settings, device, champion)
+    )
+
+    def both(exam: Exam, what: str) -> Paired:
+        done = 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            if on_progress is not None:
+                on_progress(what, done, 2 * len(exam.images))
+
+        return Paired(evaluate(asked.model, exam, on_image=count), evaluate(rival.model, exam, on_image=count))
+
+    verdict = judge(
+        both(held_out, "held-out set"),
+        None if base is None else both(base, "base set"),
+        measure_latency(asked.model, rival.model, held_out.images[:_LATENCY_IMAGES]),
+        bounds,
+    )
+    written = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "champion": BASE if champion is None else champion.name,
+        "champion_version": rival.model_version,
+        "data_version": held_out.name,
+        "base_set": None if base is None else base.name,
+        **verdict.to_json(),
+    }
+    registry.record_gate(name, written)
+    if verdict.passed and settings.auto_promote:
+        registry.promote(name, who="gate", why="passed the gate (OSPREY_AUTO_PROMOTE)")
+        _LOG.info("%s passed the gate and is the champion", name)
+    return written
+
+
+def _data_folder(settings: Settings, data_version: str | None) -> Path:
+    if data_version is None:
+        raise ExamUnusable("the version names no data version; say with --data which export version to examine it on")
+    folder = settings.exports / data_version
+    if not folder.is_dir():
+        raise ExamUnusable(f"no export version at {folder}; set OSPREY_EXPORTS or name its folder with --data")
+    return folder

@@ -1,0 +1,226 @@
+"""Candidate against champion: every criterion with its numbers, its bound and whether it passed. Pure.
+
+A candidate passes when all criteria do:
+
+    better      more fields right on the held-out set of at least ten images: the lower bound of the paired
+                difference is above 0
+    field       no field is surely worse: the upper bound of its difference is not below minus one point
+    base        on the frozen base set at most one point of fields right is lost
+    calibration the calibration error of a field is small, or not much larger than the champion's
+    valid       every answer to a closed list is one of its choices, and nothing failed
+    latency     at most a tenth slower than the champion
+
+There is no easier rule for few corrections: what cannot be told from chance stays out, and a person may still
+promote it (`osprey promote --force`).
+
+Neighbours: `worker/learning/evaluate.py` (the outcomes), `worker/learning/examine.py` (loads both models and asks).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from worker.learning.evaluate import Latency, Outcome
+from worker.learning.statistics import Estimate, calibration_error, mean_with_bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a candidate may cost. Shares of 1; one point is 0.01."""
+
+    min_images: int = 10  # bounds from fewer images are narrower than chance
+    field_loss: float = 0.01
+    base_loss: float = 0.01
+    calibration_error: float = 0.10
+    calibration_loss: float = 0.03
+    calibration_min_answers: int = 30  # fewer say nothing about calibration
+    latency_ratio: float = 1.10
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One comparison. `value` must be on the right side of `bound`; `detail` holds the numbers behind it."""
+
+    name: str
+    passed: bool
+    value: float | None
+    bound: float
+    says: str
+    field: str | None = None
+    detail: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """All criteria; passed when each is."""
+
+    criteria: tuple[Criterion, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the candidate may become the champion."""
+        return all(criterion.passed for criterion in self.criteria)
+
+    def to_json(self) -> dict[str, Any]:
+        """As version.json holds it."""
+        return {"passed": self.passed, "criteria": [asdict(criterion) for criterion in self.criteria]}
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The outcomes of both models on the same questions."""
+
+    candidate: tuple[Outcome, ...]
+    champion: tuple[Outcome, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse outcomes of different exams."""
+        asked = [
+            [(each.image, each.annotation, each.region, each.field) for each in side]
+            for side in (self.candidate, self.champion)
+        ]
+        if asked[0] != asked[1]:
+            raise ValueError("candidate and champion were asked different questions; examine both with the same exam")
+
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, as they come."""
+        return tuple(dict.fromkeys(each.field for each in self.candidate))
+
+    def of(self, name: str) -> Paired:
+        """The outcomes of one field."""
+        candidate, champion = (
+            tuple(each for each in side if each.field == name) for side in (self.candidate, self.champion)
+        )
+        return Paired(candidate, champion)
+
+    def gain(self, score: Callable[[Outcome], float]) -> Estimate:
+        """Mean of candidate minus champion, with bounds."""
+        pairs = zip(self.candidate, self.champion, strict=True)
+        return mean_with_bounds([score(a) - score(b) for a, b in pairs], [each.image for each in self.candidate])
+
+
+def judge(held_out: Paired, base: Paired | None, latency: Latency, bounds: Bounds | None = None) -> Verdict:
+    """Hold a candidate against the champion.
+
+    Args:
+        held_out: of the data version's held-out side.
+        base: of the frozen base set; None: there is none, and the candidate cannot pass.
+        latency: of both on the same images.
+        bounds: what it may cost.
+    """
+    bounds = bounds or Bounds()
+    return Verdict(
+        (
+            _better(held_out, bounds),
+            *_fields(held_out, bounds),
+            _base(base, bounds),
+            *_calibration(held_out, bounds),
+            _valid((*held_out.candidate, *(base.candidate if base else ()))),
+            _latency(latency, bounds),
+        )
+    )
+
+
+def _right(outcome: Outcome) -> float:
+    return float(outcome.is_right)
+
+
+def _similarity(outcome: Outcome) -> float:
+    return outcome.similarity
+
+
+def _compared(paired: Paired) -> dict[str, Any]:
+    """Shares of fields right and mean similarity of both models, each and as a paired difference."""
+    if not paired.candidate:
+        return {}
+    images = [each.image for each in paired.candidate]
+    return {
+        "exact": {
+            "candidate": asdict(mean_with_bounds([_right(each) for each in paired.candidate], images)),
+            "champion": asdict(mean_with_bounds([_right(each) for each in paired.champion], images)),
+            "gain": asdict(paired.gain(_right)),
+        },
+        "similar_words": {
+            "candidate": asdict(mean_with_bounds([each.similarity for each in paired.candidate], images)),
+            "champion": asdict(mean_with_bounds([each.similarity for each in paired.champion], images)),
+            "gain": asdict(paired.gain(_similarity)),
+        },
+    }
+
+
+def _better(paired: Paired, bounds: Bounds) -> Criterion:
+    if not paired.candidate:
+        return Criterion("better", passed=False, value=None, bound=0.0, says="nothing is held out to compare on")
+    gain = paired.gain(_right)
+    return Criterion(
+        "better",
+        passed=gain.low > 0 and gain.clusters >= bounds.min_images,
+        value=gain.low,
+        bound=0.0,
+        says=f"{_points(gain.value)} of {gain.n} held-out answers right ({_points(gain.low)} to {_points(gain.high)})"
+        + (f"; {gain.clusters} images are too few" if gain.clusters < bounds.min_images else ""),
+        detail=_compared(paired),
+    )
+
+
+def _fields(paired: Paired, bounds: Bounds) -> Iterator[Criterion]:
+    for name in paired.fields():
+        own = paired.of(name)
+        gain = own.gain(_right)
+        says = f"{_points(gain.value)} of {gain.n} answers right ({_points(gain.low)} to {_points(gain.high)})"
+        passed = gain.high >= -bounds.field_loss or gain.clusters < bounds.min_images
+        yield Criterion("field", passed, gain.high, -bounds.field_loss, says, name, _compared(own))
+
+
+def _base(paired: Paired | None, bounds: Bounds) -> Criterion:
+    if paired is None or not paired.candidate:
+        says = "there is no base set; OSPREY_BASE_SET names an export version"
+        return Criterion("base", passed=False, value=None, bound=-bounds.base_loss, says=says)
+    gain = paired.gain(_right)
+    return Criterion(
+        "base",
+        passed=gain.value >= -bounds.base_loss - 1e-9,
+        value=gain.value,
+        bound=-bounds.base_loss,
+        says=f"{_points(gain.value)} of {gain.n} answers right on the base set",
+        detail={**_compared(paired), "fields": {name: _compared(paired.of(name)) for name in paired.fields()}},
+    )
+
+
+def _calibration(paired: Paired, bounds: Bounds) -> Iterator[Criterion]:
+    for name in paired.fields():
+        own = paired.of(name)
+        if len(own.candidate) < bounds.calibration_min_answers:
+            continue
+        candidate, champion = (
+            calibration_error([each.confidence for each in side], [each.is_right for each in side])
+            for side in (own.candidate, own.champion)
+        )
+        bound = max(bounds.calibration_error, champion + bounds.calibration_loss)
+        says = f"calibration error {candidate:.3f}, champion {champion:.3f}"
+        detail = {"candidate": candidate, "champion": champion, "n": len(own.candidate)}
+        yield Criterion("calibration", candidate <= bound, candidate, bound, says, name, detail)
+
+
+def _valid(outcomes: Sequence[Outcome]) -> Criterion:
+    closed = [each for each in outcomes if each.is_closed]
+    wrong = [each for each in outcomes if each.failure is not None or (each.is_closed and not each.is_valid)]
+    share = 1 - len(wrong) / len(outcomes) if outcomes else 0.0
+    says = f"{len(wrong)} of {len(outcomes)} answers failed or not in their list ({len(closed)} had one)"
+    examples = [
+        {"image": e.image, "region": e.region, "field": e.field, "why": e.failure or e.given} for e in wrong[:5]
+    ]
+    return Criterion("valid", bool(outcomes) and not wrong, share, 1.0, says, detail={"examples": examples})
+
+
+def _latency(latency: Latency, bounds: Bounds) -> Criterion:
+    says = f"{latency.candidate_s:.3f} s per image, champion {latency.champion_s:.3f} s ({latency.clock} time)"
+    passed = latency.ratio <= bounds.latency_ratio
+    return Criterion("latency", passed, latency.ratio, bounds.latency_ratio, says, detail=asdict(latency))
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f} points"

@@ -1,0 +1,93 @@
+"""A project's regions for the report, from an export version or from Label Studio itself, and their images.
+
+Neighbours: `worker/learning/figures.py` counts, `worker/learning/report_page.py` writes the page, `cli/report.py` is
+the command.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from PIL import Image
+
+from worker.contracts import ImageRef
+from worker.errors import ImageUnavailable
+from worker.export.image_folder import FOLDER
+from worker.export.submissions import Submissions
+from worker.export.version import read_export
+from worker.image_decoding import decode_image
+from worker.images import ImageResolver
+from worker.learning.durable import Disk
+from worker.learning.figures import Figures, SeenRegion, figures_of
+from worker.learning.gallery import pictures_of
+from worker.learning.report_page import report_page
+from worker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSource:
+    """What a report is made of. `folder` holds images by name, where they were exported."""
+
+    title: str
+    seen: tuple[SeenRegion, ...]
+    folder: Path | None = None
+
+
+def source_of_export(folder: Path) -> ReportSource:
+    """An export version.
+
+    Raises:
+        ExportRefused: it is not a complete one.
+    """
+    export = read_export(folder)
+    seen = tuple(
+        SeenRegion(region, ImageRef(export.images.get(region.image, ""), region.task)) for region in export.regions
+    )
+    return ReportSource(str(export.manifest["project"].get("title") or folder.name), seen, folder)
+
+
+def source_of_submissions(submissions: Submissions) -> ReportSource:
+    """What Label Studio holds now."""
+    unknown = ImageRef("")
+    seen = tuple(SeenRegion(region, submissions.images.get(region.image, unknown)) for region in submissions.regions)
+    return ReportSource(submissions.title, seen)
+
+
+def write_report(
+    source: ReportSource,
+    settings: Settings,
+    page: Path,
+    *,
+    figures_file: Path | None = None,
+    made_at: datetime,
+    task_url: str | None = None,
+) -> Figures:
+    """Write the page, and the figures as JSON where a file is named; the figures.
+
+    An image that cannot be had leaves its reason in the gallery, and no failure.
+    """
+    figures = figures_of(source.seen)
+    images = ImageResolver(settings)
+
+    def open_image(seen: SeenRegion) -> Image.Image:
+        exported = None if source.folder is None else source.folder / FOLDER / seen.region.image
+        if exported is not None and exported.is_file():
+            return decode_image(exported.read_bytes(), exported.name, settings.image_max_pixels)
+        if not seen.image.url:
+            raise ImageUnavailable(f"the address of the image {seen.region.image} is not known")
+        return images.resolve(seen.image, seen.region.image_wh).image
+
+    try:
+        pictures = pictures_of(figures.worst, source.seen, open_image)
+    finally:
+        images.close()
+    disk = Disk()
+    html = report_page(figures, source.title, pictures, made_at=made_at, task_url=task_url)
+    disk.write(page, html.encode("utf-8", "replace"))
+    if figures_file is not None:
+        data = {"title": source.title, **figures.to_json()}
+        disk.write(figures_file, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
+    return figures
