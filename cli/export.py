@@ -27,6 +27,9 @@ def export(
     out: Annotated[
         Path | None, typer.Option(help="The folder that holds versions; default OSPREY_EXPORTS, or ./exports.")
     ] = None,
+    from_store: Annotated[
+        bool, typer.Option("--from-store", help="Export what `osprey collect` has stored, without asking Label Studio.")
+    ] = False,
     layout: Annotated[Layout, typer.Option("--format", help="Layout of the training files.")] = Layout.OSPREY_724K,
     with_images: Annotated[
         bool,
@@ -53,34 +56,41 @@ def export(
     from label_config.reader import ConfigError
     from worker.errors import WorkerError
     from worker.export.annotation_source import annotation_source
-    from worker.export.version import ExportOptions, export_project
+    from worker.export.submissions import submissions_of_tasks
+    from worker.export.version import ExportOptions, export_version
     from worker.images import ImageResolver
     from worker.settings import Settings
 
     console, errors = Console(), Console(stderr=True)
     settings = Settings.from_env(os.environ)
-    if not settings.label_studio_url:
+    if not settings.label_studio_url and not from_store:
         errors.print("[red]Set OSPREY_LABEL_STUDIO_URL[/red] to Label Studio's address and OSPREY_LABEL_STUDIO_TOKEN")
         raise typer.Exit(2)
     options = ExportOptions(layout.value, held_out, seed, edited_weight)
     columns = (SpinnerColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
     try:
-        with (
-            annotation_source(settings) as source,
-            closing(ImageResolver(settings)) as images,
-            Progress(*columns, console=errors, transient=True) as progress,
-        ):
-            bar = progress.add_task("tasks read", total=None)
-            image_bar = progress.add_task("images copied", total=None, visible=with_images)
-            version = export_project(
-                source.project(project),
-                source.tasks(project),
-                out or settings.exports,
-                options,
-                images if with_images else None,
-                on_task=lambda: progress.advance(bar),
-                on_image=lambda: progress.advance(image_bar),
-            )
+        with Progress(*columns, console=errors, transient=True) as progress:
+            if from_store:
+                from worker.learning.store import Store
+                from worker.learning.submissions import submissions_of_store
+
+                with Store.open(settings.database_url) as store:
+                    submissions = submissions_of_store(store, project)
+            else:
+                bar = progress.add_task("tasks read", total=None)
+                with annotation_source(settings) as source:
+                    submissions = submissions_of_tasks(
+                        source.project(project), source.tasks(project), on_task=lambda: progress.advance(bar)
+                    )
+            image_bar = progress.add_task("images copied", total=len(submissions.images), visible=with_images)
+            with closing(ImageResolver(settings)) as images:
+                version = export_version(
+                    submissions,
+                    out or settings.exports,
+                    options,
+                    images if with_images else None,
+                    on_image=lambda: progress.advance(image_bar),
+                )
     except (WorkerError, ConfigError, OSError) as error:
         errors.print(f"[red]Not exported:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error

@@ -228,6 +228,18 @@ class ReconcileJob(Contract):
     full: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class ExportJob(Contract):
+    """Write a version of training data of what the store has of a project; see `worker.export.version`."""
+
+    project_id: int
+    layout: Literal["osprey-724k", "coco", "parquet"] = "osprey-724k"
+    with_images: bool = True
+    held_out_share: float = 0.1
+    seed: int = 0
+    edited_weight: float = 3.0
+
+
 def _build(kind: Any, value: Any) -> Any:
     """Rebuild `kind` from JSON: dataclasses from dicts, tuples from lists, the rest as it is."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)

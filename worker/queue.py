@@ -31,6 +31,7 @@ from worker.contracts import (
     CollectJob,
     DescribeAnswer,
     DescribeJob,
+    ExportJob,
     FieldAnswer,
     LookAheadJob,
     ReconcileJob,
@@ -56,7 +57,7 @@ _FUNCTIONS = {  # in worker.jobs
 }
 # Short enough that a Redis which hangs runs into the client's socket timeout, not into the caller's deadline.
 _BLOCK_SLICE_S = 0.4
-_DATA_FUNCTIONS = {CollectJob: "collect", ReconcileJob: "reconcile"}  # in worker.learning.jobs
+_DATA_FUNCTIONS = {CollectJob: "collect", ReconcileJob: "reconcile", ExportJob: "export"}  # in worker.learning.jobs
 _NAMED_ERRORS: dict[str, type[errors.WorkerError]] = {
     kind.__name__: kind for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable)
 }
@@ -131,7 +132,7 @@ class JobQueue:
             is_ahead = isinstance(job, LookAheadJob)
             return self._submit_to(queue, job, beats, background=bulk or is_ahead, front=is_ahead)
 
-    def submit_data(self, job: CollectJob | ReconcileJob) -> str:
+    def submit_data(self, job: CollectJob | ReconcileJob | ExportJob) -> str:
         """Enqueue work on corrections and return its id. Takes about a millisecond; no worker has to be there yet.
 
         The same job is not enqueued again while it waits, and a hint not while it is remembered as done.
@@ -316,7 +317,7 @@ class JobQueue:
             ) from error
 
 
-def enqueue_data(redis: Redis, settings: QueueSettings, job: CollectJob | ReconcileJob) -> str:
+def enqueue_data(redis: Redis, settings: QueueSettings, job: CollectJob | ReconcileJob | ExportJob) -> str:
     """`JobQueue.submit_data` for who has a connection: webhooks before whatever is done in the background."""
     is_hint = isinstance(job, CollectJob)
     queue = Queue(rq_queue_name(DATA_QUEUE, background=not is_hint), connection=redis, serializer=JSONSerializer)
@@ -334,7 +335,7 @@ def enqueue_data(redis: Redis, settings: QueueSettings, job: CollectJob | Reconc
                 description=str(job),
                 timeout=settings.data_timeout_s,
                 ttl=settings.background_queued_ttl_s,
-                # A hint is remembered, so that it may come twice; a reconcile may follow the one before.
+                # A hint is remembered, so that it may come twice; the others may follow the one before.
                 result_ttl=settings.result_ttl_s if is_hint else 0,
                 failure_ttl=settings.failure_ttl_s,
                 retry=Retry(max=settings.max_retries),

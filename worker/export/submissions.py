@@ -1,6 +1,7 @@
 """What people submitted in a project, in the one form that every export reads.
 
-Sources: Label Studio's tasks (`worker/export/annotation_source.py`), through `submissions_of_tasks`.
+Sources: Label Studio's tasks (`worker/export/annotation_source.py`) through `submissions_of_tasks`, and the correction
+store through `worker/learning/submissions.py`.
 Next on the path: `worker/export/version.py`.
 """
 

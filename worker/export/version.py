@@ -204,7 +204,8 @@ def _content(
     same_size, odd = of_one_size(ordered)
     regions, unfit = fit_all(config, same_size)
     staged = Staged({}, ()) if images is None else stage_images(submissions.images, regions, images, folder, on_image)
-    problems = [*submissions.problems, *odd, *unfit, *staged.problems]
+    # The same once: what was read into a store was held against a config before.
+    problems = {*submissions.problems, *odd, *unfit, *staged.problems}
     named = {name: staged.images[name].name if name in staged.images else name for name in submissions.images}
     named |= {region.image: staged.renamed(region).image for region in regions}
     pictures = []

@@ -1,23 +1,27 @@
 """The functions of the `data` queue that RQ calls by path: JSON in, JSON out. About ten lines each.
 
 Neighbours: `worker/queue.py` (`submit_data`) and `worker/learning/schedule.py` enqueue,
-`worker/learning/collect.py` works.
+`worker/learning/collect.py` and `worker/export/version.py` work.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from redis.exceptions import RedisError
 
 from label_config.reader import ConfigError
-from worker.contracts import CollectJob, ReconcileJob
+from worker.contracts import CollectJob, ExportJob, ReconcileJob
 from worker.errors import WorkerError
+from worker.export.version import ExportOptions, export_version
 from worker.failures import record_failure
+from worker.images import ImageResolver
 from worker.learning.collect import served_projects
 from worker.learning.data_runtime import DataRuntime, current
+from worker.learning.submissions import submissions_of_store
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,6 +62,22 @@ def reconcile(job_json: dict[str, Any]) -> dict[str, Any]:
         return done
 
     return _reported("reconcile", None, work)
+
+
+def export(job_json: dict[str, Any]) -> dict[str, Any]:
+    """`ExportJob` -> the version's name, whether it is new, and its counts."""
+    job = ExportJob.from_json(job_json)
+    options = ExportOptions(job.layout, job.held_out_share, job.seed, job.edited_weight)
+
+    def work(runtime: DataRuntime) -> dict[str, Any]:
+        submissions = submissions_of_store(runtime.store, job.project_id)
+        with closing(ImageResolver(runtime.settings)) as images:
+            version = export_version(
+                submissions, runtime.settings.exports, options, images if job.with_images else None
+            )
+        return {"version": version.path.name, "is_new": version.is_new, "counts": version.manifest["counts"]}
+
+    return _reported(f"export project {job.project_id}", None, work)
 
 
 def _reported(name: str, task_id: int | None, work: Callable[[DataRuntime], dict[str, Any]]) -> dict[str, Any]:

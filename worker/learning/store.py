@@ -124,6 +124,13 @@ class Store:
             raise KeyError(f"the correction store holds no labeling config {config_hash}")
         return str(xml)
 
+    def project(self, project_id: int) -> tuple[str, str] | None:
+        """Title and present labeling config of a project, None where nothing of it was ever collected."""
+        query = select(ProjectRow.title, ConfigRow.xml).join(ConfigRow, ConfigRow.hash == ProjectRow.config_hash)
+        with self._engine.connect() as connection:
+            row = connection.execute(query.where(ProjectRow.id == project_id)).first()
+        return None if row is None else (row.title, row.xml)
+
     def projects(self) -> dict[int, str]:
         """Titles of the known projects by number."""
         with self._engine.connect() as connection:

@@ -10,7 +10,9 @@ from backend.webhook import hint_of
 from tests.support.data_worker import DataWorker
 from tests.support.label_studio_project import TOKEN, wait_for
 from tests.support.submitted import CAR, region
+from worker.contracts import ExportJob
 from worker.errors import QueueUnavailable
+from worker.export.version import read_export
 from worker.learning.store import Store
 from worker.queue import JobQueue
 
@@ -134,3 +136,20 @@ def test_two_workers_schedule_once(redis_server, label_studio, start, tmp_path):
     label_studio.add_task(1)
     label_studio.annotate(1, car())
     wait_for(lambda: categories(second) == [(1, "car")])
+
+
+def test_export_job_writes_a_version_of_the_store(redis_server, label_studio, start, tmp_path):
+    """Submitted through Redis to the worker without torch; submitted again it finds the version that is there."""
+    worker = start(redis_server.url, **NEVER, OSPREY_EXPORTS=str(tmp_path / "exports"))
+    label_studio.add_task(1)
+    submit(redis_server.url, label_studio.annotate(1, car()))
+    wait_for(lambda: categories(worker) == [(1, "car")])
+    JobQueue(redis_server.url).submit_data(ExportJob(PROJECT, with_images=False))
+    pointer = tmp_path / "exports" / "3.latest"
+    wait_for(pointer.exists)
+    export = read_export(tmp_path / "exports" / pointer.read_text().strip())
+    assert [each.region for each in export.regions] == ["car00001"]
+    before = pointer.stat().st_mtime_ns
+    JobQueue(redis_server.url).submit_data(ExportJob(PROJECT, with_images=False))
+    wait_for(lambda: pointer.stat().st_mtime_ns > before)
+    assert len(list((tmp_path / "exports").glob("3-*"))) == 1
