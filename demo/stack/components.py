@@ -139,6 +139,7 @@ def osprey_process(stack: Stack, *arguments: str) -> Process:
         "OSPREY_CACHE_DIR": str(stack.state.path / "cache"),
         "OSPREY_REGISTRY": str(stack.state.path / "registry"),
         "OSPREY_DATABASE_URL": f"sqlite:///{stack.state.path / 'corrections.db'}",
+        "OSPREY_EXPORTS": str(stack.state.path / "exports"),
         **stack.launch.handed_through,
         "OSPREY_REDIS_URL": stack.redis_url,
         "OSPREY_LABEL_STUDIO_URL": stack.label_studio_url,

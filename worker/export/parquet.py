@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from worker.export.figures import Content
 from worker.export.regions import ExportedRegion
 from worker.export.splits import Side
+from worker.export.staging import ExportRefused
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,9 +56,16 @@ _ROWS_PER_GROUP = 100  # with their images: a reader holds one group in memory
 
 
 def parquet_bytes(content: Content, side: Side, image_folder: Path | None) -> bytes:
-    """One side as a Parquet file; `image_folder` holds the images, None where there are only addresses."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """One side as a Parquet file; `image_folder` holds the images, None where there are only addresses.
+
+    Raises:
+        ExportRefused: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ExportRefused(f"the layout parquet needs pyarrow, which is not installed here ({error})") from error
 
     schema = _schema()
     buffer = io.BytesIO()
