@@ -17,7 +17,7 @@ from backend.steps import Steps
 from label_config.reader import LabelConfig
 from worker.contracts import DescribeJob, FieldAnswer, ImageRef, Question, RegionQuery
 from worker.errors import JobTimedOut, QueueUnavailable, WorkerError
-from worker.fields import Filled, fill, label_question, questions_for
+from worker.fields import Filled, fill, label_question, questions_for, without_words
 from worker.mask_codec import encode_mask
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,10 @@ class Describer:
         image_wh: tuple[int, int],
         wait_s: float,
         steps: Steps,
+        *,
+        blind: bool = False,
     ) -> Description:
-        """The fields that are answered within `wait_s` seconds.
+        """The fields that are answered within `wait_s` seconds; `blind`: asked as ever, but not put into the controls.
 
         A worker's failure is part of the description and not raised: the mask is worth answering.
         """
@@ -78,7 +80,8 @@ class Describer:
         if target.classes:
             questions = (label_question(config, target.classes), *questions)
         if not questions:
-            return Description(fill(config, target.label, (), (), part=part), ())
+            nothing = fill(config, target.label, (), (), part=part)
+            return Description(without_words(nothing) if blind else nothing, ())
         masks = (target.mask,) if target.object_mask is None else (target.mask, target.object_mask)
         query = RegionQuery(_QUERY_ID, tuple(encode_mask(mask) for mask in masks), questions)
         with steps.step("describe"):
@@ -88,6 +91,8 @@ class Describer:
                 return Description(Filled(), questions, failure=error)
             answers, version, late, failure = self._wait(job_id, wait_s, steps)
         filled = fill(config, target.label, questions, answers, part=part)
+        if blind:
+            filled = without_words(filled)
         return Description(filled, questions, version, job_id if late else None, failure)
 
     def _wait(
@@ -138,7 +143,7 @@ class Describer:
             logger.warning("region %s stays without words: %s", region.region_id, error)
             return LateRegion(region, replace(record, describe_job=None), Filled(values=record.sent), failure=error)
         filled = fill(config, region.meant_label, record.questions, answer.answers, part=record.is_part)
-        filled = keep_typed(filled, region)
+        filled = keep_typed(without_words(filled) if record.blind else filled, region)
         done = replace(
             record,
             describe_job=None,

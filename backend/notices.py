@@ -25,6 +25,8 @@ NOTICE_ID = "osprey-notice"
 
 LATE = "The description is still being written; it comes with your next click."
 
+BLIND = "This task is shown without suggested words, to measure them fairly: please fill in the fields yourself."
+
 _ADVICE: dict[type[Exception], str] = {
     QueueUnavailable: "The assistant's queue does not answer. Ask your administrator; then click again.",
     NoWorker: "No worker of the assistant is running. Ask your administrator to start one; then click again.",

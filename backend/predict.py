@@ -18,7 +18,7 @@ from typing import Any
 
 from backend.describing import Describer, Description, LateRegion, keep_typed
 from backend.gestures import decide
-from backend.notices import LATE, failure_text, notice_item
+from backend.notices import BLIND, LATE, failure_text, notice_item
 from backend.page import Page, read_page
 from backend.ports import ClickQueue
 from backend.prompts import Prompt, read_prompt
@@ -136,9 +136,10 @@ class ClickService:
             logger.info("click refused: task_id=%s %s", task.get("id"), refusal)
             return Answer(items, self._versions.last_known(), steps=steps)
         wait_s = max(self._settings.wait_budget_s - steps.elapsed_s, self._settings.describe_floor_s)
-        description = self._describer.describe(target, config, image, prompt.image_wh, wait_s, steps)
+        blind = self._settings.shares.is_blind(image.project_id, image.task_id)
+        description = self._describer.describe(target, config, image, prompt.image_wh, wait_s, steps, blind=blind)
         with steps.step("results"):
-            answered, record = _to_page(target, description, prompt, page)
+            answered, record = _to_page(target, description, prompt, page, blind=blind)
             items = region_items(config, answered)
         self._answered_prompts.add(*prompt.item_ids)
         try:
@@ -151,6 +152,8 @@ class ClickService:
         if description.failure is not None:
             self._report(description.failure, task.get("id"))
             notice = failure_text(description.failure, task.get("id"))
+        elif blind and notice is None:
+            notice = BLIND
         self._add_notice(items, notice, page, config, task_key)
         logger.info(
             "click answered: task_id=%s gesture=%s region=%s label=%s late=%s job_id=%s %s",
@@ -266,7 +269,7 @@ def _task_key(task: Mapping[str, Any]) -> str:
 
 
 def _to_page(
-    target: Target, description: Description, prompt: Prompt, page: Page
+    target: Target, description: Description, prompt: Prompt, page: Page, *, blind: bool
 ) -> tuple[AnsweredRegion, RegionRecord]:
     """What the page is sent and what is remembered of it."""
     filled = keep_typed(description.filled, target.existing)
@@ -274,6 +277,8 @@ def _to_page(
     origin = target.existing.origin if target.existing else "prediction"
     failure = description.failure
     notes = (LATE,) if description.is_late else () if failure is None else (failure_text(failure, "of this page"),)
+    if blind and failure is None:
+        notes = (BLIND,)
     drawn = target.existing.geometry if target.existing is not None and not target.redraw else None
     answered = AnsweredRegion(
         region_id=target.region_id,
@@ -292,6 +297,7 @@ def _to_page(
             "suggestion": filled.suggestion,
             "confidence": filled.confidence,
             "job": description.job_id,
+            **({"blind": True} if blind else {}),
         },
     )
     record = RegionRecord(
@@ -315,6 +321,7 @@ def _to_page(
         describe_job=description.job_id,
         questions=description.questions,
         described=not filled.late and failure is None,
+        blind=blind,
         annotator=page.annotator,
     )
     return answered, record
@@ -333,11 +340,13 @@ def _late_to_page(late: LateRegion) -> AnsweredRegion:
         origin=record.origin,
         parent_id=record.parent_id,
         drawn=region.geometry,
+        notes=(BLIND,) if record.blind else (),
         osprey_meta={
             "model_version": late.model_version,
             "segmenter_version": record.segmenter_version,
             "suggestion": late.filled.suggestion,
             "confidence": late.filled.confidence,
             "job": None,
+            **({"blind": True} if record.blind else {}),
         },
     )

@@ -32,7 +32,8 @@ class RegionRecord(Contract):
     the ids of `points`, one each. `active_label` was active in the page when the region was
     answered. `sent` holds each field's value exactly as it was sent, so that a later difference
     is the annotator's. `describe_job` (asking `questions`) is set while words are still awaited. `described` is False
-    as long as the fields were not all answered. `annotator` is the user of the request's drafts, None while there
+    as long as the fields were not all answered, `blind` where they are not shown.
+    `annotator` is the user of the request's drafts, None while there
     was no draft. `answered_at` is seconds since the epoch.
     """
 
@@ -56,6 +57,7 @@ class RegionRecord(Contract):
     describe_job: str | None = None
     questions: tuple[Question, ...] = ()
     described: bool = False
+    blind: bool = False
     annotator: str | None = None
 
     @property

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
+from worker.learning.shares import Shares
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -30,6 +32,7 @@ class Settings:
     max_body_bytes: int = 256 * 1024**2
     threads: int = 32
     log_level: str = "INFO"
+    shares: Shares = field(default_factory=lambda: Shares(blind=0.0))
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Self:
@@ -62,6 +65,7 @@ class Settings:
             look_ahead=_count(environ, "OSPREY_LOOK_AHEAD", default.look_ahead),
             max_body_bytes=int(_number(environ, "OSPREY_BACKEND_MAX_BODY_BYTES", default.max_body_bytes)),
             threads=int(_number(environ, "OSPREY_BACKEND_THREADS", default.threads)),
+            shares=Shares.from_env(environ),
             log_level=_text(environ, "OSPREY_LOG_LEVEL", default.log_level).upper(),
         )
 

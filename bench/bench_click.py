@@ -135,6 +135,7 @@ def main(
                     "OSPREY_WAIT_BUDGET_S": str(wait_budget),
                     "OSPREY_MASK_WAIT_S": str(wait_budget),
                     "OSPREY_DEVICE": device,
+                    "OSPREY_BLIND_SHARE": "0",
                 },
             )
         )

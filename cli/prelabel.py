@@ -77,7 +77,9 @@ def prelabel(
                     regions=progress.regions,
                 )
 
-            progress = ProjectPrelabeler(store, images, annotator, show).run(project, wanted, force=force)
+            progress = ProjectPrelabeler(store, images, annotator, show, settings.shares).run(
+                project, wanted, force=force
+            )
     except KeyboardInterrupt:
         errors.print("Stopped. What was finished is in Label Studio; run the same command to go on.")
         raise typer.Exit(130) from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from label_config.questions import DEFAULT_QUESTIONS
@@ -34,6 +34,11 @@ class Filled:
     confidence: dict[str, float] = field(default_factory=dict)
     late: tuple[str, ...] = ()
     class_label: str | None = None
+
+
+def without_words(filled: Filled) -> Filled:
+    """For a blind task: nothing is put into a control; what the model would have said stays in `suggestion`."""
+    return replace(filled, values={}, class_label=None)
 
 
 def questions_for(config: LabelConfig, label: str | None, *, part: bool) -> tuple[Question, ...]:

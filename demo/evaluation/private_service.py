@@ -27,6 +27,9 @@ class ServiceDidNotStartError(Exception):
     """A child process ended or did not become healthy; the message holds the end of its log."""
 
 
+_MEASURED = {"OSPREY_BLIND_SHARE": "0"}  # the words are what is measured
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where the backend listens and what it asks for. `redis_url` is None for a service that is not ours."""
@@ -52,12 +55,12 @@ def private_service(folder: Path, told: Mapping[str, str], environ: Mapping[str,
     state = StateFolder(folder)
     state.create()
     # No Label Studio listens on its port: the pictures come from elsewhere.
-    launch = Launch("", dict(zip(names, _free_ports(len(names)), strict=True)), dict(told))
+    launch = Launch("", dict(zip(names, _free_ports(len(names)), strict=True)), {**_MEASURED, **told})
     stack = Stack(state, launch, Secrets.generate())
     with ExitStack() as running:
         waiting = []
         for component in COMPONENTS:
-            if component.name != "label-studio":
+            if component.name not in ("label-studio", "data"):  # nothing is submitted here
                 child = running.enter_context(_child(component, stack, environ))
                 if component.name == "redis":
                     _wait_until_healthy(component, child, stack)

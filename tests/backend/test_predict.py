@@ -40,6 +40,7 @@ from worker.errors import (
     QueueBusy,
     QueueUnavailable,
 )
+from worker.learning.shares import Shares
 
 CONFIGS = Path(__file__).parents[2] / "label_config"
 XML = (CONFIGS / "bitmask.xml").read_text()
@@ -574,3 +575,42 @@ def test_a_part_gets_its_label_back_that_the_page_replaced(desk: Desk) -> None:
     assert [item["value"] for item in again[1:]] == [item["value"] for item in part.items[1:]]
     assert again[0]["meta"] == part.items[0]["meta"]
     assert not any(item["id"] == whole.items[0]["id"] for item in mended.items)
+
+
+def blind_desk() -> Desk:
+    """A desk whose every task is blind."""
+    desk = Desk()
+    settings = Settings(wait_budget_s=0.2, shares=Shares(blind=1.0))
+    desk.service = ClickService(desk.queue, desk.sessions, FixedVersion(), settings)
+    return desk
+
+
+def test_blind_task_gets_the_mask_and_keeps_the_words_to_itself() -> None:
+    """The mask comes, every control is empty, the page says why; what the model says is in the meta that is stored."""
+    answer = blind_desk().click(200, 160)
+    mask, *others = answer.items
+    assert np.array_equal(region_mask(mask), BALL)
+    assert [item["id"] for item in others] == [NOTICE_ID]
+    assert "without suggested words" in others[0]["value"]["text"][0]
+    ours = mask["meta"]["osprey"]
+    assert ours["blind"] is True
+    assert ours["suggestion"]["category"] == ["ball"]
+    assert ours["confidence"]["category"] == 0.9
+    assert "blind" not in Desk().click(200, 160).items[0]["meta"]["osprey"]
+
+
+def test_late_words_of_a_blind_task_stay_hidden_and_typed_ones_stay() -> None:
+    """The next answer brings what the model would have said into the meta, and leaves the annotator's own words."""
+    desk = blind_desk()
+    desk.queue.describe_ready = False
+    late = desk.click(200, 160)
+    items = desk.save_draft(late)
+    geometry = next(item for item in items if "score" in item)
+    typed = {"type": "textarea", "from_name": "category", "value": {**geometry["value"], "text": ["globe"]}}
+    desk.task["drafts"][0]["result"].append({**{k: geometry[k] for k in ("id", "to_name", "origin")}, **typed})
+    desk.queue.describe_ready = True
+    answer = desk.click(350, 200, "p2")
+    earlier = [item for item in answer.items if item["id"] == late.items[0]["id"]]
+    assert [item["value"].get("text") for item in earlier] == [None, ["globe"]]
+    assert earlier[0]["meta"]["osprey"]["blind"] is True
+    assert earlier[0]["meta"]["osprey"]["suggestion"]["category"] == ["ball"]

@@ -39,7 +39,7 @@ class ComposeStack:
     def run(self, *arguments: str) -> str:
         """The output of one compose command; its failure is the test's failure, with its last words."""
         command = [*COMPOSE, "-p", "osprey-test", "-f", "docker-compose.yml", *arguments]
-        environment = {**os.environ, "OSPREY_LABEL_STUDIO_PORT": str(self.port)}
+        environment = {**os.environ, "OSPREY_LABEL_STUDIO_PORT": str(self.port), "OSPREY_BLIND_SHARE": "0"}
         done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout

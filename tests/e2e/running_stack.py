@@ -49,6 +49,7 @@ class RunningStack:
             "OSPREY_REDIS_PORT": "0",
             # These tests ask what comes, not how fast; the browser shares two cores with both workers.
             "OSPREY_WAIT_BUDGET_S": "40",
+            "OSPREY_BLIND_SHARE": "0",
         }
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

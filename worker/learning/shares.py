@@ -45,6 +45,9 @@ class Shares:
         return "random" if _place("random", project_id, task_id) < self.random else "uncertainty"
 
 
+NO_SHARES = Shares(blind=0.0, random=0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class QueueScore:
     """The score that a task's prediction is stored with: Label Studio shows the lowest first."""
@@ -54,19 +57,17 @@ class QueueScore:
 
 
 def queue_score(
-    shares: Shares, project_id: int | None, task_id: int, region_scores: Sequence[float], others: Sequence[float]
+    shares: Shares, project_id: int | None, task_id: int, own: float, others: Sequence[float]
 ) -> QueueScore:
     """A task's place in Label Studio's uncertainty order.
 
-    A task counts by its least certain region; one without regions comes first, because a model that found nothing
-    may have missed everything. A task of the random arm takes the score of some other task: the arm then spreads over
-    the queue exactly as the other one does, whatever the model's scores look like.
+    A task counts with its own score. One of the random arm takes the score of some other task: the arm then spreads
+    over the queue exactly as the other one does, whatever the model's scores look like.
 
     Args:
-        region_scores: the scores of the task's predicted regions, 0 to 1.
-        others: scores of the project's other tasks, in a fixed order; empty is allowed.
+        own: how sure the model is of its prediction for the task, 0 to 1.
+        others: scores of other tasks of the project, in a fixed order; while there is none, the own one counts.
     """
-    own = min(region_scores, default=0.0)
     arm = shares.arm(project_id, task_id)
     if arm == "random" and others:
         return QueueScore(others[int(_place("draw", project_id, task_id) * len(others))], arm)

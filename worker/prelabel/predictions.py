@@ -11,6 +11,7 @@ from typing import Any
 from label_config.reader import LabelConfig
 from label_config.results import AnsweredRegion, region_items
 from label_config.validate import validate_results
+from worker.learning.shares import QueueScore
 from worker.mask_codec import decode_mask
 from worker.prelabel.annotate import AnnotatedImage
 
@@ -19,8 +20,19 @@ class FaultyPrediction(ValueError):
     """Result items that would break the annotator's page."""
 
 
-def prediction_of(config: LabelConfig, annotated: AnnotatedImage, task_id: int) -> dict[str, Any]:
+def prediction_of(
+    config: LabelConfig,
+    annotated: AnnotatedImage,
+    task_id: int,
+    *,
+    blind: bool = False,
+    queue: QueueScore | None = None,
+) -> dict[str, Any]:
     """What Label Studio's predictions API takes for one task.
+
+    Args:
+        blind: the controls stay empty; what the model would have said travels in the regions' meta.
+        queue: the task's place in the uncertainty order, where it is not simply the prediction's own score.
 
     Raises:
         FaultyPrediction: the items would break the page; the message says which and why.
@@ -33,7 +45,7 @@ def prediction_of(config: LabelConfig, annotated: AnnotatedImage, task_id: int) 
             image_wh=annotated.image_wh,
             mask=decode_mask(region.rle),
             label=region.label,
-            values=region.filled.values,
+            values={} if blind else region.filled.values,
             score=region.score,
             parent_id=None if region.parent is None else ids[region.parent],
             osprey_meta={
@@ -42,6 +54,8 @@ def prediction_of(config: LabelConfig, annotated: AnnotatedImage, task_id: int) 
                 "suggestion": region.filled.suggestion,
                 "confidence": region.filled.confidence,
                 "job": None,
+                **({"blind": True} if blind else {}),
+                **({"arm": queue.arm} if queue is not None else {}),
             },
         )
         items += region_items(config, answered)
@@ -51,7 +65,7 @@ def prediction_of(config: LabelConfig, annotated: AnnotatedImage, task_id: int) 
     return {
         "task": task_id,
         "result": items,
-        "score": round(annotated.score, 4),
+        "score": round(annotated.score if queue is None else queue.score, 4),
         "model_version": annotated.model_version,
     }
 

@@ -16,7 +16,8 @@ from label_config.reader import LabelConfig, read_label_config
 from worker.contracts import ImageRef
 from worker.errors import WorkerError
 from worker.images import ResolvedImage
-from worker.prelabel.annotate import ImageAnnotator
+from worker.learning.shares import NO_SHARES, Shares, queue_score
+from worker.prelabel.annotate import AnnotatedImage, ImageAnnotator
 from worker.prelabel.label_studio_predictions import PredictionsRefused
 from worker.prelabel.predictions import prediction_of
 from worker.task_image import image_ref
@@ -84,12 +85,15 @@ class ProjectPrelabeler:
         images: Resolver,
         annotator: ImageAnnotator,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        shares: Shares = NO_SHARES,
     ) -> None:
-        """`on_progress` is called after every task and every push."""
+        """`on_progress` is called after every task and every push; `shares` says which tasks get no words."""
         self._store = store
         self._images = images
         self._annotator = annotator
         self._on_progress = on_progress
+        self._shares = shares
+        self._scores: list[float] = []  # of this run's tasks so far, which the random arm draws from
 
     def run(
         self,
@@ -153,7 +157,7 @@ class ProjectPrelabeler:
         task_id = int(task["id"])
         try:
             annotated = self._annotator.annotate(self._images.resolve(image_ref(task, config)), config)
-            pushing.add(prediction_of(config, annotated, task_id))
+            pushing.add(self._prediction(config, annotated, pushing.project_id, task_id))
         except (WorkerError, ValueError) as error:
             progress.failures.append(TaskFailure(task_id, f"{type(error).__name__}: {error}"))
             _LOG.info("task_id=%s is not pre-annotated: %s: %s", task_id, type(error).__name__, error)
@@ -164,13 +168,21 @@ class ProjectPrelabeler:
             progress.annotated += 1
             progress.regions += len(annotated.regions)
 
+    def _prediction(
+        self, config: LabelConfig, annotated: AnnotatedImage, project_id: int, task_id: int
+    ) -> dict[str, Any]:
+        queue = queue_score(self._shares, project_id, task_id, annotated.score, self._scores)
+        self._scores.append(annotated.score)
+        blind = self._shares.is_blind(project_id, task_id)
+        return prediction_of(config, annotated, task_id, blind=blind, queue=queue)
+
 
 class _Pushing:
     """Predictions on their way, in batches."""
 
     def __init__(self, store: Store, project_id: int, model_version: str, progress: Progress, *, force: bool) -> None:
         self._store = store
-        self._project_id = project_id
+        self.project_id = project_id
         self._model_version = model_version
         self._progress = progress
         self._force = force
@@ -203,7 +215,7 @@ class _Pushing:
 
     def _push(self, batch: list[dict[str, Any]]) -> None:
         try:
-            created = self._store.push(self._project_id, batch)
+            created = self._store.push(self.project_id, batch)
         except PredictionsRefused as refusal:
             if len(batch) == 1:
                 self._progress.failures.append(TaskFailure(batch[0]["task"], str(refusal)))
@@ -221,4 +233,4 @@ class _Pushing:
         self._progress.pushed += created
 
     def _stored(self, ids: Collection[int]) -> frozenset[int]:
-        return self._store.tasks_with(self._project_id, self._model_version, ids)
+        return self._store.tasks_with(self.project_id, self._model_version, ids)
