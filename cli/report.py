@@ -36,7 +36,7 @@ def report(
         raise typer.BadParameter("name a project (--project 1) or an export version (--data FOLDER), one of the two")
     settings = Settings.from_env(os.environ)
     try:
-        source = source_of_export(data) if data is not None else _from_label_studio(settings, project or 0)
+        source = source_of_export(data) if data is not None else _of_project(settings, project or 0)
         task_url = None
         if settings.label_studio_url and project is not None:
             task_url = f"{settings.label_studio_url.rstrip('/')}/projects/{project}/data?task={{task}}"
@@ -52,6 +52,16 @@ def report(
             soft_wrap=True,
         )
     console.print(escape(str(out)), soft_wrap=True)
+
+
+def _of_project(settings: Settings, project: int) -> ReportSource:
+    """What was collected; where nothing was, what Label Studio has now (it does not know which regions were blind)."""
+    from worker.learning.report import source_of_store
+    from worker.learning.store import Store
+
+    with Store.open(settings.database_url) as store:
+        collected = source_of_store(store, project)
+    return collected or _from_label_studio(settings, project)
 
 
 def _from_label_studio(settings: Settings, project: int) -> ReportSource:

@@ -1,4 +1,4 @@
-"""A project's regions for the report, from an export version or from Label Studio itself, and their images.
+"""A project's regions for the report, from the correction store, an export version or Label Studio, and their images.
 
 Neighbours: `worker/learning/figures.py` counts, `worker/learning/report_page.py` writes the page, `cli/report.py` is
 the command.
@@ -24,6 +24,7 @@ from worker.learning.durable import Disk
 from worker.learning.figures import Figures, SeenRegion, figures_of
 from worker.learning.gallery import pictures_of
 from worker.learning.report_page import report_page
+from worker.learning.store import Store
 from worker.settings import Settings
 
 
@@ -47,6 +48,22 @@ def source_of_export(folder: Path) -> ReportSource:
         SeenRegion(region, ImageRef(export.images.get(region.image, ""), region.task)) for region in export.regions
     )
     return ReportSource(str(export.manifest["project"].get("title") or folder.name), seen, folder)
+
+
+def source_of_store(store: Store, project_id: int) -> ReportSource | None:
+    """What was collected of a project, blind regions told apart; None for a project that nobody has collected yet."""
+    title = store.projects().get(project_id)
+    if title is None:
+        return None
+    seen = tuple(
+        SeenRegion(
+            stored.region,
+            ImageRef(stored.image_url, task_id=stored.region.task, project_id=project_id),
+            stored.is_blind,
+        )
+        for stored in store.regions(project_id)
+    )
+    return ReportSource(title, seen)
 
 
 def source_of_submissions(submissions: Submissions) -> ReportSource:

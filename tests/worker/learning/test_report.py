@@ -14,8 +14,12 @@ from typer.testing import CliRunner
 from cli.main import app
 from tests.support.corrections import corrected_source
 from tests.support.scene_exports import scene_export
+from tests.support.submitted import CONFIG
 from worker.contracts import ImageRef
+from worker.learning.figures import figures_of
+from worker.learning.records import AnnotationState, TaskState
 from worker.learning.report import write_report
+from worker.learning.store import Store
 from worker.settings import Settings
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -110,3 +114,31 @@ def test_command_reads_an_export_version(tmp_path):
     assert page.read_text().startswith("<!doctype html>")
     assert runner.invoke(app, ["report"]).exit_code == 2
     assert runner.invoke(app, ["report", "--data", str(tmp_path / "none")]).exit_code == 1
+
+
+def test_command_reads_the_correction_store(source, tmp_path, monkeypatch):
+    """What was collected, with its blind regions apart; the same figures as from the regions themselves."""
+    with Store.open(url := f"sqlite:///{tmp_path}/corrections.db") as store:
+        config_hash = store.note_project(7, "Street scenes", CONFIG)
+        for task in sorted({each.region.task for each in source.seen}):
+            mine = [each for each in source.seen if each.region.task == task]
+            blind = frozenset(each.region.region for each in mine if each.is_blind)
+            regions = tuple(each.region for each in mine)
+            annotation = AnnotationState(task, "digest", regions=regions, blind=blind, updated_at="2026-11-20")
+            state = TaskState(7, task, "stamp", config_hash, mine[0].image.url, annotations=(annotation,))
+            assert store.save(state, store.revision(7))
+    monkeypatch.setenv("OSPREY_DATABASE_URL", url)
+    page, figures = tmp_path / "page.html", tmp_path / "figures.json"
+    done = CliRunner().invoke(app, ["report", "--project", "7", "--out", str(page), "--json", str(figures)])
+    assert done.exit_code == 0, done.output
+    expected = json.loads(json.dumps(figures_of(source.seen).to_json()))
+    assert {key: value for key, value in json.loads(figures.read_text()).items() if key != "title"} == expected
+    assert page.read_text().count("data:image/jpeg") == 12
+
+
+def test_project_that_nobody_collected_says_what_to_set(tmp_path, monkeypatch):
+    monkeypatch.setenv("OSPREY_DATABASE_URL", f"sqlite:///{tmp_path}/corrections.db")
+    monkeypatch.delenv("OSPREY_LABEL_STUDIO_URL", raising=False)
+    refused = CliRunner().invoke(app, ["report", "--project", "7", "--out", str(tmp_path / "page.html")])
+    assert refused.exit_code == 1
+    assert "OSPREY_LABEL_STUDIO_URL" in refused.output
