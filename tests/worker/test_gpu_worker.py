@@ -66,7 +66,7 @@ def test_click_and_questions_are_answered(redis_server, start_worker):
     answer = queue.wait_segment(queue.submit(click(30.0)), 5)
     assert [candidate.area_px for candidate in answer.candidates] == [49, 197, 797]
     assert decode_mask(answer.candidates[0].mask)[20, 30]
-    assert set(answer.timings_ms) == {"queue", "resolve", "embed", "decode", "encode"}
+    assert set(answer.timings_ms) == {"queue", "resolve", "embed", "logits", "masks", "encode", "model_cpu"}
     job_id = queue.submit(questions("category", "color"))
     described = queue.wait_describe(job_id, 5)
     assert [one.values for one in described.answers] == [("category What is {region}?",), ("color What is {region}?",)]
