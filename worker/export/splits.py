@@ -9,7 +9,7 @@ an image that joins two groups can move one of them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,8 +98,3 @@ def _near(pictures: Sequence[Picture]) -> list[tuple[int, int]]:
         near = np.flatnonzero(np.bitwise_count(looks[position + 1 :] ^ looks[position]) <= NEAR_BITS)
         pairs += [(idx, known[position + 1 + int(offset)]) for offset in near]
     return pairs
-
-
-def split_counts(sides: Mapping[str, Side]) -> dict[str, int]:
-    """Number of images per side."""
-    return {side: sum(each == side for each in sides.values()) for side in SIDES}
