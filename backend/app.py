@@ -38,6 +38,7 @@ T = TypeVar("T")
 HEALTH_DEADLINE_S = 0.7  # Label Studio gives up after 1 s
 SETUP_DEADLINE_S = 2.0  # after 3 s
 WEBHOOK_DEADLINE_S = 0.8  # after 1 s
+_RETRY_AFTER_S = 5
 _SMALL_BODY_BYTES = 16 * 1024**2
 
 
@@ -119,12 +120,12 @@ class Api:
             return _error(400, str(error))
         except QueueUnavailable as error:
             logger.warning("webhook lost: %s", error)
-            return _error(503, "the webhook was not kept: Redis does not answer")
+            return _later("the webhook was not kept: Redis does not answer")
         except QueueBusy as error:
             logger.warning("webhook lost: %s", error)
-            return _error(503, "the webhook was not kept: too many wait")
+            return _later("the webhook was not kept: too many wait")
         if action is None:
-            return _error(503, "the webhook was not kept in time")
+            return _later("the webhook was not kept in time")
         return JSONResponse({"status": "ok", "action": action})
 
     async def versions(self, request: Request) -> Response:
@@ -191,6 +192,12 @@ class Api:
 def _error(status: int, reason: str) -> JSONResponse:
     # Label Studio shows the text under "error" when a connection is refused.
     return JSONResponse({"error": reason}, status_code=status)
+
+
+def _later(reason: str) -> JSONResponse:
+    response = _error(503, reason)
+    response.headers["Retry-After"] = str(_RETRY_AFTER_S)
+    return response
 
 
 def _unauthorized() -> JSONResponse:

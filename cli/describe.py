@@ -38,6 +38,7 @@ def describe(
     from rich.progress import Progress as Bar
 
     from worker.errors import WorkerError
+    from worker.learning.registry import RegistryError
     from worker.prelabel.annotate import AnnotateOptions
     from worker.prelabel.folder import FolderProgress, describe_folder
     from worker.prelabel.local_models import local_annotator
@@ -74,7 +75,7 @@ def describe(
     except KeyboardInterrupt:
         errors.print("Stopped. What was finished is in the file; run the same command to go on.")
         raise typer.Exit(130) from None
-    except (WorkerError, OSError, ValueError) as error:
+    except (WorkerError, RegistryError, OSError, ValueError) as error:
         errors.print(f"[red]Not described:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(

@@ -36,6 +36,7 @@ def prelabel(
     from label_config.reader import ConfigError
     from worker.errors import WorkerError
     from worker.images import ImageResolver
+    from worker.learning.registry import RegistryError
     from worker.prelabel.annotate import AnnotateOptions
     from worker.prelabel.label_studio_predictions import prediction_store
     from worker.prelabel.local_models import local_annotator
@@ -83,7 +84,7 @@ def prelabel(
     except KeyboardInterrupt:
         errors.print("Stopped. What was finished is in Label Studio; run the same command to go on.")
         raise typer.Exit(130) from None
-    except (WorkerError, ConfigError) as error:
+    except (WorkerError, RegistryError, ConfigError) as error:
         errors.print(f"[red]Not pre-annotated:[/red] {escape(str(error))}", soft_wrap=True)
         errors.print("What was pushed stays; run the same command to go on.")
         raise typer.Exit(1) from error

@@ -19,9 +19,12 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
+from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
+from rq.worker import WorkerStatus
 
+from worker.describe_batch import DESCRIBE, DescribeBatch
 from worker.heartbeat import WorkerBeat, remove_beat, write_beat
 from worker.queue import connect, rq_queue_name
 from worker.settings import Settings
@@ -87,8 +90,9 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
         )
         self._runtime = runtime
         self.is_stopping = False
-        self.busy_since: tuple[float, float] | None = None  # monotonic start, allowed seconds
-        self.running_queue: Queue | None = None
+        self._busy: tuple[float, float] | None = None  # monotonic start, allowed seconds
+        self._running_queue: Queue | None = None
+        self._batch = DescribeBatch(self, runtime)
 
     def subscribe(self) -> None:
         """Nothing: RQ's remote commands are not used, and its listening thread does not survive a Redis restart."""
@@ -121,13 +125,34 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
         self._runtime.load_missing()
         self._runtime.follow_champion()
 
+    @property
+    def busy_since(self) -> tuple[float, float] | None:
+        """When the job that runs longest began, by the monotonic clock, and the seconds it is allowed."""
+        return self._batch.busy_since or self._busy
+
+    @property
+    def leases(self) -> list[tuple[Execution, Queue]]:
+        """The executions that run, with their queues."""
+        execution, queue = self.execution, self._running_queue
+        alone = [] if execution is None or queue is None else [(execution, queue)]
+        return self._batch.leases or alone
+
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a job in this process."""
-        self.busy_since, self.running_queue = (time.monotonic(), float(job.timeout or 0)), queue
+        """Run a job in this process; a describe job together with the clicks that come meanwhile."""
+        self._busy, self._running_queue = (time.monotonic(), float(job.timeout or 0)), queue
         try:
-            super().execute_job(job, queue)
+            if job.func_name == DESCRIBE:
+                self._batch.run(job, queue)
+                self.set_state(WorkerStatus.IDLE)
+            else:
+                super().execute_job(job, queue)
         finally:
-            self.busy_since = self.running_queue = None
+            self._busy = self._running_queue = None
+
+    def teardown(self) -> None:
+        """Leave, as RQ does at the end of its work."""
+        self._batch.close()
+        super().teardown()
 
     def _shutdown(self) -> None:
         """After SIGTERM or SIGINT: finish the running job, or leave at once when idle."""
@@ -251,14 +276,13 @@ class GpuWorker:
 
 
 def _renew_lease(worker: InterruptibleWorker | None, redis: Redis) -> None:
-    """Say that the running job still runs."""
+    """Say that the running jobs still run."""
     if worker is None:
         return
-    execution, queue = worker.execution, worker.running_queue
-    if execution is not None and queue is not None:
-        pipeline = redis.pipeline()
+    pipeline = redis.pipeline()
+    for execution, queue in worker.leases:
         execution.heartbeat(queue.started_job_registry, _JOB_LEASE_S, pipeline=pipeline)
-        pipeline.execute()
+    pipeline.execute()
 
 
 def _exit_when_hung(worker: InterruptibleWorker | None) -> None:

@@ -8,6 +8,7 @@ pixels and time, cached on disk and decoded in memory.
 from __future__ import annotations
 
 import hashlib
+import threading
 import urllib.parse
 from base64 import b64decode
 from collections import OrderedDict
@@ -38,7 +39,7 @@ class ResolvedImage:
 
 
 class ImageResolver:
-    """Fetches, checks, decodes and keeps images. One per worker process."""
+    """Fetches, checks, decodes and keeps images. One per worker process; its threads may share it."""
 
     def __init__(self, settings: Settings, decoded_bytes: int = _DECODED_BYTES) -> None:
         self._settings = settings
@@ -54,6 +55,7 @@ class ImageResolver:
         )
         self._disk = DiskCache(settings.cache_dir / "images", settings.cache_max_bytes)
         self._decoded: OrderedDict[str, ResolvedImage] = OrderedDict()
+        self._decoded_lock = threading.Lock()
         self._decoded_bytes = decoded_bytes
 
     def close(self) -> None:
@@ -97,16 +99,19 @@ class ImageResolver:
         return data if data is not None else self._fetch(url, ref)
 
     def _kept(self, ref: ImageRef) -> ResolvedImage:
-        resolved = self._decoded.get(ref.url)
-        if resolved is None:
-            resolved = self._load(ref)
+        with self._decoded_lock:
+            resolved = self._decoded.get(ref.url)
+            if resolved is not None:
+                self._decoded.move_to_end(ref.url)
+                return resolved
+        resolved = self._load(ref)
+        with self._decoded_lock:
             self._keep(ref.url, resolved)
-        else:
-            self._decoded.move_to_end(ref.url)
         return resolved
 
     def _forget(self, ref: ImageRef) -> None:
-        self._decoded.pop(ref.url, None)
+        with self._decoded_lock:
+            self._decoded.pop(ref.url, None)
         if not ref.url.startswith("data:"):
             self._disk.remove(self._absolute(ref))
 

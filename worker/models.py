@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from osprey_model import Answer, Osprey
+    from osprey_model import Answer, Osprey, RegionRequest
     from worker.embedding_store import Embedding
     from worker.sam_masks import Candidate
 
 OnAnswer = Callable[[int, FieldAnswer], None]
+OnFailure = Callable[[Exception], None]
 
 
 class Segmenter(Protocol):
@@ -69,6 +70,41 @@ class Describer(Protocol):
     def warm(self, image: Image.Image, image_key: str) -> None:
         """Encode an image and its prefix, so that questions about it start at once."""
 
+    def session(self) -> DescribeSession:
+        """Where several jobs are described together; always the same one."""
+
+    def forget_session(self) -> None:
+        """Begin a new one after a step that failed."""
+
+
+class DescribeSession(Protocol):
+    """Questions of several jobs in the engine at once; see `osprey_model.engine.session`."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits or runs."""
+
+    def add(
+        self,
+        image: Image.Image,
+        regions: Sequence[RegionQuery],
+        image_key: str,
+        on_answer: OnAnswer,
+        on_failure: OnFailure,
+        *,
+        priority: int,
+    ) -> object:
+        """Let questions wait for their turn, those of a smaller priority first; gives what `cancel` takes.
+
+        Answers and failures are handed over from `step`, answers with their region's index.
+        """
+
+    def cancel(self, asked: object) -> None:
+        """Forget questions; nothing more of them is handed over."""
+
+    def step(self) -> None:
+        """One token for every question whose turn it is."""
+
 
 class OspreyDescriber:
     """`osprey_model.Osprey` behind the `Describer` protocol."""
@@ -76,6 +112,7 @@ class OspreyDescriber:
     def __init__(self, model: Osprey, model_version: str | None = None) -> None:
         self.model = model
         self.model_version = model_version or model.model_version
+        self._session: OspreySession | None = None
 
     @classmethod
     def load(cls, path: Path, device: str, *, adapter: Path | None = None, model_version: str | None = None) -> Self:
@@ -106,25 +143,7 @@ class OspreyDescriber:
 
     def describe(self, image: Image.Image, regions: Sequence[RegionQuery], image_key: str, on_answer: OnAnswer) -> None:
         """See `Describer.describe`."""
-        from osprey_model import Question, RegionRequest
-
-        requests = [
-            RegionRequest(
-                masks=tuple(decode_mask(mask) for mask in region.masks),
-                questions=tuple(
-                    Question(
-                        text=question.text,
-                        form=question.form,
-                        choices=question.choices,
-                        multiple=question.multiple,
-                        mask_idx=question.mask_idx,
-                        max_new_tokens=question.max_new_tokens,
-                    )
-                    for question in region.questions
-                ),
-            )
-            for region in regions
-        ]
+        requests = _requests(regions)
 
         def hand_over(region_idx: int, question_idx: int, answer: Answer) -> None:
             on_answer(region_idx, _field_answer(regions[region_idx], question_idx, answer))
@@ -134,6 +153,80 @@ class OspreyDescriber:
     def warm(self, image: Image.Image, image_key: str) -> None:
         """See `Describer.warm`."""
         self.model.warm(image, image_key)
+
+    def session(self) -> OspreySession:
+        """See `Describer.session`. One for all: on a GPU its steps are recorded once."""
+        if self._session is None:
+            self._session = OspreySession(self.model)
+        return self._session
+
+    def forget_session(self) -> None:
+        """See `Describer.forget_session`."""
+        self._session = None
+
+
+class OspreySession:
+    """An engine session behind the `DescribeSession` protocol."""
+
+    def __init__(self, model: Osprey) -> None:
+        self._session = model.session()
+
+    @property
+    def is_idle(self) -> bool:
+        """See `DescribeSession.is_idle`."""
+        return self._session.is_idle
+
+    def add(
+        self,
+        image: Image.Image,
+        regions: Sequence[RegionQuery],
+        image_key: str,
+        on_answer: OnAnswer,
+        on_failure: OnFailure,
+        *,
+        priority: int,
+    ) -> object:
+        """See `DescribeSession.add`."""
+        from osprey_model import Failure, ImageRequest
+
+        def hand_over(region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+            if isinstance(result, Failure):
+                on_failure(result.error)
+            else:
+                on_answer(region_idx, _field_answer(regions[region_idx], question_idx, result))
+
+        request = ImageRequest(image, _requests(regions), image_key)
+        return self._session.add(request, hand_over, priority=priority)
+
+    def cancel(self, asked: Any) -> None:
+        """See `DescribeSession.cancel`."""
+        self._session.cancel(asked)
+
+    def step(self) -> None:
+        """See `DescribeSession.step`."""
+        self._session.step()
+
+
+def _requests(regions: Sequence[RegionQuery]) -> tuple[RegionRequest, ...]:
+    from osprey_model import Question, RegionRequest
+
+    return tuple(
+        RegionRequest(
+            masks=tuple(decode_mask(mask) for mask in region.masks),
+            questions=tuple(
+                Question(
+                    text=question.text,
+                    form=question.form,
+                    choices=question.choices,
+                    multiple=question.multiple,
+                    mask_idx=question.mask_idx,
+                    max_new_tokens=question.max_new_tokens,
+                )
+                for question in region.questions
+            ),
+        )
+        for region in regions
+    )
 
 
 def _field_answer(region: RegionQuery, question_idx: int, answer: Answer) -> FieldAnswer:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from PIL import Image
 from redis import Redis
 
+from worker.contracts import DescribeAnswer
 from worker.embedding_store import EmbeddingStore
 from worker.errors import ModelTooLarge, ModelUnavailable
 from worker.images import ImageResolver, ResolvedImage
@@ -66,6 +67,7 @@ class ModelRuntime:
         self._problems: dict[str, str] = {}
         self._champion = ChampionWatch(settings.registry)
         self.serving: str | None = None  # the registry's name of what the describer is
+        self.ready: dict[str, Callable[[], DescribeAnswer]] = {}  # by job id: see `worker.describe_batch`
         self.on_change: Callable[[], None] = lambda: None  # told when another model serves, or a problem came or went
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -70,18 +72,79 @@ class FakeDescriber:
         self.model_version = model_version
         self.num_asked = 0
         self.warmed: list[str] = []
-        self._delay_s = delay_s
+        self.delay_s = delay_s
+        self._session: FakeSession | None = None
 
     def describe(self, image: Image.Image, regions: Sequence[RegionQuery], image_key: str, on_answer: OnAnswer) -> None:
         for region_idx, region in enumerate(regions):
-            for question_idx, question in enumerate(region.questions):
-                time.sleep(self._delay_s)
-                self.num_asked += 1
-                value = f"{question.field} {question.text}"
-                on_answer(region_idx, FieldAnswer(region.region_id, question_idx, question.field, (value,), 0.5))
+            for question_idx in range(len(region.questions)):
+                time.sleep(self.delay_s)
+                on_answer(region_idx, self.answer(region, question_idx))
 
     def warm(self, image: Image.Image, image_key: str) -> None:
         self.warmed.append(image_key)
+
+    def session(self) -> FakeSession:
+        if self._session is None:
+            self._session = FakeSession(self)
+        return self._session
+
+    def forget_session(self) -> None:
+        self._session = None
+
+    def answer(self, region: RegionQuery, question_idx: int) -> FieldAnswer:
+        question = region.questions[question_idx]
+        self.num_asked += 1
+        value = f"{question.field} {question.text}"
+        return FieldAnswer(region.region_id, question_idx, question.field, (value,), 0.5)
+
+
+@dataclass(eq=False)
+class _Asked:
+    regions: Sequence[RegionQuery]
+    on_answer: OnAnswer
+    on_failure: Callable[[Exception], None]
+    priority: int
+    open: deque[tuple[int, int]]
+
+
+class FakeSession:
+    """One answer of every request of the best priority per step, as an engine decodes them together.
+
+    A question "fail" is a failure of its own, "explode" makes a whole step fail.
+    """
+
+    def __init__(self, describer: FakeDescriber) -> None:
+        self._describer = describer
+        self._asked: list[_Asked] = []
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._asked
+
+    def add(self, image, regions, image_key, on_answer, on_failure, *, priority):
+        places = deque((r, q) for r, region in enumerate(regions) for q in range(len(region.questions)))
+        self._asked.append(_Asked(regions, on_answer, on_failure, priority, places))
+        return self._asked[-1]
+
+    def cancel(self, asked: _Asked) -> None:
+        if asked in self._asked:
+            self._asked.remove(asked)
+
+    def step(self) -> None:
+        time.sleep(self._describer.delay_s)
+        best = min((asked.priority for asked in self._asked), default=0)
+        together = [asked for asked in self._asked if asked.priority == best]
+        if any(asked.regions[asked.open[0][0]].questions[asked.open[0][1]].text == "explode" for asked in together):
+            raise RuntimeError("out of memory")
+        for asked in together:
+            region_idx, question_idx = asked.open.popleft()
+            if asked.regions[region_idx].questions[question_idx].text == "fail":
+                asked.on_failure(ValueError("no such question"))
+                continue
+            if not asked.open:
+                self._asked.remove(asked)
+            asked.on_answer(region_idx, self._describer.answer(asked.regions[region_idx], question_idx))
 
 
 def fake_loaders(segment_delay_s: float = 0.0, describe_delay_s: float = 0.0) -> Loaders:

@@ -53,6 +53,39 @@ def test_answers_come_back_with_region_field_and_alternatives(checkpoint):
     assert all(FieldAnswer.from_json(answer.to_json()) == answer for _, answer in answers)
 
 
+def test_jobs_that_run_together_answer_as_alone(checkpoint):
+    """Two jobs on two images in one session, one added while the other runs: the answers of each alone."""
+    describer = OspreyDescriber.load(checkpoint, "cpu")
+    images = [Image.new("RGB", (64, 48), shade) for shade in ("gray", "white")]
+    asked = [
+        [region(Question("a", "Describe {region}.", max_new_tokens=12)), region(Question("b", "What is {region}?"))],
+        [region(Question("c", "What is the category of {region}?", choices=("cat", "dog")))],
+    ]
+    alone: list[dict] = [{}, {}]
+    for idx, image in enumerate(images):
+        describer.describe(image, asked[idx], str(idx), lambda r, answer, idx=idx: alone[idx].update({r: answer}))
+    session, together = describer.session(), [dict[int, FieldAnswer](), dict[int, FieldAnswer]()]
+    failures: list[Exception] = []
+    for idx, image in enumerate(images):
+        session.add(
+            image,
+            asked[idx],
+            str(idx),
+            lambda r, answer, idx=idx: together[idx].update({r: answer}),
+            failures.append,
+            priority=1 - idx,
+        )
+        session.step()
+        session.step()
+    while not session.is_idle:
+        session.step()
+    assert not failures
+    for one, other in zip(alone, together, strict=True):
+        assert {r: answer.values for r, answer in one.items()} == {r: answer.values for r, answer in other.items()}
+        for r, answer in one.items():
+            assert other[r].confidence == pytest.approx(answer.confidence, abs=1e-4)
+
+
 def test_missing_and_broken_checkpoints_are_named(checkpoint, tmp_path):
     with pytest.raises(ModelUnavailable, match="OSPREY_MODEL"):
         OspreyDescriber.load(tmp_path / "nowhere", "cpu")

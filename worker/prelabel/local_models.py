@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from worker.learning.following import ChampionWatch
+from worker.learning.serving import load_version
 from worker.models import OspreyDescriber
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.runtime import default_threads, limit_threads, pick_device
@@ -13,10 +15,11 @@ _LOWEST_PRIORITY = 19
 
 
 def local_annotator(settings: Settings, device: str, options: AnnotateOptions) -> ImageAnnotator:
-    """Both models of the settings, in a process that gives way to every other.
+    """Both models, in a process that gives way to every other.
 
     Raises:
         ModelUnavailable: a checkpoint is missing or does not load.
+        RegistryError: the registry's pointer cannot be read.
     """
     if hasattr(os, "nice"):
         os.nice(_LOWEST_PRIORITY)
@@ -25,12 +28,18 @@ def local_annotator(settings: Settings, device: str, options: AnnotateOptions) -
 
 
 def load_annotator(settings: Settings, device: str, options: AnnotateOptions) -> ImageAnnotator:
-    """Both models of the settings on a device, "auto" for a GPU where there is one.
+    """SAM and the registry's champion (without one, the settings' Osprey), as the workers serve them.
 
     Raises:
-        ModelUnavailable: as for `local_annotator`.
+        ModelUnavailable, RegistryError: as for `local_annotator`.
     """
     from worker.segmenter import Segmenter
 
     device = pick_device() if device == "auto" else device
-    return ImageAnnotator(Segmenter.load(settings.sam, device), OspreyDescriber.load(settings.model, device), options)
+    champion = ChampionWatch(settings.registry)
+    version = champion.version(champion.read())
+    if version is None:
+        describer = OspreyDescriber.load(settings.model, device)
+    else:
+        describer = load_version(settings, device, version)
+    return ImageAnnotator(Segmenter.load(settings.sam, device), describer, options)

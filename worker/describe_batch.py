@@ -1,0 +1,227 @@
+"""Describe jobs that run together: while the engine decodes one, waiting clicks are taken in between two tokens.
+
+RQ runs one job at a time. Here a job is *taken* (dequeued, leased, marked as started) when its questions enter the
+engine's session, and *performed* by RQ only when its answers are complete: `worker.jobs.describe` then finds them
+ready. So results, lifetimes, retries and failures are RQ's own for every job, and a worker that dies in between leaves
+leases that run out, as with a single job.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Protocol
+
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import NoSuchJobError
+from rq.executions import Execution
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.timeouts import JobTimeoutException
+
+from worker.contracts import DescribeJob
+from worker.describe_run import BACKGROUND, INTERACTIVE, DescribeRun, Stopwatch
+from worker.errors import WorkerError
+from worker.images import ResolvedImage
+from worker.models import DescribeSession
+from worker.queue import rq_queue_name
+from worker.runtime import ModelRuntime
+
+_LOG = logging.getLogger(__name__)
+
+DESCRIBE = "worker.jobs.describe"
+_MOST_TOGETHER = 16
+_LOOK_EVERY_S = 0.005  # for waiting jobs: a small part of a token's time
+_IMAGE_SLICE_S = 0.02
+
+
+class BatchWorker(Protocol):
+    """What a batch needs of `worker.gpu_worker.InterruptibleWorker`."""
+
+    connection: Redis
+    execution: Execution | None
+    is_stopping: bool
+    should_run_maintenance_tasks: bool
+
+    def prepare_execution(self, job: Job) -> Execution: ...
+
+    def prepare_job_execution(self, job: Job) -> None: ...
+
+    def perform_job(self, job: Job, queue: Queue) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Taken:
+    """A job in the engine. `deadline` is of the monotonic clock."""
+
+    job: Job
+    queue: Queue
+    execution: Execution
+    run: DescribeRun
+    started: float
+    deadline: float
+
+
+class DescribeBatch:
+    """The jobs that one worker describes together; `run` returns when none is left."""
+
+    def __init__(self, worker: BatchWorker, runtime: ModelRuntime) -> None:
+        self._worker = worker
+        self._runtime = runtime
+        self._taken: list[_Taken] = []
+        self._between: tuple[Execution, Queue] | None = None  # a click on the mask queue, run between two tokens
+        self._looked = 0.0
+        # One thread: an image that has to be fetched must not hold up the tokens of the others.
+        self._fetching = ThreadPoolExecutor(1, thread_name_prefix="image")
+        self._interactive = {
+            queue.key: queue
+            for name in runtime.queues
+            for queue in [Queue(rq_queue_name(name), connection=worker.connection, serializer=JSONSerializer)]
+        }
+
+    @property
+    def leases(self) -> list[tuple[Execution, Queue]]:
+        """The executions that are under way, for the thread that renews them."""
+        between = self._between
+        return [(taken.execution, taken.queue) for taken in list(self._taken)] + ([between] if between else [])
+
+    @property
+    def busy_since(self) -> tuple[float, float] | None:
+        """When the job that is under way longest was taken, and the seconds it is allowed."""
+        oldest = min(list(self._taken), key=lambda taken: taken.started, default=None)
+        return None if oldest is None else (oldest.started, oldest.deadline - oldest.started)
+
+    def run(self, job: Job, queue: Queue) -> None:
+        """Describe a dequeued job, and whatever clicks come meanwhile."""
+        try:
+            self._take(job, queue)
+            while self._taken:
+                self._join()
+                self._step()
+                for taken in [taken for taken in self._taken if taken.run.is_ended]:
+                    self._finish(taken)
+        finally:  # Redis went away, or the process is told to leave at once: the leases run out
+            for taken in self._taken:
+                taken.run.withdraw()
+            self._taken.clear()
+
+    def close(self) -> None:
+        """Let the fetching thread go."""
+        self._fetching.shutdown(wait=False, cancel_futures=True)
+
+    def _take(self, job: Job, queue: Queue) -> None:
+        """Lease a dequeued job and let its image be fetched."""
+        watch = Stopwatch(job)
+        execution = self._worker.prepare_execution(job)
+        self._worker.prepare_job_execution(job)
+        self._worker.connection.persist(job.key)  # as RQ does for a job it performs: waiting has a limit, running not
+        try:
+            if not self._taken:  # with the lease, so that a worker killed while it loads loses nothing
+                self._runtime.follow_champion()
+                watch.lap("switch")
+            contract = DescribeJob.from_json(job.args[0])
+            session = self._runtime.describer.session()
+        except (ValueError, TypeError, IndexError, WorkerError):  # performed alone it says what is wrong
+            self._worker.perform_job(job, queue)
+            return
+        is_click = queue.key in self._interactive
+        image: Future[ResolvedImage] = self._fetching.submit(
+            self._runtime.images.resolve, contract.image, contract.image_wh
+        )
+        priority = INTERACTIVE if is_click else BACKGROUND
+        run = DescribeRun(self._runtime, session, contract, job, watch, image, priority)
+        now = time.monotonic()
+        self._taken.append(_Taken(job, queue, execution, run, now, now + float(job.timeout or 0)))
+
+    def _join(self) -> None:
+        """Take in clicks that wait. Not while something else is due: the batch would never end."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_EVERY_S:
+            return
+        self._looked = now
+        while (
+            len(self._taken) < _MOST_TOGETHER
+            and not self._worker.is_stopping
+            and not self._worker.should_run_maintenance_tasks
+        ):
+            found = Queue.lpop(list(self._interactive), None, connection=self._worker.connection)
+            if found is None:
+                return
+            key, job_id = (part.decode() if isinstance(part, bytes) else part for part in found)
+            queue = self._interactive[key]
+            try:
+                job = Job.fetch(job_id, connection=self._worker.connection, serializer=JSONSerializer)
+            except NoSuchJobError:  # it waited longer than it may
+                continue
+            if job.func_name == DESCRIBE:
+                self._take(job, queue)
+            else:
+                self._run_between(job, queue)
+
+    def _run_between(self, job: Job, queue: Queue) -> None:
+        """A click that waits for its mask: it is short, so the texts wait."""
+        self._between = (self._worker.prepare_execution(job), queue)
+        try:
+            self._worker.perform_job(job, queue)
+        finally:
+            self._between = None
+
+    def _step(self) -> None:
+        """One token for every question whose turn it is."""
+        for taken in self._taken:
+            if time.monotonic() > taken.deadline:
+                limit_s = taken.deadline - taken.started
+                taken.run.fail(JobTimeoutException(f"the job took longer than {limit_s:.0f} s"))
+            taken.run.advance()
+        session = self._session()
+        if session is None:
+            return
+        if session.is_idle:
+            images = [image for taken in self._taken if (image := taken.run.awaited_image) is not None]
+            if images:
+                wait(images, _IMAGE_SLICE_S, FIRST_COMPLETED)
+            return
+        try:
+            session.step()
+        except RedisError:
+            raise  # the queue itself is gone
+        except Exception as error:
+            _LOG.exception("a step of %d jobs failed; each runs alone now", len(self._taken))
+            self._separate(error)
+        for taken in self._taken:
+            taken.run.advance()
+
+    def _session(self) -> DescribeSession | None:
+        return self._runtime.describer.session() if self._taken else None
+
+    def _separate(self, error: Exception) -> None:
+        """One of the jobs is too much for the engine: it is told, the others are answered by themselves."""
+        together, self._taken = self._taken, []
+        for taken in together:
+            taken.run.withdraw()
+        self._runtime.describer.forget_session()
+        if len(together) == 1:
+            together[0].run.fail(error)
+        for taken in together:
+            self._between = (taken.execution, taken.queue)
+            try:
+                self._perform(taken, ready=len(together) == 1)
+            finally:
+                self._between = None
+
+    def _finish(self, taken: _Taken) -> None:
+        self._taken.remove(taken)
+        self._perform(taken, ready=True)
+
+    def _perform(self, taken: _Taken, *, ready: bool) -> None:
+        if ready:
+            self._runtime.ready[taken.job.id] = taken.run.answer
+        self._worker.execution = taken.execution
+        try:
+            self._worker.perform_job(taken.job, taken.queue)
+        finally:
+            self._runtime.ready.pop(taken.job.id, None)
