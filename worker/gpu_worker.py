@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from redis import Redis
 from redis.exceptions import RedisError
@@ -24,10 +24,12 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
-from worker.describe_batch import DESCRIBE, DescribeBatch
 from worker.heartbeat import WorkerBeat, remove_beat, write_beat
 from worker.queue import connect, rq_queue_name
 from worker.settings import Settings
+
+if TYPE_CHECKING:
+    from worker.describe_batch import DescribeBatch
 
 _LOG = logging.getLogger(__name__)
 
@@ -92,7 +94,7 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
         self.is_stopping = False
         self._busy: tuple[float, float] | None = None  # monotonic start, allowed seconds
         self._running_queue: Queue | None = None
-        self._batch = DescribeBatch(self, runtime)
+        self._batch: DescribeBatch | None = None  # from the first describe job on
 
     def subscribe(self) -> None:
         """Nothing: RQ's remote commands are not used, and its listening thread does not survive a Redis restart."""
@@ -128,20 +130,22 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
     @property
     def busy_since(self) -> tuple[float, float] | None:
         """When the job that runs longest began, by the monotonic clock, and the seconds it is allowed."""
-        return self._batch.busy_since or self._busy
+        together = None if self._batch is None else self._batch.busy_since
+        return together or self._busy
 
     @property
     def leases(self) -> list[tuple[Execution, Queue]]:
         """The executions that run, with their queues."""
         execution, queue = self.execution, self._running_queue
         alone = [] if execution is None or queue is None else [(execution, queue)]
-        return self._batch.leases or alone
+        return (self._batch.leases if self._batch is not None else []) or alone
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job in this process; a describe job together with the clicks that come meanwhile."""
         self._busy, self._running_queue = (time.monotonic(), float(job.timeout or 0)), queue
         try:
-            if job.func_name == DESCRIBE:
+            if job.func_name == "worker.jobs.describe":
+                self._batch = self._batch or self._new_batch()
                 self._batch.run(job, queue)
                 self.set_state(WorkerStatus.IDLE)
             else:
@@ -149,9 +153,18 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
         finally:
             self._busy = self._running_queue = None
 
+    def _new_batch(self) -> DescribeBatch:
+        # Here and not above: a worker without models must not need their libraries.
+        from worker.describe_batch import DescribeBatch
+        from worker.runtime import ModelRuntime
+
+        assert isinstance(self._runtime, ModelRuntime), "only workers with models listen on the queue of describe jobs"
+        return DescribeBatch(self, self._runtime)
+
     def teardown(self) -> None:
         """Leave, as RQ does at the end of its work."""
-        self._batch.close()
+        if self._batch is not None:
+            self._batch.close()
         super().teardown()
 
     def _shutdown(self) -> None:
