@@ -134,6 +134,18 @@ def _announce(settings: Settings, champion: Version | None, verb: str, wait_s: f
 
 
 def _figures(version: Version) -> str:
+    """Shares of right answers in the gate, the champion's in brackets; before the gate the figures of the training."""
+    shares = {
+        each["name"]: each["detail"]["exact"]
+        for each in (version.gate or {}).get("criteria", ())
+        if each["name"] in ("better", "base") and "exact" in each["detail"]
+    }
+    if shares:
+        names = {"better": "held out", "base": "base set"}
+        return ", ".join(
+            f"{names[name]} {100 * exact['candidate']['value']:.1f} % right ({100 * exact['champion']['value']:.1f} %)"
+            for name, exact in shares.items()
+        )
     scores = {name: value for name, value in version.metrics.items() if isinstance(value, (int, float))}
     return ", ".join(f"{name} {value:.3g}" for name, value in list(scores.items())[:3])
 

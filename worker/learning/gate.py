@@ -160,7 +160,7 @@ def _better(paired: Paired, bounds: Bounds) -> Criterion:
         passed=gain.low > 0 and gain.clusters >= bounds.min_images,
         value=gain.low,
         bound=0.0,
-        says=f"{_points(gain.value)} of {gain.n} held-out answers right ({_points(gain.low)} to {_points(gain.high)})"
+        says=f"right answers {_change(gain)}"
         + (f"; {gain.clusters} images are too few" if gain.clusters < bounds.min_images else ""),
         detail=_compared(paired),
     )
@@ -170,7 +170,7 @@ def _fields(paired: Paired, bounds: Bounds) -> Iterator[Criterion]:
     for name in paired.fields():
         own = paired.of(name)
         gain = own.gain(_right)
-        says = f"{_points(gain.value)} of {gain.n} answers right ({_points(gain.low)} to {_points(gain.high)})"
+        says = f"right answers {_change(gain)}"
         passed = gain.high >= -bounds.field_loss or gain.clusters < bounds.min_images
         yield Criterion("field", passed, gain.high, -bounds.field_loss, says, name, _compared(own))
 
@@ -185,7 +185,7 @@ def _base(paired: Paired | None, bounds: Bounds) -> Criterion:
         passed=gain.value >= -bounds.base_loss - 1e-9,
         value=gain.value,
         bound=-bounds.base_loss,
-        says=f"{_points(gain.value)} of {gain.n} answers right on the base set",
+        says=f"right answers on the base set {_change(gain)}",
         detail={**_compared(paired), "fields": {name: _compared(paired.of(name)) for name in paired.fields()}},
     )
 
@@ -220,6 +220,10 @@ def _latency(latency: Latency, bounds: Bounds) -> Criterion:
     says = f"{latency.candidate_s:.3f} s per image, champion {latency.champion_s:.3f} s ({latency.clock} time)"
     passed = latency.ratio <= bounds.latency_ratio
     return Criterion("latency", passed, latency.ratio, bounds.latency_ratio, says, detail=asdict(latency))
+
+
+def _change(gain: Estimate) -> str:
+    return f"{_points(gain.value)} ({_points(gain.low)} to {_points(gain.high)}; {gain.n} answers)"
 
 
 def _points(share: float) -> str:
