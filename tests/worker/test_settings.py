@@ -57,3 +57,11 @@ def test_default_threads_leave_room_for_the_other_worker(monkeypatch):
     for cores, expected in ((1, 1), (2, 1), (16, 8)):
         monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=cores: set(range(cores)))
         assert default_threads() == expected
+
+
+def test_projects_are_numbers():
+    """A list of project numbers is read, blanks and all; a name in it is refused with the variable's name."""
+    assert Settings.from_env({"OSPREY_PROJECTS": " 3, 12,"}).projects == (3, 12)
+    assert Settings.from_env({}).projects == ()
+    with pytest.raises(ValueError, match="OSPREY_PROJECTS"):
+        Settings.from_env({"OSPREY_PROJECTS": "3, street"})
