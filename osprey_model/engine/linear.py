@@ -13,11 +13,13 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from osprey_model.modeling.osprey import OspreyForCausalLM
 
 # The copies double the memory of the decoder; larger models keep to their own modules.
 PACK_LIMIT_BYTES = 1 << 30
+_BLOCKED_FROM_BYTES = 1 << 20  # a smaller matrix stays in the core's cache, and a plain product starts sooner
 _ROWS_HINT = 32  # the layout is good for other numbers of rows too (measured: 1 to 600)
 
 
@@ -36,6 +38,7 @@ class Projection:
         self._names = tuple(names)
         self._pack = pack
         self._packed: Tensor | None = None
+        self._is_blocked = False
         self._source: tuple[tuple[int, int], ...] = ()
 
     def __call__(self, x_ND: Tensor) -> Tensor:
@@ -48,8 +51,13 @@ class Projection:
         source = tuple((weight.data_ptr(), weight._version) for weight in weights)
         if self._packed is None or source != self._source:
             joined = weights[0] if len(weights) == 1 else torch.cat(weights)
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(joined.detach(), _ROWS_HINT)
+            self._is_blocked = joined.numel() * joined.element_size() >= _BLOCKED_FROM_BYTES
+            if self._is_blocked:
+                joined = torch.ops.mkldnn._reorder_linear_weight(joined.detach(), _ROWS_HINT)
+            self._packed = joined.detach()
             self._source = source
+        if not self._is_blocked:
+            return functional.linear(x_ND, self._packed)
         return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x_ND, self._packed, None, "none", [], ""))
 
 
