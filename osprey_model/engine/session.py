@@ -125,13 +125,16 @@ class EngineSession:
         Returns:
             What `cancel` takes.
         """
+        known: dict[Question, Plan] = {}  # regions mostly share their questions
         plans: dict[tuple[int, int], Plan] = {}
         failures: list[tuple[int, int, Failure]] = []
         for region_idx, region in enumerate(request.regions):
             for question_idx, question in enumerate(region.questions):
                 try:
                     _check_mask_idx(region_idx, region, question)
-                    plans[region_idx, question_idx] = self._parts.planner.plan(question)
+                    if question not in known:
+                        known[question] = self._parts.planner.plan(question)
+                    plans[region_idx, question_idx] = known[question]
                 except ValueError as error:
                     failures.append((region_idx, question_idx, Failure.of(error)))
         job = _Job(
