@@ -17,7 +17,6 @@ from osprey_model.engine.engine import Osprey
 from osprey_model.engine.prefix import content_key
 from osprey_model.engine.requests import Answer, PromptTooLong, Question, RegionRequest
 from osprey_model.masks import BadMask, EmptyMask
-from osprey_model.tokenizer import OspreyTokenizer
 from tests.support.plain_answers import plain_answer
 
 QUESTIONS = (
