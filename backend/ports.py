@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from worker.contracts import CollectJob, DescribeAnswer, FieldAnswer, ReconcileJob, SegmentAnswer
+from worker.contracts import CollectJob, DescribeAnswer, FieldAnswer, FineTuneJob, ReconcileJob, SegmentAnswer
 from worker.queue import AnyJob, QueueHealth
 
 
@@ -27,4 +27,4 @@ class ClickQueue(Protocol):
 class HintQueue(Protocol):
     """`worker.queue.JobQueue`, as far as a webhook uses it."""
 
-    def submit_data(self, job: CollectJob | ReconcileJob) -> str: ...
+    def submit_data(self, job: CollectJob | ReconcileJob | FineTuneJob) -> str: ...

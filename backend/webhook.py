@@ -13,7 +13,7 @@ from typing import Any
 from backend.ports import HintQueue
 from backend.predict import ClickService
 from backend.session import SessionStore
-from worker.contracts import CollectJob, ReconcileJob
+from worker.contracts import CollectJob, FineTuneJob, ReconcileJob
 
 logger = logging.getLogger(__name__)
 
@@ -62,12 +62,16 @@ class WebhookInbox:
                 self._clicks.open_tasks(listed, xml)
 
 
-def hint_of(action: str, body: Mapping[str, Any]) -> CollectJob | ReconcileJob | None:
+def hint_of(action: str, body: Mapping[str, Any]) -> CollectJob | ReconcileJob | FineTuneJob | None:
     """Where to look after a webhook; None where no annotation can have changed, or nothing says which.
+
+    Label Studio's button "Start training" is a webhook, too: it becomes a fine-tune.
 
     The same change gives the same job, however often it is told.
     """
     project_id = _number(body.get("project"))
+    if action == "START_TRAINING" and project_id is not None:
+        return FineTuneJob(project_id, "Start training in Label Studio")
     if action not in _COLLECTED or project_id is None:
         return None
     annotations = [each for each in (body.get("annotation"), *_list(body.get("annotations"))) if each is not None]

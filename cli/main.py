@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import backend, collect, config, describe, export, models, prelabel, registry, report, train, worker
+from cli import backend, collect, config, describe, export, finetune, models, prelabel, registry, report, train, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -20,6 +20,7 @@ app.add_typer(config.app, name="config")
 app.command()(backend.backend)
 app.command()(collect.collect)
 app.command()(export.export)
+app.command()(finetune.finetune)
 app.command()(prelabel.prelabel)
 app.command()(describe.describe)
 app.command()(report.report)

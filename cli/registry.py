@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from worker.learning.registry import Registry, Version
     from worker.settings import Settings
 
@@ -166,9 +168,7 @@ def gate(
     Ends with 0 when it passed, 3 when not. With OSPREY_AUTO_PROMOTE=on a candidate that passed is promoted.
     """
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import Progress
-    from rich.table import Table
 
     from worker.errors import WorkerError
     from worker.learning.examine import run_gate
@@ -189,13 +189,21 @@ def gate(
             verdict = run_gate(settings, version, data=data, device=device, on_progress=show)
     except WorkerError as error:
         _stop(str(error))
+    print_verdict(console, version, verdict)
+    raise typer.Exit(0 if verdict["passed"] else 3)
+
+
+def print_verdict(console: Console, version: str, verdict: dict[str, Any]) -> None:
+    """Every criterion of a gate's verdict, and the verdict."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("", "Criterion", "Field", "What was found", title=escape(f"{version} against {verdict['champion']}"))
     for each in verdict["criteria"]:
         mark = "[green]passed[/]" if each["passed"] else "[red]failed[/]"
         table.add_row(mark, each["name"], escape(each["field"] or ""), escape(each["says"]))
     console.print(table)
     console.print(f"{escape(version)} {'passed' if verdict['passed'] else 'did not pass'} the gate.")
-    raise typer.Exit(0 if verdict["passed"] else 3)
 
 
 def add(

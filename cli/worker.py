@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def status(
     for beat in health.workers:
         if beat.problem:
             console.print(f"[red]{beat.name}:[/] {beat.problem}")
+    _print_progress(console, queue)
     _print_failures(console, queue)
     if this_machine:
         ready = any(beat.host == socket.gethostname() and beat.state in ("idle", "busy") for beat in health.workers)
@@ -82,6 +84,15 @@ def _workers_table(health: QueueHealth) -> Table:
             ", ".join(beat.model_versions.values()),
         )
     return table
+
+
+def _print_progress(console: Console, queue: JobQueue) -> None:
+    progress = queue.finetune_progress()
+    if progress is None:
+        return
+    told = progress.outcome or f"{progress.what} {progress.done} of {progress.total}"
+    left = "" if progress.left_s is None else f", about {progress.left_s / 60:.0f} min left"
+    console.print(f"Fine-tune of project {progress.project_id}: {escape(told)}{left}", soft_wrap=True)
 
 
 def _print_failures(console: Console, queue: JobQueue) -> None:

@@ -240,6 +240,21 @@ class ExportJob(Contract):
     edited_weight: float = 3.0
 
 
+@dataclass(frozen=True, slots=True)
+class FineTuneJob(Contract):
+    """Train on what the store has of a project and examine the result; how, is in the trainer's own settings."""
+
+    project_id: int
+    reason: str = "by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerJob(Contract):
+    """Look whether a project has enough new corrections for a fine-tune. `at_any_count`: whenever there is one."""
+
+    at_any_count: bool = False
+
+
 def _build(kind: Any, value: Any) -> Any:
     """Rebuild `kind` from JSON: dataclasses from dicts, tuples from lists, the rest as it is."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)

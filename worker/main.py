@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rq.exceptions import StopRequested
 
 from worker.gpu_worker import GpuWorker, handle_early_signal
-from worker.queue import DATA_QUEUE, QUEUE_NAMES, connect
+from worker.queue import DATA_QUEUE, QUEUE_NAMES, TRAIN_QUEUE, connect
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,9 +43,14 @@ def main(
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("httpcore", "httpx", "PIL", "rq.cron"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    if DATA_QUEUE in queues:
-        _work_on_data(settings, queues)
-        return
+    for alone, work in ((DATA_QUEUE, _work_on_data), (TRAIN_QUEUE, _work_on_training)):
+        if alone in queues:
+            if set(queues) != {alone}:
+                raise ValueError(f"the queue {alone!r} needs a worker of its own: osprey worker --queues {alone}")
+            for stop_signal in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(stop_signal, handle_early_signal)
+            work(settings, environ)
+            return
     # Here, so that a worker without models needs none of their libraries.
     from worker.runtime import ModelRuntime, default_threads, limit_threads
 
@@ -58,16 +63,26 @@ def main(
         GpuWorker(runtime, settings.redis_url).work()
 
 
-def _work_on_data(settings: Settings, queues: Sequence[str]) -> None:
+def _work_on_training(settings: Settings, environ: Mapping[str, str]) -> None:
+    """A worker that fine-tunes, in a process of its own so that those that serve stay up."""
+    from worker.learning.data_runtime import TrainRuntime
+    from worker.learning.finetune_options import FineTuneOptions
+    from worker.runtime import limit_threads
+
+    options = FineTuneOptions.from_env(environ)
+    if settings.threads is not None:
+        limit_threads(settings.threads)
+    runtime = TrainRuntime(settings, connect(settings.redis_url, settings.queue.redis_timeout_s), options)
+    with contextlib.suppress(StopRequested):
+        GpuWorker(runtime, settings.redis_url).work()
+
+
+def _work_on_data(settings: Settings, _environ: Mapping[str, str]) -> None:
     """A worker without models, with the schedule beside it."""
-    if set(queues) != {DATA_QUEUE}:
-        raise ValueError(f"the queue {DATA_QUEUE!r} needs a worker of its own: osprey worker --queues {DATA_QUEUE}")
     # Here, so that workers with models need no database library.
     from worker.learning.data_runtime import DataRuntime
     from worker.learning.schedule import Schedule, periodic_work
 
-    for stop_signal in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop_signal, handle_early_signal)
     timeout_s = settings.queue.redis_timeout_s
     runtime = DataRuntime(settings, connect(settings.redis_url, timeout_s))
     worker = GpuWorker(runtime, settings.redis_url)

@@ -33,20 +33,24 @@ from worker.contracts import (
     DescribeJob,
     ExportJob,
     FieldAnswer,
+    FineTuneJob,
     LookAheadJob,
     ReconcileJob,
     SegmentAnswer,
     SegmentJob,
+    TriggerJob,
     WarmJob,
 )
 from worker.errors import JobFailed, JobTimedOut, ModelUnavailable, NoWorker, QueueBusy, QueueUnavailable
 from worker.heartbeat import WorkerBeat, beat_key, read_beats
+from worker.learning.progress import FineTuneProgress, read_progress
 from worker.partial_answers import partial_key, read_partial_answers
 from worker.settings import QueueSettings
 
-QueueName = Literal["masks", "describe", "data"]
+QueueName = Literal["masks", "describe", "data", "train"]
 QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")  # these serve clicks, with a model each
 DATA_QUEUE: QueueName = "data"  # corrections, exports: no model
+TRAIN_QUEUE: QueueName = "train"  # fine-tunes and the gate
 
 AnyJob = SegmentJob | DescribeJob | WarmJob | LookAheadJob
 _FUNCTIONS = {  # in worker.jobs
@@ -57,7 +61,14 @@ _FUNCTIONS = {  # in worker.jobs
 }
 # Short enough that a Redis which hangs runs into the client's socket timeout, not into the caller's deadline.
 _BLOCK_SLICE_S = 0.4
-_DATA_FUNCTIONS = {CollectJob: "collect", ReconcileJob: "reconcile", ExportJob: "export"}  # in worker.learning.jobs
+LearningJob = CollectJob | ReconcileJob | ExportJob | TriggerJob | FineTuneJob
+_LEARNING_FUNCTIONS = {  # in worker.learning.jobs
+    CollectJob: "collect",
+    ReconcileJob: "reconcile",
+    ExportJob: "export",
+    TriggerJob: "trigger",
+    FineTuneJob: "finetune",
+}
 _NAMED_ERRORS: dict[str, type[errors.WorkerError]] = {
     kind.__name__: kind for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable)
 }
@@ -132,7 +143,7 @@ class JobQueue:
             is_ahead = isinstance(job, LookAheadJob)
             return self._submit_to(queue, job, beats, background=bulk or is_ahead, front=is_ahead)
 
-    def submit_data(self, job: CollectJob | ReconcileJob | ExportJob) -> str:
+    def submit_data(self, job: LearningJob) -> str:
         """Enqueue work on corrections and return its id. Takes about a millisecond; no worker has to be there yet.
 
         The same job is not enqueued again while it waits, and a hint not while it is remembered as done.
@@ -143,6 +154,11 @@ class JobQueue:
         """
         with self._named_redis_errors():
             return enqueue_data(self._redis, self._settings, job)
+
+    def finetune_progress(self) -> FineTuneProgress | None:
+        """How far the last fine-tune is, or how it ended."""
+        with self._named_redis_errors():
+            return read_progress(self._redis)
 
     def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer:
         """The answer of a `SegmentJob`, waiting at most `timeout_s` seconds.
@@ -167,7 +183,7 @@ class JobQueue:
         """Redis, workers and depths now. Never raises for a Redis that is away: it says so."""
         try:
             beats = read_beats(self._redis, self._settings.heartbeat_ttl_s)
-            queues = {name: self._queue_state(name, beats) for name in (*QUEUE_NAMES, DATA_QUEUE)}
+            queues = {name: self._queue_state(name, beats) for name in (*QUEUE_NAMES, DATA_QUEUE, TRAIN_QUEUE)}
         except RedisError as error:
             return QueueHealth(redis_ok=False, problem=f"{type(error).__name__}: {error}")
         return QueueHealth(redis_ok=True, queues=queues, workers=beats)
@@ -317,10 +333,11 @@ class JobQueue:
             ) from error
 
 
-def enqueue_data(redis: Redis, settings: QueueSettings, job: CollectJob | ReconcileJob | ExportJob) -> str:
+def enqueue_data(redis: Redis, settings: QueueSettings, job: LearningJob) -> str:
     """`JobQueue.submit_data` for who has a connection: webhooks before whatever is done in the background."""
-    is_hint = isinstance(job, CollectJob)
-    queue = Queue(rq_queue_name(DATA_QUEUE, background=not is_hint), connection=redis, serializer=JSONSerializer)
+    is_hint, is_training = isinstance(job, CollectJob), isinstance(job, FineTuneJob)
+    name = rq_queue_name(TRAIN_QUEUE if is_training else DATA_QUEUE, background=not is_hint)
+    queue = Queue(name, connection=redis, serializer=JSONSerializer)
     depth = redis.llen(queue.key)
     if depth >= settings.data_bound:
         raise QueueBusy(f"{depth} jobs wait in {queue.name} (bound {settings.data_bound}); is its worker alive?", 60.0)
@@ -328,12 +345,12 @@ def enqueue_data(redis: Redis, settings: QueueSettings, job: CollectJob | Reconc
     for _ in range(2):
         try:
             queue.enqueue_call(
-                f"worker.learning.jobs.{_DATA_FUNCTIONS[type(job)]}",
+                f"worker.learning.jobs.{_LEARNING_FUNCTIONS[type(job)]}",
                 args=(job.to_json(),),
                 job_id=job_id,
                 unique=True,
                 description=str(job),
-                timeout=settings.data_timeout_s,
+                timeout=settings.train_timeout_s if is_training else settings.data_timeout_s,
                 ttl=settings.background_queued_ttl_s,
                 # A hint is remembered, so that it may come twice; the others may follow the one before.
                 result_ttl=settings.result_ttl_s if is_hint else 0,

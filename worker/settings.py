@@ -23,6 +23,7 @@ class QueueSettings:
     describe_timeout_s: int = 300  # all fields of a few regions on a slow CPU
     background_timeout_s: int = 600  # warm-up and bulk jobs
     interactive_bound: int = 32  # waiting jobs per queue before a click is answered "busy"
+    train_timeout_s: int = 7 * 86_400  # a fine-tune of a 7B model, and the gate
     background_bound: int = 2000
     data_bound: int = 10_000  # hints; what does not fit is found by the next reconcile
     data_timeout_s: int = 6 * 3600  # the first look at a large project
@@ -50,6 +51,7 @@ class Settings:
     sam: str = str(_CHECKPOINTS / "sam-nano")
     registry: Path | None = None  # whose champion is served instead of `model`
     base_set: Path | None = None  # an export version that no candidate may get worse on
+    replay: Path | None = None  # a data config of old data that a fine-tune mixes in
     auto_promote: bool = False  # whether a candidate that passes the gate becomes the champion by itself
     device: str = "auto"
     threads: int | None = None  # of PyTorch on the CPU; None: half of the cores
@@ -69,6 +71,8 @@ class Settings:
     reconcile_s: int = 300  # a webhook that was lost is made up for after this long
     reconcile_full_s: int = 3600  # the same for a task that was deleted
     shares: Shares = field(default_factory=Shares)
+    finetune_after: int | None = None  # corrected regions since the last fine-tune that start one; None: none does
+    finetune_cron: str | None = None  # when to fine-tune whatever is new, as "0 3 * * *"
     queue: QueueSettings = QueueSettings()
 
     @classmethod
@@ -87,6 +91,7 @@ class Settings:
             sam=_text(environ, "OSPREY_SAM") or default.sam,
             registry=Path(registry) if (registry := _text(environ, "OSPREY_REGISTRY")) else None,
             base_set=Path(base_set) if (base_set := _text(environ, "OSPREY_BASE_SET")) else None,
+            replay=Path(replay) if (replay := _text(environ, "OSPREY_REPLAY")) else None,
             auto_promote=_flag(environ, "OSPREY_AUTO_PROMOTE"),
             device=_text(environ, "OSPREY_DEVICE") or default.device,
             threads=_positive_int(environ, "OSPREY_THREADS", default.threads),
@@ -108,6 +113,8 @@ class Settings:
             reconcile_s=_positive_int(environ, "OSPREY_RECONCILE_S", None) or default.reconcile_s,
             reconcile_full_s=_positive_int(environ, "OSPREY_RECONCILE_FULL_S", None) or default.reconcile_full_s,
             shares=Shares.from_env(environ),
+            finetune_after=_positive_int(environ, "OSPREY_FINETUNE_AFTER", None),
+            finetune_cron=_text(environ, "OSPREY_FINETUNE_CRON"),
             exports=Path(_text(environ, "OSPREY_EXPORTS") or default.exports).expanduser(),
         )
 

@@ -15,9 +15,10 @@ from worker.errors import WorkerError
 from worker.export.annotation_source import AnnotationSource, annotation_source
 from worker.images import ImageResolver
 from worker.learning.collect import Collector
+from worker.learning.finetune_options import FineTuneOptions
 from worker.learning.schema import SCHEMA_VERSION
 from worker.learning.store import Store
-from worker.queue import DATA_QUEUE
+from worker.queue import DATA_QUEUE, TRAIN_QUEUE
 from worker.settings import Settings
 
 _LOG = logging.getLogger(__name__)
@@ -95,10 +96,32 @@ class DataRuntime:
             yield Collector(self.store, source, self.settings.shares, self._images)
 
 
+class TrainRuntime(DataRuntime):
+    """What a worker of the `train` queue holds besides: how to train, and on which device."""
+
+    def __init__(self, settings: Settings, redis: Redis, options: FineTuneOptions) -> None:
+        super().__init__(settings, redis)
+        self.queues = (TRAIN_QUEUE,)
+        self.device = settings.device
+        self.options = options
+
+    @property
+    def model_versions(self) -> dict[str, str]:
+        """Under which version the queue is served; nothing while the store cannot be opened."""
+        served = super().model_versions
+        return {TRAIN_QUEUE: served[DATA_QUEUE]} if served else {}
+
+    def pick_device(self) -> str:
+        """`auto` is the GPU where there is one."""
+        from worker.runtime import pick_device
+
+        return pick_device() if self.device == "auto" else self.device
+
+
 _installed: DataRuntime | None = None
 
 
 def current() -> DataRuntime:
     """The runtime whose `install` was called."""
-    assert _installed is not None, "data jobs run inside a worker that was started with --queues data"
+    assert _installed is not None, "data jobs run inside a worker that was started with --queues data or train"
     return _installed

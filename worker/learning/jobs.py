@@ -1,4 +1,4 @@
-"""The functions of the `data` queue that RQ calls by path: JSON in, JSON out. About ten lines each.
+"""The functions of the queues `data` and `train` that RQ calls by path: JSON in, JSON out. About ten lines each.
 
 Neighbours: `worker/queue.py` (`submit_data`) and `worker/learning/schedule.py` enqueue,
 `worker/learning/collect.py` and `worker/export/version.py` work.
@@ -14,14 +14,18 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from label_config.reader import ConfigError
-from worker.contracts import CollectJob, ExportJob, ReconcileJob
+from worker.contracts import CollectJob, ExportJob, FineTuneJob, ReconcileJob, TriggerJob
 from worker.errors import WorkerError
 from worker.export.version import ExportOptions, export_version
 from worker.failures import record_failure
 from worker.images import ImageResolver
 from worker.learning.collect import served_projects
-from worker.learning.data_runtime import DataRuntime, current
+from worker.learning.data_runtime import DataRuntime, TrainRuntime, current
+from worker.learning.progress import ProgressNote
+from worker.learning.registry import Registry
 from worker.learning.submissions import submissions_of_store
+from worker.learning.triggers import due_projects
+from worker.queue import enqueue_data
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,6 +82,51 @@ def export(job_json: dict[str, Any]) -> dict[str, Any]:
         return {"version": version.path.name, "is_new": version.is_new, "counts": version.manifest["counts"]}
 
     return _reported(f"export project {job.project_id}", None, work)
+
+
+def trigger(job_json: dict[str, Any]) -> dict[str, Any]:
+    """`TriggerJob` -> the projects whose fine-tune was enqueued."""
+    job = TriggerJob.from_json(job_json)
+
+    def work(runtime: DataRuntime) -> dict[str, Any]:
+        settings = runtime.settings
+        if settings.registry is None:
+            return {"due": []}
+        at_least = 1 if job.at_any_count else settings.finetune_after
+        due = [] if at_least is None else list(due_projects(runtime.store, Registry(settings.registry), at_least))
+        for each in due:
+            reason = f"{each.corrected_regions} corrected regions"
+            enqueue_data(runtime.redis, settings.queue, FineTuneJob(each.project_id, reason))
+        return {"due": [each.project_id for each in due]}
+
+    return _reported("trigger", None, work)
+
+
+def finetune(job_json: dict[str, Any]) -> dict[str, Any]:
+    """`FineTuneJob` -> the candidate's name and whether it passed. Killed, it goes on where it was."""
+    job = FineTuneJob.from_json(job_json)
+
+    def work(runtime: DataRuntime) -> dict[str, Any]:
+        from worker.learning.finetune import finetune as train
+
+        assert isinstance(runtime, TrainRuntime), "fine-tunes are jobs of the queue train"
+        note = ProgressNote(runtime.redis, job.project_id)
+        note.step("collect", 0, 1)
+        try:
+            with runtime.collector() as collector:
+                collector.reconcile(job.project_id)
+            found = train(
+                runtime.settings, runtime.store, job.project_id, runtime.options,
+                device=runtime.pick_device(), on_progress=note.step,
+            )  # fmt: skip
+        except Exception as error:
+            note.end(f"failed: {type(error).__name__}: {error}")
+            raise
+        passed = None if found.gate is None else bool(found.gate["passed"])
+        note.end(f"{found.version.name} {'is not examined' if passed is None else 'passed' if passed else 'failed'}")
+        return {"version": found.version.name, "passed": passed, "is_new": found.is_new}
+
+    return _reported(f"fine-tune project {job.project_id} ({job.reason})", None, work)
 
 
 def _reported(name: str, task_id: int | None, work: Callable[[DataRuntime], dict[str, Any]]) -> dict[str, Any]:

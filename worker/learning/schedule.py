@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.cron import CronJob, CronScheduler
 
-from worker.contracts import ReconcileJob
+from worker.contracts import ReconcileJob, TriggerJob
 from worker.errors import WorkerError
 from worker.queue import DATA_QUEUE, enqueue_data, rq_queue_name
 from worker.settings import QueueSettings, Settings
@@ -43,11 +43,21 @@ def periodic_work(settings: Settings) -> list[Periodic]:
     queue = settings.queue
     return [
         Periodic("reconcile", _submits(queue, ReconcileJob()), every_s=settings.reconcile_s),
+        *_training(settings),
         Periodic("reconcile-full", _submits(queue, ReconcileJob(full=True)), every_s=settings.reconcile_full_s),
     ]
 
 
-def _submits(settings: QueueSettings, job: ReconcileJob) -> Callable[[Redis], object]:
+def _training(settings: Settings) -> Iterator[Periodic]:
+    """Looks for corrections to learn from: every few minutes by their number, at a time of the day whatever is new."""
+    if settings.finetune_after is not None:
+        yield Periodic("finetune-by-count", _submits(settings.queue, TriggerJob()), every_s=settings.reconcile_s)
+    if settings.finetune_cron is not None:
+        job = TriggerJob(at_any_count=True)
+        yield Periodic("finetune-by-clock", _submits(settings.queue, job), cron=settings.finetune_cron)
+
+
+def _submits(settings: QueueSettings, job: ReconcileJob | TriggerJob) -> Callable[[Redis], object]:
     return lambda redis: enqueue_data(redis, settings, job)
 
 

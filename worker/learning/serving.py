@@ -21,11 +21,11 @@ def load_version(settings: Settings, device: str, version: Version) -> OspreyDes
     """
     if version.kind == "checkpoint":
         return OspreyDescriber.load(version.weights, device, model_version=version.model_version)
-    base = _base_folder(settings, version)
+    base = base_folder(settings, version)
     return OspreyDescriber.load(base, device, adapter=version.weights, model_version=version.model_version)
 
 
-def _base_folder(settings: Settings, version: Version) -> Path:
+def base_folder(settings: Settings, version: Version) -> Path:
     """The folder whose weights are those the adapter was trained on: the one served as base, else the recorded one."""
     from osprey_model.checkpoint import fingerprint
 

@@ -1,0 +1,90 @@
+"""How a fine-tune trains: `OSPREY_FINETUNE_*`, or the command's options. No torch, so that a trigger may read it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+PREFIX = "OSPREY_FINETUNE_"
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuneOptions:
+    """The defaults are for Osprey-7b; a small model wants a higher rate.
+
+    Attributes:
+        learning_rate: the highest, after the warm-up.
+        epochs: passes over new and replayed entries, at most.
+        max_steps: stop there, whatever `epochs` says.
+        batch_size: entries per optimizer step.
+        device_batch_size: entries a device holds at once.
+        rank: of the LoRA matrices.
+        alpha: LoRA's; the update is scaled by alpha / rank.
+        dropout: in front of the LoRA matrices.
+        vocabulary: adapt embedding table and head too, for words that are new to the model.
+        replay: old entries for each new one.
+        held_out: share of the images that nothing is learned from; the gate asks about them.
+        patience: stop when so many epochs in a row did not lower the held-out loss; the best weights are kept.
+        gradient_checkpointing: less memory, slower.
+        cache_bytes: keep the tower's features of images in so much memory.
+        seed: of data order, replay sample and fresh matrices.
+        gate: examine the candidate against the champion.
+    """
+
+    learning_rate: float = 2e-4
+    epochs: float = 2.0
+    max_steps: int | None = None
+    batch_size: int = 4
+    device_batch_size: int | None = None
+    rank: int = 64
+    alpha: int = 16
+    dropout: float = 0.05
+    vocabulary: bool = True
+    replay: float = 1.0
+    held_out: float = 0.1
+    patience: int = 2
+    gradient_checkpointing: bool = False
+    cache_bytes: int = 1 << 30
+    seed: int = 0
+    gate: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: a number out of its range; the message names it.
+        """
+        for name in ("learning_rate", "epochs", "batch_size", "rank", "alpha", "patience"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} of a fine-tune must be above 0, got {getattr(self, name)!r}")
+        if self.replay < 0 or not 0 <= self.dropout < 1:
+            raise ValueError(f"replay must not be negative and dropout in 0..1, got {self.replay} and {self.dropout}")
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], **given: Any) -> Self:
+        """Read `OSPREY_FINETUNE_*`; what is `given` and not None counts more.
+
+        Raises:
+            ValueError: a variable that does not parse; the message names it.
+        """
+        values = {}
+        for field in dataclasses.fields(cls):
+            name = PREFIX + field.name.upper()
+            text = environ.get(name, "").strip()
+            if text:
+                values[field.name] = _parsed(name, text, str(field.type))
+        return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _parsed(name: str, text: str, kind: str) -> Any:
+    if kind == "bool":
+        if text not in ("on", "off"):
+            raise ValueError(f"{name} must be on or off, got {text!r}")
+        return text == "on"
+    convert: Callable[[str], Any] = float if kind == "float" else int
+    try:
+        return convert(text.replace("_", ""))
+    except ValueError as error:
+        raise ValueError(f"{name} must be a number, got {text!r}") from error
