@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import parse_flag_from_env
 from peft import PeftModel
 from torch import Tensor
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
 
 from osprey_model.build import load_osprey
 from osprey_model.checkpoint import save_checkpoint
@@ -90,6 +90,8 @@ def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
             *([] if on_step is None else [ProgressCallback(on_step)]),
         ],
     )
+    if not run.progress:  # whoever called shows it; the Trainer would print every point of the curve
+        trainer.remove_callback(PrinterCallback)
     output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     _save_result(trainer, run, tokenizer)
     return _result(trainer, run, output.metrics, data, held_out)

@@ -1,0 +1,139 @@
+"""Claims about fine-tunes: a version of corrections becomes a candidate, once, whatever is killed on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from osprey_model import Osprey
+from osprey_model.checkpoint import fingerprint
+from tests.support.scene_exports import scene_export
+from worker.learning.finetune import FineTuneRefused, NothingToLearn, train_candidate
+from worker.learning.finetune_options import FineTuneOptions
+from worker.learning.registry import Registry
+from worker.learning.triggers import trained_revision
+from worker.settings import Settings
+
+OPTIONS = FineTuneOptions(
+    learning_rate=1e-3, max_steps=2, batch_size=1, rank=2, alpha=4, dropout=0.0, gate=False, patience=1
+)
+FACTS = {"project": 7, "store_revision": 12}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export version of four scenes."""
+    return scene_export(tmp_path_factory.mktemp("exports"), range(40, 44), held_out_share=0.3)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, data: Path) -> Settings:
+    """A registry of its own; the version replays itself."""
+    return Settings(registry=tmp_path / "registry", replay=data / "held_out.json", exports=data.parent)
+
+
+def test_candidate_and_its_successor(settings: Settings, data: Path) -> None:
+    """The candidate loads on its base and says where it comes from; the next one begins with the champion's adapter."""
+    first = train_candidate(settings, data, OPTIONS, facts=FACTS)
+    registry = Registry(settings.registry)
+    assert (first.version.kind, first.version.parents, first.version.data_version) == ("adapter", ("base",), data.name)
+    assert first.version.config["store_revision"] == 12
+    assert first.version.metrics["steps"] == 2
+    assert trained_revision(registry, 7) == 12
+    assert trained_revision(registry, 8) == 0
+    assert first.version.base is not None
+    assert first.version.base.fingerprint == fingerprint(settings.model)
+    Osprey.from_pretrained(settings.model, adapter=first.version.weights)
+    assert not list((settings.registry / "runs").iterdir())
+    registry.promote(first.version.name)
+    second = train_candidate(settings, data, OPTIONS)
+    assert second.version.parents == (first.version.name,)
+    other_rank = dataclasses.replace(OPTIONS, rank=4)
+    with pytest.raises(FineTuneRefused, match="other LoRA options"):
+        train_candidate(settings, data, other_rank)
+
+
+def test_same_corrections_are_learned_once(settings: Settings, data: Path) -> None:
+    """The second call finds the version of the first."""
+    first = train_candidate(settings, data, OPTIONS)
+    again = train_candidate(settings, data, OPTIONS)
+    assert (again.version.name, again.is_new) == (first.version.name, False)
+    assert len(Registry(settings.registry).versions()) == 1
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.worker.learning.test_finetune import OPTIONS
+from worker.learning.finetune import train_candidate
+from worker.settings import Settings
+import dataclasses
+
+registry, data = map(Path, sys.argv[1:])
+
+def on_progress(what, done, total):
+    print(what, done, total, flush=True)
+
+options = dataclasses.replace(OPTIONS, max_steps=None, epochs=4)
+train_candidate(Settings(registry=registry, exports=data.parent), data, options, on_progress=on_progress)
+print("end", flush=True)
+"""
+
+
+def test_killed_fine_tune_goes_on(tmp_path: Path, data: Path) -> None:
+    """Killed in its second epoch it continues from the checkpoint of the first, and there is one version in the end."""
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "registry"), str(data)]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert child.stdout is not None
+    steps = 0
+    for line in child.stdout:
+        what, done, total = line.split()
+        if what == "training":
+            steps = int(total)
+            if int(done) > int(total) // 4:
+                os.killpg(child.pid, signal.SIGKILL)
+                break
+    child.wait()
+    child.stdout.close()
+    assert Registry(tmp_path / "registry").versions() == ()
+    time.sleep(0.1)
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first_step = next(int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("training"))
+    assert first_step > steps // 4
+    (version,) = Registry(tmp_path / "registry").versions()
+    assert version.metrics["steps"] == steps
+
+
+def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path, tmp_path: Path) -> None:
+    """A version that was exported without images is refused by name."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "manifest.json").write_bytes((data / "manifest.json").read_bytes())
+    with pytest.raises(NothingToLearn, match="with images"):
+        train_candidate(settings, bare, OPTIONS)
+    with pytest.raises(FineTuneRefused, match="OSPREY_REGISTRY"):
+        train_candidate(dataclasses.replace(settings, registry=None), data, OPTIONS)
+
+
+def test_options_from_the_environment() -> None:
+    """What is given counts more than a variable, and that more than the default; nonsense is named."""
+    environ = {
+        "OSPREY_FINETUNE_LEARNING_RATE": "3e-3",
+        "OSPREY_FINETUNE_VOCABULARY": "off",
+        "OSPREY_FINETUNE_RANK": "8",
+    }
+    options = FineTuneOptions.from_env(environ, rank=16, epochs=None)
+    assert (options.learning_rate, options.vocabulary, options.rank, options.epochs) == (3e-3, False, 16, 2.0)
+    with pytest.raises(ValueError, match="OSPREY_FINETUNE_EPOCHS"):
+        FineTuneOptions.from_env({"OSPREY_FINETUNE_EPOCHS": "many"})
+    with pytest.raises(ValueError, match="rank"):
+        FineTuneOptions(rank=0)
