@@ -6,7 +6,7 @@ WORKDIR /app
 COPY constraints.txt ./
 RUN pip install -c constraints.txt torch torchvision
 COPY pyproject.toml README.md LICENSE ./
-RUN pip install -c constraints.txt ".[worker]"
+RUN pip install -c constraints.txt ".[worker,train,store]"
 COPY label_config label_config
 COPY worker worker
 COPY osprey_model osprey_model
@@ -14,6 +14,6 @@ COPY cli cli
 COPY demo demo
 COPY docker docker
 RUN pip install --no-deps -e . && useradd --uid 1000 --create-home osprey \
- && mkdir -p /cache /registry && chown osprey /cache /registry
+ && mkdir -p /cache /registry /exports && chown osprey /cache /registry /exports
 USER osprey
 CMD ["osprey", "worker", "--queues", "masks,describe", "--device", "auto"]

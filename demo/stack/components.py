@@ -129,6 +129,11 @@ def data_process(stack: Stack) -> Process:
     return osprey_process(stack, "worker", "--queues", "data")
 
 
+def train_process(stack: Stack) -> Process:
+    """`osprey worker` for fine-tunes: no model and no torch until there is one."""
+    return osprey_process(stack, "worker", "--queues", "train", "--device", _device(stack))
+
+
 def _device(stack: Stack) -> str:
     return stack.launch.handed_through.get("OSPREY_DEVICE", "auto")
 
@@ -197,7 +202,7 @@ def _http_problem(url: str, auth: tuple[str, str] | None) -> str | None:
     return None if answer.status_code == 200 else f"{url}: expected 200, got {answer.status_code}"
 
 
-def worker_problem(queue: Literal["masks", "describe", "data"]) -> Callable[[Stack], str | None]:
+def worker_problem(queue: Literal["masks", "describe", "data", "train"]) -> Callable[[Stack], str | None]:
     """A check that gives None when a live worker that has what it needs listens on `queue`."""
 
     def problem(stack: Stack) -> str | None:
@@ -218,4 +223,5 @@ COMPONENTS = (
     Component("masks", "Worker for masks", masks_process, worker_problem("masks"), 240),
     Component("describe", "Worker for texts", describe_process, worker_problem("describe"), 240),
     Component("data", "Corrections", data_process, worker_problem("data"), 120),
+    Component("train", "Fine-tunes", train_process, worker_problem("train"), 120),
 )

@@ -22,7 +22,7 @@ from backend.predict import ClickService
 from backend.settings import Settings
 from backend.webhook import WebhookInbox, hint_of
 from tests.support.click_fakes import FakeQueue, FixedVersion, MemorySessions, payload, point_item
-from worker.contracts import CollectJob, ReconcileJob, WarmJob
+from worker.contracts import CollectJob, FineTuneJob, ReconcileJob, WarmJob
 from worker.errors import NoWorker
 from worker.queue import JobQueue
 
@@ -249,6 +249,14 @@ def test_bulk_webhooks_do_not_become_huge_jobs() -> None:
     )
     body["annotations"] = [{"id": number} for number in range(1, 5000)]
     assert hint_of("ANNOTATIONS_DELETED", body) == ReconcileJob(3, full=True)
+
+
+def test_start_training_becomes_a_fine_tune() -> None:
+    """Label Studio's button sends its project; without a number it is nothing."""
+    job = hint_of("START_TRAINING", {"project": {"id": 3, "title": "street"}})
+    assert isinstance(job, FineTuneJob)
+    assert job.project_id == 3
+    assert hint_of("START_TRAINING", {"project": {}}) is None
 
 
 @pytest.mark.parametrize("project", [None, "3", True, -1, {"id": "x"}, {}])

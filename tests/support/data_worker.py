@@ -17,9 +17,11 @@ START = "import sys; sys.modules['torch'] = None\nfrom cli.main import app; app(
 
 
 class DataWorker:
-    """One worker process of the `data` queue."""
+    """One worker process of the `data` queue, or of another one with `start`."""
 
-    def __init__(self, redis_url: str, label_studio_url: str, token: str, folder: Path, **environ: str) -> None:
+    def __init__(
+        self, redis_url: str, label_studio_url: str, token: str, folder: Path, *, start: str = START, **environ: str
+    ) -> None:
         self.database_url = environ.get("OSPREY_DATABASE_URL", f"sqlite:///{folder}/corrections.db")
         settings = {
             "OSPREY_REDIS_URL": redis_url,
@@ -34,15 +36,15 @@ class DataWorker:
         self._queue = JobQueue(redis_url)
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", START],
+                [sys.executable, "-c", start],
                 env={**os.environ, **settings, **environ}, cwd=CHECKOUT, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
-    def wait_until_ready(self, timeout_s: float = 40.0) -> None:
+    def wait_until_ready(self, timeout_s: float = 40.0, queue: str = "data") -> None:
         """Wait until it says that it serves the queue."""
         deadline = time.monotonic() + timeout_s
         while not any(
-            beat.pid == self.process.pid and "data" in beat.model_versions for beat in self._queue.health().workers
+            beat.pid == self.process.pid and queue in beat.model_versions for beat in self._queue.health().workers
         ):
             assert self.process.poll() is None, self.log_path.read_text()
             assert time.monotonic() < deadline, self.log_path.read_text()
