@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import secrets
+import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from worker.contracts import PrelabelJob
+    from worker.prelabel.runs import RunState
+    from worker.settings import Settings
 
-    from worker.prelabel.project import TaskFailure
+_LOOK_EVERY_S = 0.5
 
 
 def prelabel(
@@ -21,35 +26,41 @@ def prelabel(
     min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out regions of a lower score.")] = 0.0,
     force: Annotated[bool, typer.Option("--force", help="Replace predictions of this model version.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default OSPREY_DEVICE.")] = "",
+    queue: Annotated[
+        bool, typer.Option("--queue", help="A worker of the queue prelabel does it; this command only watches.")
+    ] = False,
 ) -> None:
     """Pre-annotate a project: find, nest and describe the regions of every image.
 
     Tasks that have a prediction of this model version are left alone, so a run that was stopped is continued by the
-    same command. Runs in this process, with the lowest priority. Label Studio's address and token come from
-    OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN.
+    same command. Runs in this process, with the lowest priority, unless --queue is given. Label Studio's address and
+    token come from OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN.
     """
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from label_config.reader import ConfigError
+    from worker.contracts import PrelabelJob
     from worker.errors import WorkerError
-    from worker.images import ImageResolver
     from worker.learning.registry import RegistryError
-    from worker.prelabel.annotate import AnnotateOptions
-    from worker.prelabel.label_studio_predictions import prediction_store
-    from worker.prelabel.local_models import local_annotator
-    from worker.prelabel.project import Progress, ProjectPrelabeler
     from worker.prelabel.task_ids import parse_task_ids
     from worker.settings import Settings
 
     console, errors = Console(), Console(stderr=True)
     settings = Settings.from_env(os.environ)
     try:
-        wanted = parse_task_ids(tasks) if tasks.strip() else None
+        wanted = tuple(sorted(parse_task_ids(tasks))) if tasks.strip() else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--tasks") from error
+    job = PrelabelJob(project, secrets.token_hex(8), wanted, max_regions, min_score, force)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -60,47 +71,71 @@ def prelabel(
         TimeRemainingColumn(),
     )
     try:
-        with (
-            prediction_store(settings) as store,
-            closing(ImageResolver(settings)) as images,
-            Bar(*columns, console=errors) as progress_bar,
-        ):
-            shown = progress_bar.add_task("Loading models", total=None, regions=0)
-            annotator = local_annotator(settings, device or settings.device, AnnotateOptions(max_regions, min_score))
+        with Progress(*columns, console=errors) as progress_bar:
+            shown = progress_bar.add_task(f"Project {project}", total=None, regions=0)
 
-            def show(progress: Progress) -> None:
-                # What was done before this run would make the time that is left look short.
-                progress_bar.update(
-                    shown,
-                    description=f"Project {project}",
-                    total=progress.total - progress.skipped,
-                    completed=progress.num_annotated,
-                    regions=progress.regions,
-                )
+            def show(state: RunState) -> None:
+                seen = state.annotated + len(state.failures)
+                progress_bar.update(shown, total=state.open, completed=seen, regions=state.regions)
 
-            progress = ProjectPrelabeler(store, images, annotator, show, settings.shares).run(
-                project, wanted, force=force
-            )
+            state = _watch(settings, job, show) if queue else _run(settings, job, device or settings.device, show)
     except KeyboardInterrupt:
-        errors.print("Stopped. What was finished is in Label Studio; run the same command to go on.")
+        goes_on = (
+            "The worker goes on." if queue else "What was finished is in Label Studio; run the same command to go on."
+        )
+        errors.print(f"Stopped. {goes_on}")
         raise typer.Exit(130) from None
     except (WorkerError, RegistryError, ConfigError) as error:
         errors.print(f"[red]Not pre-annotated:[/red] {escape(str(error))}", soft_wrap=True)
         errors.print("What was pushed stays; run the same command to go on.")
         raise typer.Exit(1) from error
     console.print(
-        f"{progress.pushed} tasks pre-annotated as {escape(annotator.model_version)} ({progress.regions} regions), "
-        f"{progress.skipped} had been before, {len(progress.failures)} failed."
+        f"{state.pushed} tasks pre-annotated ({state.regions} regions), {state.skipped} had been before, "
+        f"{len(state.failures)} failed."
     )
-    _print_failures(progress.failures)
-    if progress.failures:
+    for failure in state.failures:
+        errors.print(f"[red]task {failure.task_id}:[/red] {escape(failure.message)}", soft_wrap=True)
+    if state.failures:
         raise typer.Exit(1)
 
 
-def _print_failures(failures: Sequence[TaskFailure]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
+def _run(settings: Settings, job: PrelabelJob, device: str, show: Callable[[RunState], None]) -> RunState:
+    """Do it here."""
+    from worker.images import ImageResolver
+    from worker.prelabel.annotate import AnnotateOptions
+    from worker.prelabel.label_studio_predictions import prediction_store
+    from worker.prelabel.local_models import local_annotator
+    from worker.prelabel.project import ProjectPrelabeler
+    from worker.prelabel.runs import RunState
 
-    errors = Console(stderr=True)
-    for failure in failures:
-        errors.print(f"[red]task {failure.task_id}:[/red] {escape(failure.message)}", soft_wrap=True)
+    options = AnnotateOptions(job.max_regions, job.min_score)
+    with prediction_store(settings) as store, closing(ImageResolver(settings)) as images:
+        run = ProjectPrelabeler(
+            store,
+            images,
+            local_annotator(settings, device, options),
+            lambda progress: show(RunState().and_then(progress)),
+            settings.shares,
+        )
+        return RunState().and_then(run.run(job.project_id, job.task_ids, force=job.force))
+
+
+def _watch(settings: Settings, job: PrelabelJob, show: Callable[[RunState], None]) -> RunState:
+    """Hand it to a worker and look how far it is.
+
+    Raises:
+        WorkerError: nobody serves the queue, or the run ended before its last task.
+    """
+    from worker.errors import WorkerError
+    from worker.prelabel.runs import read_run
+    from worker.queue import JobQueue, connect
+
+    JobQueue(settings.redis_url, settings.queue).submit_prelabel(job)
+    with connect(settings.redis_url, settings.queue.redis_timeout_s) as redis:
+        while not (state := read_run(redis, job.run_id)).is_ended:
+            show(state)
+            time.sleep(_LOOK_EVERY_S)
+    show(state)
+    if state.error is not None:
+        raise WorkerError(state.error)
+    return state

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def worker(
     queues: Annotated[
-        str, typer.Option(help="Queues to serve, the most urgent first; data has a worker of its own.")
+        str, typer.Option(help="Queues to serve, the most urgent first; data and prelabel have workers of their own.")
     ] = "masks,describe",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
 ) -> None:

@@ -229,6 +229,19 @@ class ReconcileJob(Contract):
 
 
 @dataclass(frozen=True, slots=True)
+class PrelabelJob(Contract):
+    """Pre-annotate a project, or what is left of it after a task; see `worker.prelabel.project`."""
+
+    project_id: int
+    run_id: str
+    task_ids: tuple[int, ...] | None = None  # None: all
+    max_regions: int = 50
+    min_score: float = 0.0
+    force: bool = False
+    after_task_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ExportJob(Contract):
     """Write a version of training data of what the store has of a project; see `worker.export.version`."""
 

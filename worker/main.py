@@ -7,13 +7,14 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rq.exceptions import StopRequested
 
 from worker.gpu_worker import GpuWorker, handle_early_signal
-from worker.queue import DATA_QUEUE, QUEUE_NAMES, TRAIN_QUEUE, connect
+from worker.queue import DATA_QUEUE, PRELABEL_QUEUE, QUEUE_NAMES, TRAIN_QUEUE, connect
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,7 +44,12 @@ def main(
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("httpcore", "httpx", "PIL", "rq.cron"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for alone, work in ((DATA_QUEUE, _work_on_data), (TRAIN_QUEUE, _work_on_training)):
+    works: dict[str, Callable[[Settings, Mapping[str, str]], None]] = {
+        DATA_QUEUE: _work_on_data,
+        TRAIN_QUEUE: _work_on_training,
+        PRELABEL_QUEUE: partial(_work_on_projects, loaders=loaders),
+    }
+    for alone, work in works.items():
         if alone in queues:
             if set(queues) != {alone}:
                 raise ValueError(f"the queue {alone!r} needs a worker of its own: osprey worker --queues {alone}")
@@ -61,6 +67,18 @@ def main(
         limit_threads(settings.threads or default_threads())
     with contextlib.suppress(StopRequested):
         GpuWorker(runtime, settings.redis_url).work()
+
+
+def _work_on_projects(settings: Settings, _environ: Mapping[str, str], loaders: Loaders | None) -> None:
+    """A worker that pre-annotates projects in the time that others leave."""
+    from worker.prelabel.local_models import limit_to_spare_time
+    from worker.prelabel.runtime import PrelabelRuntime
+
+    if loaders is None:
+        limit_to_spare_time(settings)
+    redis = connect(settings.redis_url, settings.queue.redis_timeout_s)
+    with contextlib.suppress(StopRequested):
+        GpuWorker(PrelabelRuntime(settings, redis, loaders), settings.redis_url).work()
 
 
 def _work_on_training(settings: Settings, environ: Mapping[str, str]) -> None:

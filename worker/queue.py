@@ -35,6 +35,7 @@ from worker.contracts import (
     FieldAnswer,
     FineTuneJob,
     LookAheadJob,
+    PrelabelJob,
     ReconcileJob,
     SegmentAnswer,
     SegmentJob,
@@ -47,8 +48,9 @@ from worker.learning.progress import FineTuneProgress, read_progress
 from worker.partial_answers import partial_key, read_partial_answers
 from worker.settings import QueueSettings
 
-QueueName = Literal["masks", "describe", "data", "train"]
+QueueName = Literal["masks", "describe", "data", "train", "prelabel"]
 QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")  # these serve clicks, with a model each
+PRELABEL_QUEUE: QueueName = "prelabel"  # whole projects, by a worker with both models and the lowest priority
 DATA_QUEUE: QueueName = "data"  # corrections, exports: no model
 TRAIN_QUEUE: QueueName = "train"  # fine-tunes and the gate
 
@@ -159,6 +161,17 @@ class JobQueue:
         """How far the last fine-tune is, or how it ended."""
         with self._named_redis_errors():
             return read_progress(self._redis)
+
+    def submit_prelabel(self, job: PrelabelJob) -> str:
+        """Enqueue a project to be pre-annotated (or what is left of it) and return the job's id.
+
+        Raises:
+            QueueUnavailable: Redis does not answer.
+            NoWorker, ModelUnavailable: nobody serves the queue.
+        """
+        with self._named_redis_errors():
+            _served_versions(PRELABEL_QUEUE, read_beats(self._redis, self._settings.heartbeat_ttl_s))
+            return enqueue_prelabel(self._redis, self._settings, job)
 
     def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer:
         """The answer of a `SegmentJob`, waiting at most `timeout_s` seconds.
@@ -362,6 +375,23 @@ def enqueue_data(redis: Redis, settings: QueueSettings, job: LearningJob) -> str
             if _text(redis.hget(Job.key_for(job_id), "status")) in _UNDER_WAY:
                 break
             redis.delete(Job.key_for(job_id), Result.get_key(job_id))
+    return job_id
+
+
+def enqueue_prelabel(redis: Redis, settings: QueueSettings, job: PrelabelJob) -> str:
+    """`JobQueue.submit_prelabel` for a worker that goes on with a run."""
+    job_id = job.content_id()
+    Queue(rq_queue_name(PRELABEL_QUEUE, background=True), connection=redis, serializer=JSONSerializer).enqueue_call(
+        "worker.prelabel.job.prelabel",
+        args=(job.to_json(),),
+        job_id=job_id,
+        description=f"prelabel project={job.project_id} after task {job.after_task_id}",
+        timeout=settings.background_timeout_s,
+        ttl=settings.background_queued_ttl_s,
+        result_ttl=settings.result_ttl_s,
+        failure_ttl=settings.failure_ttl_s,
+        retry=Retry(max=settings.max_retries),
+    )
     return job_id
 
 

@@ -61,7 +61,7 @@ class ModelRuntime:
         self.logits = LogitsStore(redis)
         self.embeddings = EmbeddingStore(redis, settings.embedding_ttl_s, settings.embeddings_max_bytes)
         self.device = settings.device
-        self._loaders = loaders or Loaders(_load_segmenter, _load_describer)
+        self._loaders = loaders or default_loaders()
         self._segmenter: Segmenter | None = None
         self._describer: Describer | None = None
         self._problems: dict[str, str] = {}
@@ -276,6 +276,11 @@ def _load_segmenter(settings: Settings, device: str) -> Segmenter:
 
 def _load_describer(settings: Settings, device: str) -> Describer:
     return OspreyDescriber.load(settings.model, device)
+
+
+def default_loaders() -> Loaders:
+    """The settings' own models."""
+    return Loaders(_load_segmenter, _load_describer)
 
 
 _installed: ModelRuntime | None = None

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import itertools
 import json
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from PIL import Image
+
 from tests.support.fake_label_studio import FakeLabelStudio, Reply, _send
+
+
+def data_url(shade: int) -> str:
+    """A picture of one shade of red."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), (shade, 0, 0)).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def task(task_id: int, url: str | None = None) -> dict[str, Any]:
+    """A task of project 1."""
+    return {"id": task_id, "project": 1, "data": {"image": url or data_url(task_id)}}
 
 
 class FakePredictions(FakeLabelStudio):

@@ -21,10 +21,15 @@ def local_annotator(settings: Settings, device: str, options: AnnotateOptions) -
         ModelUnavailable: a checkpoint is missing or does not load.
         RegistryError: the registry's pointer cannot be read.
     """
+    limit_to_spare_time(settings)
+    return load_annotator(settings, device, options)
+
+
+def limit_to_spare_time(settings: Settings) -> None:
+    """The lowest priority and the workers' number of threads for this process."""
     if hasattr(os, "nice"):
         os.nice(_LOWEST_PRIORITY)
     limit_threads(settings.threads or default_threads())
-    return load_annotator(settings, device, options)
 
 
 def load_annotator(settings: Settings, device: str, options: AnnotateOptions) -> ImageAnnotator:

@@ -60,15 +60,20 @@ class TaskFailure:
 
 @dataclass(slots=True)
 class Progress:
-    """What a run has done so far. `skipped` tasks had a prediction of the model already."""
+    """What a run has done so far. `skipped` tasks had a prediction of the model already.
+
+    `open` counts the tasks that had none when the run began; `last_task_id` is where another run may go on.
+    """
 
     total: int = 0
+    open: int = 0
     skipped: int = 0
     pushed: int = 0
     regions: int = 0
     failures: list[TaskFailure] = field(default_factory=list)
     annotated: int = 0  # pushed, or about to be
-    last_task_id: int | None = None  # behind which the next run may go on
+    last_task_id: int | None = None
+    is_complete: bool = False
 
     @property
     def num_annotated(self) -> int:
@@ -125,18 +130,22 @@ class ProjectPrelabeler:
         version = self._annotator.model_version
         done = frozenset() if force else self._store.tasks_with(project_id, version)
         pushing = _Pushing(self._store, project_id, version, progress, force=force)
-        progress.skipped = sum(task["id"] in done for task in tasks)
+        progress.open = sum(task["id"] not in done for task in tasks) + len(progress.failures)
         self._on_progress(progress)
         try:
             for task in tasks:
                 if should_stop():
                     break
-                if task["id"] not in done:
+                if task["id"] in done:
+                    progress.skipped += 1
+                else:
                     self._annotate(task, config, pushing, progress)
                     if pushing.is_due:
                         pushing.push()
                 progress.last_task_id = task["id"]
                 self._on_progress(progress)
+            else:
+                progress.is_complete = True
         finally:  # also when the person at the keyboard has had enough
             pushing.push()
         self._on_progress(progress)

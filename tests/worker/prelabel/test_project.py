@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import label_config
 from label_config.reader import read_label_config
 from label_config.validate import validate_results
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
-from tests.support.fake_predictions import FakePredictions
+from tests.support.fake_predictions import FakePredictions, task
 from worker.images import ImageResolver
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.prelabel.label_studio_predictions import LabelStudioFailed, prediction_store
@@ -24,16 +21,6 @@ from worker.settings import Settings
 
 CONFIG = Path(label_config.__file__).with_name("bitmask.xml").read_text()
 VERSION = "osprey-fake-1"
-
-
-def data_url(shade: int) -> str:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), (shade, 0, 0)).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def task(task_id: int, url: str | None = None) -> dict:
-    return {"id": task_id, "project": 1, "data": {"image": url or data_url(task_id)}}
 
 
 @pytest.fixture

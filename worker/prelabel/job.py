@@ -1,0 +1,68 @@
+"""The function of the queue `prelabel` that RQ calls by path: some seconds of a run, then the next job of it.
+
+A run is many short jobs, each going on behind the last task of the one before: a worker can be stopped, killed or given
+another run in between, and nothing runs into RQ's time limit however large the project is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import Any
+
+from label_config.reader import ConfigError
+from worker.contracts import PrelabelJob
+from worker.errors import WorkerError
+from worker.failures import record_failure
+from worker.prelabel.annotate import AnnotateOptions
+from worker.prelabel.label_studio_predictions import prediction_store
+from worker.prelabel.project import Progress, ProjectPrelabeler
+from worker.prelabel.runs import read_run, write_run
+from worker.prelabel.runtime import current
+from worker.queue import enqueue_prelabel
+
+_LOG = logging.getLogger(__name__)
+
+SLICE_S = 10.0  # a stopped worker ends its job before its supervisor loses patience
+
+
+def prelabel(job_json: dict[str, Any]) -> dict[str, Any]:
+    """`PrelabelJob` -> the state of its run; the next job of the run is enqueued where there is more to do."""
+    job, runtime = PrelabelJob.from_json(job_json), current()
+    before = read_run(runtime.redis, job.run_id)
+    ends = time.monotonic() + SLICE_S
+    has_begun = False
+
+    def should_stop() -> bool:
+        return has_begun and time.monotonic() > ends  # at least one task, or the run would never end
+
+    def show(progress: Progress) -> None:
+        nonlocal has_begun
+        has_begun = progress.last_task_id is not None
+        write_run(runtime.redis, job.run_id, dataclasses.replace(before.and_then(progress), is_ended=False))
+
+    try:
+        annotator = runtime.annotator(AnnotateOptions(job.max_regions, job.min_score))
+        with prediction_store(runtime.settings) as store:
+            progress = ProjectPrelabeler(store, runtime.images, annotator, show, runtime.settings.shares).run(
+                job.project_id,
+                job.task_ids,
+                force=job.force,
+                after_task_id=job.after_task_id,
+                should_stop=should_stop,
+            )
+    except (WorkerError, ConfigError, ValueError) as error:
+        _LOG.warning("prelabel project_id=%s run=%s: %s", job.project_id, job.run_id, error)
+        record_failure(runtime.redis, f"{type(error).__name__}: {error}", None, f"prelabel project {job.project_id}")
+        state = dataclasses.replace(read_run(runtime.redis, job.run_id), is_ended=True, error=str(error))
+        write_run(runtime.redis, job.run_id, state)
+        return {"error": {"kind": type(error).__name__, "message": str(error)}}
+    for failure in progress.failures:
+        record_failure(runtime.redis, failure.message, failure.task_id, f"prelabel project {job.project_id}")
+    state = before.and_then(progress)
+    if not progress.is_complete:
+        following = dataclasses.replace(job, after_task_id=progress.last_task_id)
+        enqueue_prelabel(runtime.redis, runtime.settings.queue, following)
+    write_run(runtime.redis, job.run_id, state)
+    return {"ok": {"pushed": state.pushed, "is_ended": state.is_ended}}

@@ -1,0 +1,59 @@
+"""How far a run of the queue `prelabel` is: one JSON value in Redis per run, kept for a day."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from redis import Redis
+
+from worker.prelabel.project import Progress, TaskFailure
+
+_TTL_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What `osprey prelabel --queue` shows. `error` is set when the run ended before its last task."""
+
+    open: int = 0
+    annotated: int = 0
+    pushed: int = 0
+    skipped: int = 0
+    regions: int = 0
+    failures: tuple[TaskFailure, ...] = ()
+    is_ended: bool = False
+    error: str | None = None
+
+    def and_then(self, progress: Progress) -> RunState:
+        """This state and what another job of the run did since."""
+        return RunState(
+            open=self.open or progress.open,
+            annotated=self.annotated + progress.annotated,
+            pushed=self.pushed + progress.pushed,
+            skipped=self.skipped + progress.skipped,
+            regions=self.regions + progress.regions,
+            failures=tuple(dict.fromkeys((*self.failures, *progress.failures))),
+            is_ended=progress.is_complete,
+        )
+
+
+def run_key(run_id: str) -> str:
+    """The Redis key of a run."""
+    return f"osprey:prelabel:{run_id}"
+
+
+def write_run(redis: Redis, run_id: str, state: RunState) -> None:
+    """Tell how far a run is."""
+    redis.set(run_key(run_id), json.dumps(dataclasses.asdict(state)), ex=_TTL_S)
+
+
+def read_run(redis: Redis, run_id: str) -> RunState:
+    """How far a run is; an empty state for one that has not begun."""
+    value = redis.get(run_key(run_id))
+    if value is None:
+        return RunState()
+    data = json.loads(value)
+    data["failures"] = tuple(TaskFailure(**failure) for failure in data["failures"])
+    return RunState(**data)
