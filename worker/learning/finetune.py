@@ -111,7 +111,7 @@ def train_candidate(
         raise FineTuneRefused("set OSPREY_REGISTRY to a folder: that is where trained versions go")
     report = on_progress or _silent
     manifest = read_manifest(data)
-    if not (data / _DATA).is_file():
+    if not _has_rows(data / _DATA):
         raise NothingToLearn(
             f"the version {data} has no answers with images on its training side; collect more, or export with images"
         )
@@ -171,7 +171,7 @@ def _training_run(
         assert champion.base is not None, "the registry refuses adapters without a base"
         model, base, adapter = base_folder(settings, champion), champion.base, champion.weights
     held_out = data / _HELD_OUT
-    has_held_out = held_out.is_file() and json.loads(held_out.read_text(encoding="utf-8")) != []
+    has_held_out = _has_rows(held_out)
     run = TrainingRun(
         stage="lora",
         model=model,
@@ -195,6 +195,11 @@ def _training_run(
         progress=False,
     )
     return run, base
+
+
+def _has_rows(data_config: Path) -> bool:
+    """Whether a side has anything: of few images all may be on the other one."""
+    return data_config.is_file() and json.loads(data_config.read_text(encoding="utf-8")) != []
 
 
 def _train(run: TrainingRun, report: OnProgress) -> TrainingResult:

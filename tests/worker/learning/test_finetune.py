@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -68,49 +67,60 @@ def test_same_corrections_are_learned_once(settings: Settings, data: Path) -> No
     assert len(Registry(settings.registry).versions()) == 1
 
 
-KILLED = """
-import os, signal, sys
+CHILD = """
+import dataclasses, sys
 from pathlib import Path
 from tests.worker.learning.test_finetune import OPTIONS
 from worker.learning.finetune import train_candidate
 from worker.settings import Settings
-import dataclasses
-
-registry, data = map(Path, sys.argv[1:])
 
 def on_progress(what, done, total):
-    print(what, done, total, flush=True)
+    print(f"{what}|{done}|{total}", flush=True)
 
-options = dataclasses.replace(OPTIONS, max_steps=None, epochs=4)
-train_candidate(Settings(registry=registry, exports=data.parent), data, options, on_progress=on_progress)
-print("end", flush=True)
+registry, data = map(Path, sys.argv[1:])
+settings = Settings(registry=registry, exports=data.parent, base_set=data)
+options = dataclasses.replace(OPTIONS, max_steps=None, epochs=4, gate=True)
+train_candidate(settings, data, options, on_progress=on_progress)
 """
+# Where a run is killed, each time a little further: in its second epoch, between training and registry, in the gate.
+KILL_AT = (
+    lambda what, done, total: what == "training" and done > total // 4,
+    lambda what, done, total: what == "training" and done == total,
+    lambda what, done, total: what == "held-out set",
+)
 
 
 def test_killed_fine_tune_goes_on(tmp_path: Path, data: Path) -> None:
-    """Killed in its second epoch it continues from the checkpoint of the first, and there is one version in the end."""
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "registry"), str(data)]
+    """Each run goes on where the one before was killed; in the end there is one version, with its verdict."""
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "registry"), str(data)]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
-    child = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert child.stdout is not None
-    steps = 0
-    for line in child.stdout:
-        what, done, total = line.split()
-        if what == "training":
-            steps = int(total)
-            if int(done) > int(total) // 4:
+    registry, trained = Registry(tmp_path / "registry"), []
+    for number, kill_here in enumerate((*KILL_AT, None)):
+        seen = run_until(command, environ, kill_here)
+        trained.append([done for what, done, _ in seen if what == "training"])
+        assert registry.champion() is None
+        assert len(registry.versions()) == (number >= 2)
+    assert trained[1][0] > trained[0][0]  # from the first epoch's checkpoint
+    assert not trained[3]  # what is registered is not trained again
+    (version,) = registry.versions()
+    assert version.metrics["steps"] == trained[1][-1]
+    assert version.gate is not None
+    assert not list((tmp_path / "registry" / "runs").iterdir())
+
+
+def run_until(command, environ, kill_here) -> list[tuple[str, int, int]]:
+    """Run a child and kill it where `kill_here` says; its progress."""
+    seen = []
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            what, done, total = line.split("|")
+            seen.append((what, int(done), int(total)))
+            if kill_here is not None and kill_here(*seen[-1]):
                 os.killpg(child.pid, signal.SIGKILL)
                 break
-    child.wait()
-    child.stdout.close()
-    assert Registry(tmp_path / "registry").versions() == ()
-    time.sleep(0.1)
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first_step = next(int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("training"))
-    assert first_step > steps // 4
-    (version,) = Registry(tmp_path / "registry").versions()
-    assert version.metrics["steps"] == steps
+    assert child.returncode == (0 if kill_here is None else -signal.SIGKILL)
+    return seen
 
 
 def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path, tmp_path: Path) -> None:
@@ -119,6 +129,9 @@ def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path
     bare.mkdir()
     (bare / "manifest.json").write_bytes((data / "manifest.json").read_bytes())
     with pytest.raises(NothingToLearn, match="with images"):
+        train_candidate(settings, bare, OPTIONS)
+    (bare / "data.json").write_text("[]")  # all images on the held-out side
+    with pytest.raises(NothingToLearn, match="training side"):
         train_candidate(settings, bare, OPTIONS)
     with pytest.raises(FineTuneRefused, match="OSPREY_REGISTRY"):
         train_candidate(dataclasses.replace(settings, registry=None), data, OPTIONS)

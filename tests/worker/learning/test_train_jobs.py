@@ -59,6 +59,39 @@ def test_enough_corrections_become_a_candidate(redis_server, label_studio, tmp_p
         trainer.kill()
 
 
+def test_corrections_arrive_during_a_fine_tune(redis_server, label_studio, tmp_path: Path) -> None:
+    """While one process trains, hints become records in the other; what came late is due for the next fine-tune."""
+    common = {**SMALL, "OSPREY_REGISTRY": str(tmp_path / "registry"), "OSPREY_EXPORTS": str(tmp_path / "exports")}
+    data = DataWorker(redis_server.url, label_studio.url, TOKEN, tmp_path, OSPREY_FINETUNE_AFTER="1", **common)
+    long = {**common, "OSPREY_FINETUNE_MAX_STEPS": "20"}
+    trainer = DataWorker(redis_server.url, label_studio.url, TOKEN, tmp_path, start=TRAINER, **long)
+    queue = JobQueue(redis_server.url)
+    try:
+        data.wait_until_ready()
+        trainer.wait_until_ready(queue="train")
+        annotate(label_studio, queue, 1, 70)
+        annotate(label_studio, queue, 2, 71)
+        wait_for(lambda: stored(data) == 6)
+        queue.submit_data(FineTuneJob(PROJECT, "by hand"))
+        wait_for(lambda: (found := queue.finetune_progress()) and (found.what == "training" or found.outcome), 100)
+        started = queue.finetune_progress()
+        assert started is not None
+        assert not started.outcome, trainer.log_path.read_text()
+        annotate(label_studio, queue, 3, 72)
+        wait_for(lambda: stored(data) == 9)
+        during = queue.finetune_progress()
+        assert during is not None
+        assert not during.outcome
+        wait_for(lambda: (found := queue.finetune_progress()) is not None and found.outcome, 120)
+        queue.submit_data(TriggerJob())
+        wait_for(lambda: len(Registry(tmp_path / "registry").versions()) == 2, 120)
+        trained_on = [version.data_version for version in Registry(tmp_path / "registry").versions()]
+        assert len(set(trained_on)) == 2
+    finally:
+        data.kill()
+        trainer.kill()
+
+
 def annotate(label_studio, queue: JobQueue, task: int, seed: int) -> None:
     """Submit three objects of a scene, each with a corrected category."""
     scene = make_scene(seed, (256, 192))
