@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import RedisError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
@@ -38,6 +39,7 @@ _JOB_LEASE_S = 30  # a running job without a sign of life for so long is given t
 _MAINTENANCE_EVERY_S = 10
 _WORKER_TTL_S = 20
 _LOOK_UP_S = 1  # an idle worker waits so long for a job before it looks after other things, such as the champion
+_SIGN_EVERY_S = 2.0  # RQ's own, which lasts 30 s at least
 _MAX_RECONNECT_S = 2.0
 _HUNG_GRACE_S = 30.0
 
@@ -95,6 +97,7 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
         self._busy: tuple[float, float] | None = None  # monotonic start, allowed seconds
         self._running_queue: Queue | None = None
         self._batch: DescribeBatch | None = None  # from the first describe job on
+        self._last_sign_s = float("-inf")
 
     def subscribe(self) -> None:
         """Nothing: RQ's remote commands are not used, and its listening thread does not survive a Redis restart."""
@@ -105,6 +108,19 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
     def get_heartbeat_ttl(self, job: Job) -> int:  # noqa: ARG002 - RQ's signature
         """Seconds until a running job counts as abandoned; the heartbeat thread renews it."""
         return _JOB_LEASE_S
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """RQ's sign of life: in one trip to Redis instead of two, and none where the last one was just now.
+
+        RQ gives three for each job. One that is part of a transaction stays.
+        """
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+        elif timeout is not None or time.monotonic() - self._last_sign_s >= _SIGN_EVERY_S:
+            with self.connection.pipeline(transaction=False) as together:
+                super().heartbeat(timeout, together)
+                together.execute()
+            self._last_sign_s = time.monotonic()
 
     @property
     def dequeue_timeout(self) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
 from rq.utils import as_text
@@ -54,16 +56,14 @@ def remove_beat(redis: Redis, name: str) -> None:
     pipeline.execute()
 
 
-def read_beats(redis: Redis, ttl_s: float) -> tuple[WorkerBeat, ...]:
-    """All living workers, by name. Names of dead ones are forgotten on the way."""
-    names = sorted(str(as_text(name)) for name in redis.smembers(WORKERS_KEY))
-    if not names:
-        return ()
-    pipeline = redis.pipeline(transaction=False)
-    for name in names:
-        pipeline.get(beat_key(name))
-        pipeline.pttl(beat_key(name))
-    replies = pipeline.execute()
+def read_beats(redis: Redis, ttl_s: float, expected: Sequence[str] = ()) -> tuple[WorkerBeat, ...]:
+    """All living workers, by name. Names of dead ones are forgotten on the way.
+
+    Where the workers are those `expected`, which they nearly always are, it takes one trip to Redis instead of two.
+    """
+    names, replies = _read_names_and(redis, expected)
+    if names != sorted(expected):
+        _, replies = _read_names_and(redis, names)
     beats, dead = [], []
     for name, payload, left_ms in zip(names, replies[0::2], replies[1::2], strict=True):
         if payload is None:
@@ -76,3 +76,14 @@ def read_beats(redis: Redis, ttl_s: float) -> tuple[WorkerBeat, ...]:
     if dead:
         redis.srem(WORKERS_KEY, *dead)
     return tuple(beats)
+
+
+def _read_names_and(redis: Redis, wanted: Sequence[str]) -> tuple[list[str], list[Any]]:
+    """All workers' names, sorted, and of the `wanted` ones (sorted too) payload and remaining lifetime in turn."""
+    pipeline = redis.pipeline(transaction=False)
+    pipeline.smembers(WORKERS_KEY)
+    for name in sorted(wanted):
+        pipeline.get(beat_key(name))
+        pipeline.pttl(beat_key(name))
+    names, *replies = pipeline.execute()
+    return sorted(str(as_text(name)) for name in names), replies

@@ -54,6 +54,7 @@ PRELABEL_QUEUE: QueueName = "prelabel"  # whole projects, by a worker with both 
 DATA_QUEUE: QueueName = "data"  # corrections, exports: no model
 TRAIN_QUEUE: QueueName = "train"  # fine-tunes and the gate
 
+_JobState = tuple[str | None, str | None]  # RQ's status of a job, and the worker that has it
 AnyJob = SegmentJob | DescribeJob | WarmJob | LookAheadJob
 _FUNCTIONS = {  # in worker.jobs
     SegmentJob: "segment",
@@ -119,6 +120,7 @@ class JobQueue:
     def __init__(self, redis: str | Redis, settings: QueueSettings | None = None) -> None:
         self._settings = settings or QueueSettings()
         self._redis = connect(redis, self._settings.redis_timeout_s) if isinstance(redis, str) else redis
+        self._worker_names: tuple[str, ...] = ()  # as last read
 
     def submit(self, job: AnyJob, *, bulk: bool = False) -> str:
         """Enqueue a job and return its id, which names its content and the model that answers it.
@@ -134,7 +136,7 @@ class JobQueue:
             QueueBusy: the queue is at its bound.
         """
         with self._named_redis_errors():
-            beats = read_beats(self._redis, self._settings.heartbeat_ttl_s)
+            beats = self._read_beats()
             if isinstance(job, WarmJob):
                 served: list[QueueName] = [name for name in QUEUE_NAMES if any(name in b.model_versions for b in beats)]
                 if not served:
@@ -195,7 +197,7 @@ class JobQueue:
     def health(self) -> QueueHealth:
         """Redis, workers and depths now. Never raises for a Redis that is away: it says so."""
         try:
-            beats = read_beats(self._redis, self._settings.heartbeat_ttl_s)
+            beats = self._read_beats()
             queues = {name: self._queue_state(name, beats) for name in (*QUEUE_NAMES, DATA_QUEUE, TRAIN_QUEUE)}
         except RedisError as error:
             return QueueHealth(redis_ok=False, problem=f"{type(error).__name__}: {error}")
@@ -210,6 +212,11 @@ class JobQueue:
         """The latest failures, newest first."""
         with self._named_redis_errors():
             return failures.recent_failures(self._redis, limit)
+
+    def _read_beats(self) -> tuple[WorkerBeat, ...]:
+        beats = read_beats(self._redis, self._settings.heartbeat_ttl_s, self._worker_names)
+        self._worker_names = tuple(beat.name for beat in beats)
+        return beats
 
     def _submit_to(
         self,
@@ -229,14 +236,15 @@ class JobQueue:
             )
         job_id = hashlib.sha256(f"{queue}:{versions}:{job.content_id()}".encode()).hexdigest()[:40]
         rq_queue = Queue(rq_queue_name(queue, background=background), connection=self._redis, serializer=JSONSerializer)
-        if self._reusable(job_id, versions):
+        state, depth = self._look_up(job_id, rq_queue)
+        if self._reusable(job_id, state, versions):
             return job_id
-        self._refuse_when_full(rq_queue, background=background)
+        self._refuse_when_full(rq_queue, depth, background=background)
         try:
             self._enqueue(rq_queue, job_id, queue, job, background=background, front=front)
         except DuplicateJobError:
             # Left over from a failure, or another backend process enqueued it just now.
-            if not self._reusable(job_id, versions):
+            if not self._reusable(job_id, self._look_up(job_id, rq_queue)[0], versions):
                 self._forget(job_id)
                 self._enqueue(rq_queue, job_id, queue, job, background=background, front=front)
         return job_id
@@ -268,9 +276,8 @@ class JobQueue:
             retry=Retry(max=settings.max_retries),
         )
 
-    def _refuse_when_full(self, rq_queue: Queue, *, background: bool) -> None:
+    def _refuse_when_full(self, rq_queue: Queue, depth: int, *, background: bool) -> None:
         bound = self._settings.background_bound if background else self._settings.interactive_bound
-        depth = self._redis.llen(rq_queue.key)
         if depth >= bound:
             retry_after_s = 30.0 if background else 2.0
             raise QueueBusy(
@@ -279,12 +286,20 @@ class JobQueue:
                 retry_after_s,
             )
 
-    def _reusable(self, job_id: str, versions: Sequence[str]) -> bool:
+    def _look_up(self, job_id: str, rq_queue: Queue) -> tuple[_JobState, int]:
+        """What is known of the job, and how many jobs wait in the queue."""
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.hmget(Job.key_for(job_id), "status", "worker_name")
+        pipeline.llen(rq_queue.key)
+        (status, worker_name), depth = pipeline.execute()
+        return (_text(status), _text(worker_name)), int(depth)
+
+    def _reusable(self, job_id: str, state: _JobState, versions: Sequence[str]) -> bool:
         """Whether the job waits, runs in a worker that lives, or has an answer of a version that is served.
 
         A worker that switches models while a job waits answers it with a version that its id does not name.
         """
-        status, worker_name = map(_text, self._redis.hmget(Job.key_for(job_id), "status", "worker_name"))
+        status, worker_name = state
         if status in ("queued", "scheduled", "deferred"):
             return True
         if status == "started":
@@ -303,9 +318,12 @@ class JobQueue:
     def _wait(self, job_id: str, timeout_s: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
         with self._named_redis_errors():
-            result = self._latest_result(job_id)
-            while result is None:
+            while True:
                 left_s = deadline - time.monotonic()
+                # One trip: Redis answers at once where there is a result, else as soon as there is one.
+                result = self._awaited_result(job_id, min(left_s, _BLOCK_SLICE_S))
+                if result is not None:
+                    return _unwrap(job_id, result)
                 if left_s <= 0:
                     state = self._status(job_id)
                     if state is None:
@@ -313,10 +331,16 @@ class JobQueue:
                             f"job {job_id} is not known any more (it expired, or Redis lost it); ask again", "JobLost"
                         )
                     raise JobTimedOut(f"job {job_id} is {state} after {timeout_s:.1f} s; its answer will be kept")
-                block_ms = max(1, int(min(left_s, _BLOCK_SLICE_S) * 1000))
-                if self._redis.xread({Result.get_key(job_id): "0-0"}, block=block_ms):
-                    result = self._latest_result(job_id)
-        return _unwrap(job_id, result)
+
+    def _awaited_result(self, job_id: str, wait_s: float) -> Result | None:
+        """The job's latest result, which RQ keeps in a stream; None where there is none after `wait_s` seconds."""
+        key = Result.get_key(job_id)
+        reply = self._redis.xread({key: "0-0"}, block=max(1, int(wait_s * 1000)) if wait_s > 0 else None)
+        if not reply:
+            return None
+        [(_, entries)] = reply
+        entry_id, payload = entries[-1]
+        return Result.restore(job_id, _text(entry_id), payload, connection=self._redis, serializer=JSONSerializer)
 
     def _status(self, job_id: str) -> str | None:
         return _text(self._redis.hget(Job.key_for(job_id), "status"))

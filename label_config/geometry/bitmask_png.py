@@ -2,7 +2,8 @@
 
 The page writes RGBA. We write the same picture with a palette of two entries, transparent and opaque black, one
 bit per pixel. numpy packs the bits and zlib's fastest level deflates them: Pillow's writer is three times slower, a
-higher level five times for a tenth less (`bench/bench_rle.py`).
+higher level five times for a tenth less (`bench/bench_rle.py`). Such a PNG is read the same way, checksums included;
+any other one by Pillow.
 """
 
 from __future__ import annotations
@@ -34,19 +35,9 @@ def encode_bitmask_png(mask: BoolMask) -> str:
     """
     if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
         raise ValueError(f"expected a bool mask of shape (H, W), got {mask.dtype} of shape {mask.shape}")
-    height, width = mask.shape
-    rows = np.zeros((height, 1 + (width + 7) // 8), dtype=np.uint8)  # each row starts with its filter: none
+    rows = np.zeros(_rows_shape(mask.shape), dtype=np.uint8)  # each row starts with its filter: none
     rows[:, 1:] = np.packbits(mask, axis=1)
-    png = _SIGNATURE + b"".join(
-        _chunk(name, data)
-        for name, data in (
-            (b"IHDR", struct.pack(">II", width, height) + _ONE_BIT_PALETTE),
-            (b"PLTE", _BLACK_TWICE),
-            (b"tRNS", _CLEAR_THEN_OPAQUE),
-            (b"IDAT", zlib.compress(rows.tobytes(), level=1)),
-            (b"IEND", b""),
-        )
-    )
+    png = _head(mask.shape) + _chunk(b"IDAT", zlib.compress(rows.tobytes(), level=1)) + _END
     return _PREFIX + base64.b64encode(png).decode("ascii")
 
 
@@ -60,6 +51,8 @@ def decode_bitmask_png(url: str, image_hw: tuple[int, int] | None = None) -> Boo
         raise ValueError(f"expected a bitmask that starts with {_PREFIX!r}, got {url[:40]!r}")
     try:
         data = base64.b64decode(url[len(_PREFIX) :], validate=True)
+        if image_hw is not None and (ours := _read_ours(data, image_hw)) is not None:
+            return ours
         image = Image.open(io.BytesIO(data), formats=("PNG",))
         width, height = image.size
         # Before any pixel is decoded: a few bytes of PNG can claim a gigapixel.
@@ -73,6 +66,40 @@ def decode_bitmask_png(url: str, image_hw: tuple[int, int] | None = None) -> Boo
 
 def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+_END = _chunk(b"IEND", b"")
+
+
+def _rows_shape(mask_hw: tuple[int, int]) -> tuple[int, int]:
+    """Rows of packed bits, each after the byte of its filter."""
+    return mask_hw[0], 1 + (mask_hw[1] + 7) // 8
+
+
+def _head(mask_hw: tuple[int, int]) -> bytes:
+    """What our PNG of a mask of that size begins with: everything before its pixels."""
+    height, width = mask_hw
+    header = _chunk(b"IHDR", struct.pack(">II", width, height) + _ONE_BIT_PALETTE)
+    return _SIGNATURE + header + _chunk(b"PLTE", _BLACK_TWICE) + _chunk(b"tRNS", _CLEAR_THEN_OPAQUE)
+
+
+def _read_ours(data: bytes, image_hw: tuple[int, int]) -> BoolMask | None:
+    """The mask of an intact PNG that `encode_bitmask_png` wrote; None for any other, which Pillow judges."""
+    head = _head(image_hw)
+    pixels = data[len(head) + 8 : -len(_END) - 4]
+    # The chunk's name, length and checksum, and nothing around it.
+    if data != head + _chunk(b"IDAT", pixels) + _END:
+        return None
+    shape = _rows_shape(image_hw)
+    inflate, num_bytes = zlib.decompressobj(), shape[0] * shape[1]
+    try:
+        raw = inflate.decompress(pixels, num_bytes + 1)  # a bomb stops here
+    except zlib.error:
+        return None
+    if len(raw) != num_bytes or not inflate.eof or inflate.unused_data:
+        return None
+    rows = np.frombuffer(raw, dtype=np.uint8).reshape(shape)
+    return None if rows[:, 0].any() else np.unpackbits(rows[:, 1:], axis=1, count=image_hw[1]).view(np.bool_)
 
 
 def _alpha(image: Image.Image) -> NDArray[np.uint8]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
@@ -24,6 +28,42 @@ def test_round_trip(mask):
     rgba = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGBA"))
     assert np.array_equal(rgba[..., 3], mask * 255)
     assert not rgba[..., :3].any()
+
+
+@given(MASKS)
+def test_our_own_form_is_read_as_pillow_reads_it(mask):
+    """The short way for what we wrote ourselves (taken when the size is known) and Pillow give one mask."""
+    url = encode_bitmask_png(mask)
+    assert np.array_equal(decode_bitmask_png(url, mask.shape), decode_bitmask_png(url))
+
+
+@given(MASKS, st.data())
+def test_a_damaged_one_of_ours_gives_no_other_mask(mask, data):
+    """One byte changed anywhere: an error or, where no pixel depends on it, the same mask."""
+    png = bytearray(base64.b64decode(encode_bitmask_png(mask).split(",")[1]))
+    place = data.draw(st.integers(0, len(png) - 1))
+    png[place] ^= data.draw(st.integers(1, 255))
+    url = "data:image/png;base64," + base64.b64encode(png).decode()
+    try:
+        read = decode_bitmask_png(url, mask.shape)
+    except ValueError:
+        return
+    assert np.array_equal(read, mask)
+
+
+def test_more_pixels_than_announced_are_not_inflated():
+    """Our form around a gigabyte of zeros is refused after as many bytes as its size needs."""
+    url = encode_bitmask_png(np.ones((2, 2), dtype=np.bool_))
+    png = base64.b64decode(url.split(",")[1])
+    head, pixels = png[: png.index(b"IDAT") - 4], zlib.compress(bytes(2**26))
+    idat = struct.pack(">I", len(pixels)) + b"IDAT" + pixels + struct.pack(">I", zlib.crc32(b"IDAT" + pixels))
+    bomb = "data:image/png;base64," + base64.b64encode(head + idat + png[-12:]).decode()
+    tracemalloc.start()
+    try:
+        assert not decode_bitmask_png(bomb, (2, 2)).any()
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
 
 
 def data_url(pixels: np.ndarray) -> str:
