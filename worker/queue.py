@@ -335,7 +335,7 @@ class JobQueue:
     def _awaited_result(self, job_id: str, wait_s: float) -> Result | None:
         """The job's latest result, which RQ keeps in a stream; None where there is none after `wait_s` seconds."""
         key = Result.get_key(job_id)
-        reply = self._redis.xread({key: "0-0"}, block=max(1, int(wait_s * 1000)) if wait_s > 0 else None)
+        reply: Any = self._redis.xread({key: "0-0"}, block=max(1, int(wait_s * 1000)) if wait_s > 0 else None)
         if not reply:
             return None
         [(_, entries)] = reply

@@ -28,6 +28,7 @@ from worker.logits_store import LogitsStore
 from worker.models import Describer, OspreyDescriber, Segmenter
 from worker.queue import QUEUE_NAMES
 from worker.settings import Settings
+from worker.shared_embedding import embed_shared
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP_WH = (64, 48)
@@ -123,23 +124,7 @@ class ModelRuntime:
         Raises:
             ModelUnavailable: no SAM is loaded.
         """
-        sam, key = self.segmenter, resolved.sha256
-        if sam.is_embedded(key):
-            sam.embed(resolved.image, key)  # marks it as used
-            return
-        stored = self.embeddings.get(sam.model_version, key)
-        if stored is not None:
-            try:
-                sam.adopt(key, stored)
-            except ValueError as error:
-                _LOG.warning("the embedding of image %s in Redis is encoded again: %s", key, error)
-            else:
-                return
-        sam.embed(resolved.image, key)
-        mine = sam.embedding(key)
-        first = self.embeddings.put(sam.model_version, key, mine)
-        if first is not mine and stored is None:
-            sam.adopt(key, first)  # another worker was faster: all decode its numbers
+        embed_shared(self.segmenter, self.embeddings, resolved)
 
     def champion_moved(self) -> bool:
         """Whether `follow_champion` has something to do; costs one `os.stat`."""

@@ -35,9 +35,10 @@ def encode_bitmask_png(mask: BoolMask) -> str:
     """
     if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
         raise ValueError(f"expected a bool mask of shape (H, W), got {mask.dtype} of shape {mask.shape}")
-    rows = np.zeros(_rows_shape(mask.shape), dtype=np.uint8)  # each row starts with its filter: none
+    height, width = mask.shape
+    rows = np.zeros(_rows_shape((height, width)), dtype=np.uint8)  # each row starts with its filter: none
     rows[:, 1:] = np.packbits(mask, axis=1)
-    png = _head(mask.shape) + _chunk(b"IDAT", zlib.compress(rows.tobytes(), level=1)) + _END
+    png = _head((height, width)) + _chunk(b"IDAT", zlib.compress(rows.tobytes(), level=1)) + _END
     return _PREFIX + base64.b64encode(png).decode("ascii")
 
 

@@ -97,13 +97,17 @@ def test_errors_of_a_job_reach_the_caller_and_the_status(redis_server, start_wor
 
 def test_late_answers_are_readable_one_by_one_and_kept(redis_server, start_worker):
     """A slow describe worker: the deadline passes, the first field is there, the rest comes and stays."""
-    start_worker(redis_server.url, queues="describe", describe_delay_s=1.0)
+    start_worker(redis_server.url, queues="describe", describe_delay_s=2.0)
     queue = JobQueue(redis_server.url)
     job_id = queue.submit(questions("category", "color"))
-    with pytest.raises(JobTimedOut):
-        queue.wait_describe(job_id, 1.5)
-    assert [answer.field for answer in queue.partial_describe(job_id)] == ["category"]
-    queue.wait_describe(job_id, 5)
+    started = time.monotonic()
+    # However late a busy machine begins: the first answer stands alone for two seconds, and is looked for until then.
+    while not (first := queue.partial_describe(job_id)):
+        assert time.monotonic() - started < 60
+        with pytest.raises(JobTimedOut):
+            queue.wait_describe(job_id, 0.1)
+    assert [answer.field for answer in first] == ["category"]
+    queue.wait_describe(job_id, 60)
     assert queue.submit(questions("category", "color")) == job_id
     assert len(queue.wait_describe(job_id, 0).answers) == 2
 

@@ -11,10 +11,12 @@ from label_config.labels import classes, object_label, part_label
 from label_config.reader import LabelConfig
 from label_config.results import region_score
 from worker.contracts import FieldAnswer, Question, RegionQuery, Rle
+from worker.embedding_store import EmbeddingStore
 from worker.fields import Filled, fill, label_question, questions_for
 from worker.images import ResolvedImage
 from worker.models import Describer, Segmenter
 from worker.prelabel.regions import FoundRegion, find_regions, root_of
+from worker.shared_embedding import embed_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,16 @@ class AnnotatedImage:
 class ImageAnnotator:
     """The two models with the project's questions. For one thread, as the models are."""
 
-    def __init__(self, segmenter: Segmenter, describer: Describer, options: AnnotateOptions) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        describer: Describer,
+        options: AnnotateOptions,
+        embeddings: EmbeddingStore | None = None,
+    ) -> None:
+        """With `embeddings` what the workers of clicks have encoded is not encoded again, nor the other way round."""
         self._segmenter = segmenter
+        self._embeddings = embeddings
         self._describer = describer
         self._options = options
 
@@ -83,8 +93,12 @@ class ImageAnnotator:
 
         Raises:
             WorkerError, ValueError: the image cannot be segmented or described.
+            RedisError: Redis, where embeddings are shared, is away.
         """
-        self._segmenter.embed(resolved.image, resolved.sha256)
+        if self._embeddings is None:
+            self._segmenter.embed(resolved.image, resolved.sha256)
+        else:
+            embed_shared(self._segmenter, self._embeddings, resolved)
         found = find_regions(self._segmenter, resolved.sha256, self._options.max_regions, self._options.min_score)
         labels = _labels(config, found)
         asked = classes(config, None)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from redis import Redis
 
+from worker.embedding_store import EmbeddingStore
 from worker.errors import ModelUnavailable
 from worker.images import ImageResolver
 from worker.learning.following import ChampionWatch
@@ -33,6 +34,7 @@ class PrelabelRuntime:
         self.queues: tuple[str, ...] = (PRELABEL_QUEUE,)
         self.device = settings.device
         self.images = ImageResolver(settings)
+        self._embeddings = EmbeddingStore(redis, settings.embedding_ttl_s, settings.embeddings_max_bytes)
         self.problem: str | None = None
         self.serving: str | None = None
         self.on_change: Callable[[], None] = lambda: None
@@ -54,7 +56,7 @@ class PrelabelRuntime:
         """
         if self._segmenter is None or self._describer is None:
             raise ModelUnavailable(self.problem or "this worker has not loaded its models")
-        return ImageAnnotator(self._segmenter, self._describer, options)
+        return ImageAnnotator(self._segmenter, self._describer, options, self._embeddings)
 
     def load_missing(self) -> None:
         """Load what is not there; what is wrong is in `problem` and tried again later."""

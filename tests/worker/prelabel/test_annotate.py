@@ -1,20 +1,25 @@
-"""The small real models find, nest and name what was drawn."""
+"""The small real models find, nest and name what was drawn; what clicks have encoded is used, and left for them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pytest
+from PIL import Image
 
 import label_config
 from demo.scenes import make_scene
 from label_config.reader import read_label_config
+from tests.support.fake_models import FakeDescriber, FakeSegmenter
+from worker.embedding_store import EmbeddingStore
 from worker.images import ResolvedImage
 from worker.mask_codec import decode_mask
-from worker.prelabel.annotate import AnnotateOptions
+from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.prelabel.local_models import load_annotator
 from worker.prelabel.overlay import draw_overlay
 from worker.settings import Settings
+from worker.shared_embedding import embed_shared
 
 SEED = 30_200_001  # of no split
 
@@ -38,6 +43,21 @@ def test_drawn_objects_are_found_named_and_have_their_parts():
         assert part.filled.values["part"] not in (["whole"], [])
     picture = draw_overlay(scene.image, annotated)
     assert picture.width > scene.image_wh[0]
+
+
+@pytest.mark.redis
+def test_an_image_is_encoded_once_for_clicks_and_for_whole_projects(redis_client):
+    """What a worker of clicks has encoded is not encoded again, and what is encoded here is there for it."""
+    config = read_label_config(Path(label_config.__file__).with_name("bitmask.xml").read_text())
+    store = EmbeddingStore(redis_client, 60, 2**20)
+    clicked, opened = (ResolvedImage(Image.new("RGB", (64, 48), color), color) for color in ("red", "blue"))
+    of_clicks, of_projects = FakeSegmenter(), FakeSegmenter()
+    embed_shared(of_clicks, store, clicked)
+    annotator = ImageAnnotator(of_projects, FakeDescriber(), AnnotateOptions(), store)
+    for image in (clicked, opened):
+        assert annotator.annotate(image, config).regions
+    embed_shared(of_clicks, store, opened)
+    assert (of_clicks.num_encoded, of_projects.num_encoded) == (1, 1)
 
 
 def _iou(one: np.ndarray, other: np.ndarray) -> float:
