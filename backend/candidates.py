@@ -5,6 +5,7 @@ SAM answers one point with up to three masks: sub-part, part and whole.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,8 @@ import numpy as np
 
 from backend.page import BoolMask
 from backend.prompts import Box
-from worker.contracts import MaskCandidate, PromptPoint, SegmentAnswer
-from worker.mask_codec import decode_mask
+from worker.contracts import MaskCandidate, PromptPoint, Rle, SegmentAnswer
+from worker.mask_codec import decode_mask, encode_mask
 
 LEAST_IOU = 0.5  # below it SAM itself says that one click hit no object
 IOU_SLACK = 0.1  # SAM's own quality estimates this close together say nothing about which is meant
@@ -25,26 +26,38 @@ KEPT_AREA = 0.1  # taking away must leave something
 
 @dataclass(frozen=True)
 class Picked:
-    """A mask, (H, W), with SAM's own estimate of its IoU and the id of its low-resolution logits."""
+    """A mask with SAM's own estimate of its IoU and the id of its low-resolution logits."""
 
-    mask: BoolMask
+    rle: Rle
+    area_px: int
     predicted_iou: float
     logits_id: str | None
 
+    @classmethod
+    def of_mask(cls, mask: BoolMask, predicted_iou: float, logits_id: str | None) -> Picked:
+        """From a mask (H, W) that no worker has answered."""
+        return cls(encode_mask(mask), int(np.count_nonzero(mask)), predicted_iou, logits_id)
+
+    @functools.cached_property
+    def mask(self) -> BoolMask:
+        """(H, W), decoded when it is looked at: of three masks a click looks at one."""
+        return decode_mask(self.rle)
+
     @property
-    def area_px(self) -> int:
-        return int(np.count_nonzero(self.mask))
+    def image_area_px(self) -> int:
+        height, width = self.rle["size"]
+        return height * width
 
 
 def candidates(answer: SegmentAnswer) -> list[Picked]:
     """SAM's masks, smallest first."""
-    return [_decoded(candidate) for candidate in answer.candidates]
+    return [_picked(candidate) for candidate in answer.candidates]
 
 
 def pick_object(picks: Sequence[Picked]) -> Picked | None:
     """The largest of the good masks that is not most of the image; None where there is no mask."""
     good = _good(picks)
-    not_huge = [pick for pick in good if pick.area_px <= MOST_OF_IMAGE * pick.mask.size]
+    not_huge = [pick for pick in good if pick.area_px <= MOST_OF_IMAGE * pick.image_area_px]
     return max(not_huge or good, key=lambda pick: pick.area_px, default=None)
 
 
@@ -89,7 +102,7 @@ def subtract(picks: Sequence[Picked], previous: BoolMask, points: Sequence[Promp
     for pick in picks:
         mask = pick.mask & previous
         if not any(_covers(mask, point) for point in negatives) and mask.sum() >= KEPT_AREA * previous.sum():
-            cut.append(Picked(mask, pick.predicted_iou, pick.logits_id))
+            cut.append(Picked.of_mask(mask, pick.predicted_iou, pick.logits_id))
     return max(cut, key=lambda pick: pick.predicted_iou * pick.area_px, default=None)
 
 
@@ -99,11 +112,11 @@ def cut_out(picks: Sequence[Picked], previous: BoolMask) -> Picked | None:
     if part is None:
         return None
     mask = previous & ~part.mask
-    return Picked(mask, part.predicted_iou, None) if mask.sum() >= KEPT_AREA * previous.sum() else None
+    return Picked.of_mask(mask, part.predicted_iou, None) if mask.sum() >= KEPT_AREA * previous.sum() else None
 
 
-def _decoded(candidate: MaskCandidate) -> Picked:
-    return Picked(decode_mask(candidate.mask), candidate.predicted_iou, candidate.logits_id)
+def _picked(candidate: MaskCandidate) -> Picked:
+    return Picked(candidate.mask, candidate.area_px, candidate.predicted_iou, candidate.logits_id)
 
 
 def _good(picks: Sequence[Picked]) -> list[Picked]:

@@ -18,7 +18,6 @@ from label_config.reader import LabelConfig
 from worker.contracts import DescribeJob, FieldAnswer, ImageRef, Question, RegionQuery
 from worker.errors import JobTimedOut, QueueUnavailable, WorkerError
 from worker.fields import Filled, fill, label_question, questions_for, without_words
-from worker.mask_codec import encode_mask
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +81,8 @@ class Describer:
         if not questions:
             nothing = fill(config, target.label, (), (), part=part)
             return Description(without_words(nothing) if blind else nothing, ())
-        masks = (target.mask,) if target.object_mask is None else (target.mask, target.object_mask)
-        query = RegionQuery(_QUERY_ID, tuple(encode_mask(mask) for mask in masks), questions)
+        masks = (target.rle,) if target.object_rle is None else (target.rle, target.object_rle)
+        query = RegionQuery(_QUERY_ID, masks, questions)
         with steps.step("describe"):
             try:
                 job_id = self._queue.submit(DescribeJob(image, image_wh, (query,), self._model_version))

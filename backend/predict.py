@@ -33,7 +33,6 @@ from label_config.results import AnsweredRegion, region_items, region_score
 from label_config.validate import validate_results
 from worker.contracts import ImageRef, LookAheadJob, WarmJob
 from worker.errors import QueueUnavailable, WorkerError
-from worker.mask_codec import encode_mask
 from worker.task_image import image_ref
 
 logger = logging.getLogger(__name__)
@@ -303,13 +302,13 @@ def _to_page(
     record = RegionRecord(
         region_id=target.region_id,
         image_wh=prompt.image_wh,
-        mask=encode_mask(target.mask),
+        mask=target.rle,
         score=target.score,
         answered_at=time.time(),
         label=label,
         active_label=prompt.label,
         parent_id=target.parent_id,
-        object_mask=encode_mask(target.object_mask) if target.object_mask is not None else None,
+        object_mask=target.object_rle,
         points=target.points,
         prompt_ids=target.prompt_ids,
         box_px_xyxy=target.box_px_xyxy,

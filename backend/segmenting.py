@@ -5,6 +5,7 @@ Previous on the path of one click: `backend/gestures.py`. Next: `backend/describ
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,8 @@ from backend.prompts import Box, Prompt
 from backend.steps import Steps
 from label_config.labels import classes, object_label, part_label
 from label_config.reader import LabelConfig
-from worker.contracts import ImageRef, PromptPoint, SegmentAnswer, SegmentJob
-from worker.mask_codec import decode_mask
+from worker.contracts import ImageRef, PromptPoint, Rle, SegmentAnswer, SegmentJob
+from worker.mask_codec import decode_mask, encode_mask
 
 _INSIDE_PARENT = 0.8
 
@@ -52,6 +53,16 @@ class Target:
     segmenter_version: str | None = None
     existing: PageRegion | None = None
     redraw: bool = True  # False: the geometry goes back as the page has it
+
+    @functools.cached_property
+    def rle(self) -> Rle:
+        """The mask as the queue and the session hold it."""
+        return encode_mask(self.mask)
+
+    @functools.cached_property
+    def object_rle(self) -> Rle | None:
+        """The object's mask likewise."""
+        return None if self.object_mask is None else encode_mask(self.object_mask)
 
 
 class RegionFinder:

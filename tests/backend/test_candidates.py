@@ -24,7 +24,7 @@ IN_DOT, BESIDE_DOT = (160.0, 160.0), (200.0, 160.0)
 
 
 def picked(mask: np.ndarray, predicted_iou: float = 0.9) -> Picked:
-    return Picked(mask, predicted_iou, None)
+    return Picked.of_mask(mask, predicted_iou, None)
 
 
 def test_the_object_is_the_largest_good_mask() -> None:
