@@ -40,7 +40,7 @@ SETUP_DEADLINE_S = 2.0  # after 3 s
 WEBHOOK_DEADLINE_S = 0.8  # after 1 s
 _RETRY_AFTER_S = 5
 _SMALL_BODY_BYTES = 16 * 1024**2
-_AT_ONCE_BYTES = 256 * 1024  # parsed in a millisecond, which is what a thread costs on a busy machine
+_AT_ONCE_BYTES = 64 * 1024  # parsed in a millisecond at most; a thread costs as much on a busy machine
 
 
 class Api:
