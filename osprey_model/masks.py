@@ -70,7 +70,7 @@ def _from_rle(rle: dict[str, Any]) -> NDArray[np.uint8]:
             _check_counts(counts, height, width)
             rle = coco.frPyObjects({"size": [height, width], "counts": list(counts)}, height, width)
         decoded: NDArray[np.uint8] = coco.decode({"size": [height, width], "counts": rle["counts"]})
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise BadMask(f"the COCO RLE of size {size} cannot be decoded: {error}; encode the mask again") from error
     if 0 in decoded.shape:
         raise BadMask(f"expected a mask of shape (H, W), got {decoded.shape} from a COCO RLE")
@@ -78,5 +78,9 @@ def _from_rle(rle: dict[str, Any]) -> NDArray[np.uint8]:
 
 
 def _check_counts(counts: Sequence[int], height: int, width: int) -> None:
-    if sum(counts) != height * width or min(counts) < 0:
+    if height < 1 or width < 1:
+        raise ValueError("expected a height and a width of at least 1")
+    if min(counts, default=0) < 0:
+        raise ValueError(f"expected counts of 0 or more, got {min(counts)}")
+    if sum(counts) != height * width:
         raise ValueError(f"its counts add up to {sum(counts)}, expected {height * width}")

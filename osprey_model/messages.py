@@ -45,6 +45,11 @@ def as_turns(messages: Messages) -> list[Turn]:
                 "expected turns of (message, answer) whose last answer is None: the one to give; "
                 f"turn {idx} of {len(turns)} has {'an' if answer is not None else 'no'} answer"
             )
+    for idx, text in ((idx, text) for idx, turn in enumerate(turns) for text in turn if text is not None):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadMessages(f"turn {idx} is no valid Unicode ({error.reason}): {text!r}") from error
     return [(message.replace("{region}", REGION_PLACEHOLDER), answer) for message, answer in turns]
 
 

@@ -22,12 +22,15 @@ class QuantizationUnavailable(ImportError):
     """bitsandbytes is not installed, or it cannot work on this machine."""
 
 
-def import_bitsandbytes() -> Any:
-    """The package.
+def import_bitsandbytes(load_in: Bits) -> Any:
+    """The package that stores weights so.
 
     Raises:
+        ValueError: another `load_in` than "4bit" or "8bit".
         QuantizationUnavailable: it cannot be imported.
     """
+    if load_in not in BITS:
+        raise ValueError(f"load_in must be one of {', '.join(BITS)}, got {load_in!r}")
     try:
         return importlib.import_module("bitsandbytes")
     except ImportError as error:
@@ -43,9 +46,7 @@ def quantize_decoder(model: OspreyForCausalLM, load_in: Bits, *, device: torch.d
         ValueError: another `load_in` than "4bit" or "8bit".
         QuantizationUnavailable: see the class.
     """
-    if load_in not in BITS:
-        raise ValueError(f"load_in must be one of {', '.join(BITS)}, got {load_in!r}")
-    bitsandbytes = import_bitsandbytes()
+    bitsandbytes = import_bitsandbytes(load_in)
     for layer in model.model.layers:
         linears = [(name, module) for name, module in layer.named_modules() if isinstance(module, nn.Linear)]
         for name, linear in linears:

@@ -25,6 +25,20 @@ class BadChoices(ValueError):
     """A list of choices that cannot be offered."""
 
 
+def as_choices(choices: Sequence[str]) -> tuple[str, ...]:
+    """A list of choices as it is kept.
+
+    Raises:
+        BadChoices: one string, whose letters would be the choices, or entries that are no text.
+    """
+    if isinstance(choices, str):
+        raise BadChoices(f"expected a list of choices, got the string {choices!r}; write ({choices!r},)")
+    for choice in choices:
+        if not isinstance(choice, str) or any("\ud800" <= character <= "\udfff" for character in choice):
+            raise BadChoices(f"expected choices of valid text, got {choice!r}")
+    return tuple(choices)
+
+
 @dataclass(slots=True)
 class _Node:
     children: dict[int, _Node] = field(default_factory=dict)

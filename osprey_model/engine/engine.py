@@ -17,6 +17,7 @@ from osprey_model.build import load_osprey
 from osprey_model.checkpoint import fingerprint
 from osprey_model.config import IMAGE_TOKEN_ID
 from osprey_model.engine.answers import answer_of, mask_warnings
+from osprey_model.engine.choices import as_choices
 from osprey_model.engine.decode import Row
 from osprey_model.engine.decoder import SharedPrefixDecoder
 from osprey_model.engine.lane import Budget, Entry, Lane
@@ -101,7 +102,7 @@ class Osprey:
         cls,
         path: Path | str,
         device: str = "cpu",
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | str | None = None,
         *,
         adapter: Path | str | None = None,
         cache_bytes: int | None = None,
@@ -116,7 +117,7 @@ class Osprey:
         Args:
             path: folder with config.json, weights and tokenizer.
             device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
-            dtype: None: float32 on the CPU, bfloat16 on a GPU.
+            dtype: torch's or its name; None: float32 on the CPU, bfloat16 on a GPU.
             adapter: a LoRA adapter's folder; it is merged into the weights.
             cache_bytes: None: 1 GiB on the CPU, 8 GiB on a GPU.
             max_batch_rows: see the constructor.
@@ -283,6 +284,7 @@ class Osprey:
 
         Raises:
             BadMessages: nothing to answer, or an unknown role.
+            BadChoices: a list of choices that cannot be offered.
             BadImage: an image that cannot be read.
             BadMask: a mask that cannot be read or is empty; the message names it.
             PlaceholderMismatch: placeholders and masks differ in number, or masks came without an image.
@@ -304,7 +306,7 @@ class Osprey:
             raise PlaceholderMismatch("masks or <image> were given without an image; pass the image they belong to")
         if IMAGE_TOKEN_ID in prompt[shared:]:
             raise PlaceholderMismatch("expected one <image>, at the beginning of the first message")
-        question = Question("", choices=tuple(choices), multiple=multiple, max_new_tokens=max_new_tokens)
+        question = Question("", choices=as_choices(choices), multiple=multiple, max_new_tokens=max_new_tokens)
         plan = self._parts.planner.plan_ids(question, prompt, shared)
         (suffix_SD,) = embed_rows(self._decoder, self.tokenizer.mask_token_id, [plan.tail_ids], regions)
         row = Row(kv, num_prompt=len(plan.tail_ids), max_new_tokens=plan.limit, walk=plan.walk())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from osprey_model.config import IMAGE_TOKEN_ID
-from osprey_model.engine.choices import ChoiceTrie, ChoiceWalk
+from osprey_model.engine.choices import ChoiceTrie, ChoiceWalk, as_choices
 from osprey_model.engine.prefix import SHARED_OPENING
 from osprey_model.engine.requests import BadQuestion, PromptTooLong, Question
 from osprey_model.prompts import INFERENCE, question_message
@@ -71,6 +71,7 @@ class Planner:
             BadChoices: a list that cannot be offered.
             PromptTooLong: no room for an answer.
         """
+        check_text(question.text)
         try:
             message = question_message(question.text, question.form)
         except ValueError as error:
@@ -91,7 +92,7 @@ class Planner:
         region_at = shared if region_at is None else region_at
         trie, limit, needed = None, question.max_new_tokens, 1
         if question.choices:
-            trie = self._trie(question.choices)
+            trie = self._trie(as_choices(question.choices))
             limit = needed = max(limit, trie.longest + 1)
         room = room_for(self._context, prefix_positions(ids, self._num_image_tokens), needed)
         return Plan(question, shared, tuple(ids[shared:region_at]), tuple(ids[region_at:]), min(limit, room), trie)
@@ -102,6 +103,20 @@ class Planner:
                 self._tries.pop(next(iter(self._tries)))
             self._tries[choices] = ChoiceTrie(choices, self._tokenizer)
         return self._tries[choices]
+
+
+def check_text(text: object) -> None:
+    """Whether a tokenizer can read it.
+
+    Raises:
+        BadQuestion: not a string, or one with lone surrogates (half of a character, no UTF-8).
+    """
+    if not isinstance(text, str):
+        raise BadQuestion(f"expected a question's text as a string, got {type(text).__name__} {text!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise BadQuestion(f"a question must be valid Unicode, got {text!r}: {error.reason}") from error
 
 
 def shared_length(opening: tuple[int, ...], prompt: list[int]) -> int:

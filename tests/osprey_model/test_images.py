@@ -70,6 +70,7 @@ def test_other_modes_of_pil() -> None:
     assert as_image(Image.new("1", (2, 2), 1)).getpixel((0, 0)) == (255, 255, 255)
     assert as_image(Image.new("RGBA", (2, 2), (0, 0, 0, 0))).getpixel((0, 0)) == (255, 255, 255)
     assert as_image(Image.new("LA", (2, 2), (0, 0))).getpixel((0, 0)) == (255, 255, 255)
+    assert as_image(Image.new("LA", (2, 2), (0, 0)).convert("La")).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ def test_what_is_no_mask(given: np.ndarray) -> None:
         ({"size": [2, 3], "counts": [2, 1]}, "its counts add up to 3, expected 6"),
         ({"size": [2, 3], "counts": []}, "cannot be decoded"),
         ({"size": [2], "counts": [2]}, "cannot be decoded"),
+        ({"size": [2, 3], "counts": [7, -1]}, "expected counts of 0 or more, got -1"),
+        ({"size": [-2, -3], "counts": [2, 4]}, "a height and a width of at least 1"),
+        ({"size": [10**6, 10**6], "counts": [10**12 - 1, 1]}, "cannot be decoded"),
         ({"size": [2, 3], "counts": 5}, "cannot be decoded"),
     ],
 )

@@ -38,6 +38,7 @@ def test_every_form(given: Any, turns: list[tuple[str, str | None]]) -> None:
         ([("a",)], r"turn 0: expected \(message, answer or None\)"),
         ([{"role": "system", "content": "a"}], "message 0 has the unknown role 'system'; known: user, assistant"),
         ([{"role": "assistant", "content": "a"}], "message 0 is of role 'assistant', expected 'user'"),
+        ([("a", "b"), ("\ud800", None)], "turn 1 is no valid Unicode"),
         ([{"role": "user", "content": [1]}], "message 0: expected content as a string, got list"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "whose last answer is None"),
     ],

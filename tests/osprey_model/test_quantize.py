@@ -47,6 +47,8 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(QuantizationUnavailable, match="needs the package bitsandbytes"):
         Osprey.from_pretrained(NANO, load_in="4bit")
+    with pytest.raises(ValueError, match="load_in must be one of 4bit, 8bit, got '3bit'"):
+        Osprey.from_pretrained(NANO, load_in="3bit")  # type: ignore[arg-type]
 
 
 def test_mapped_weights_answer_the_same() -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from osprey_model.engine.choices import BadChoices
 from osprey_model.engine.engine import Osprey
 from osprey_model.engine.requests import PromptTooLong
 from osprey_model.masks import BadMask
@@ -84,6 +85,8 @@ def test_what_does_not_fit_is_named(osprey: Osprey, image: Image.Image, masks: l
         osprey.chat(image, [], [("<image> <image>", None)])
     with pytest.raises(BadMessages, match="last answer is None"):
         osprey.chat(image, [], [("What?", "That.")])
+    with pytest.raises(BadChoices, match="got the string 'boat'"):
+        osprey.chat(image, [], "What?", choices="boat")
     with pytest.raises(PromptTooLong, match="shorten the question"):
         osprey.chat(image, [], "why " * 3000)
     with pytest.raises(BadMask, match="mask 1: expected a mask of 0 and 1"):

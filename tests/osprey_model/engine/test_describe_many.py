@@ -90,6 +90,19 @@ def test_towers_of_several_images_run_as_one_batch(
             "empty",
         ),
         (
+            RegionRequest((np.ones((4, 5), bool),), (Question(prompts.CATEGORY, choices="boat"),)),  # type: ignore[arg-type]
+            "BadChoices",
+            r"write \('boat',\)",
+        ),
+        (
+            RegionRequest((np.ones((4, 5), bool),), (Question(prompts.CATEGORY, choices=(1, 2)),)),  # type: ignore[arg-type]
+            "BadChoices",
+            "got 1",
+        ),
+        (RegionRequest((np.ones((4, 5), bool),), (Question("\ud800 {region}"),)), "BadQuestion", "valid Unicode"),
+        (RegionRequest((np.ones((4, 5), bool),), (Question(3),)), "BadQuestion", "got int 3"),  # type: ignore[arg-type]
+        (RegionRequest(({"size": [9**9, 9**9], "counts": [9**18]},), (SHORT,)), "BadMask", "cannot be decoded"),
+        (
             RegionRequest((np.ones((4, 5), bool),), (Question("{region}" + " why" * 2000),)),
             "PromptTooLong",
             "shorten the question",
