@@ -195,6 +195,10 @@ class Source:
         """Number of usable entries."""
         return len(self._usable)
 
+    def entry_idx(self, position: int) -> int:
+        """Where in its file the usable entry at `position` stands."""
+        return self._usable[position]
+
     def record(self, position: int, draws: Draws) -> Record:
         """The usable entry at `position`, with the choices of `draws`.
 
@@ -271,6 +275,10 @@ class MixtureDataset(Dataset[Sample]):
         """Distinct samples that were replaced because their image, masks or labels are bad."""
         return int(self._replaced.sum())
 
+    def replaced(self) -> list[BadEntry]:
+        """Those samples by file and entry. What is wrong with each is found by reading it once more."""
+        return [self._problem(int(idx)) for idx in self._replaced.nonzero()[:, 0]]
+
     def set_epoch(self, epoch: int) -> None:
         """Other random choices for the same entries."""
         self._epoch = epoch
@@ -298,11 +306,23 @@ class MixtureDataset(Dataset[Sample]):
                 logger.warning("replaced by the next sample: %s", problem)
         raise AssertionError("the last step returns or raises")
 
-    def _sample(self, idx: int) -> Sample:
+    def _problem(self, idx: int) -> BadEntry:
+        # A loader's process has seen the error, this one has only the mark.
+        try:
+            self._sample(idx)
+        except BadEntry as problem:
+            return problem
+        source, position = self._place(idx)
+        return BadEntry(source.file.ann_file, source.entry_idx(position), "could not be read while it was its turn")
+
+    def _place(self, idx: int) -> tuple[Source, int]:
         at = bisect.bisect_right(self._ends, idx)
-        position = idx - (self._ends[at - 1] if at else 0)
+        return self.sources[at], idx - (self._ends[at - 1] if at else 0)
+
+    def _sample(self, idx: int) -> Sample:
+        source, position = self._place(idx)
         generator = torch.Generator().manual_seed(hash((self._seed, self._epoch, idx)) & (2**63 - 1))
-        return self.sources[at].sample(
+        return source.sample(
             position,
             RandomDraws(generator),
             tokenizer=self._tokenizer,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ class TrainingRun:
         return dataclasses.replace(STAGES[self.stage], **{k: v for k, v in given.items() if v is not None})
 
     def facts(self) -> dict[str, Any]:
-        """What decides what is learned: settings, the model by its fingerprint, the data by type, name and size."""
+        """What decides what is learned: settings, the model by its fingerprint, the data by type, name and content."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in _MAY_CHANGE}
         data, held_out = _data_facts(self.data), _data_facts(self.held_out)
         adapter = None if self.adapter is None else adapter_fingerprint(self.adapter)
@@ -157,8 +158,9 @@ class TrainingResult:
         best_held_out_loss: of the weights that were kept; None without held-out data.
         stopped_early: patience ran out.
         num_samples: of one epoch.
-        bad_entries: what was left out or replaced, by file and entry.
-        num_replaced: samples that turned out bad while training (a missing mask, an unreadable image).
+        bad_entries: what was left out before training, by file and entry.
+        replaced_entries: what turned out bad while training (an empty mask, an unreadable image), likewise.
+        num_replaced: how many those are.
         seconds: of this call's training loop.
         steps_per_s: in this call.
     """
@@ -172,6 +174,7 @@ class TrainingResult:
     stopped_early: bool
     num_samples: int
     bad_entries: tuple[str, ...]
+    replaced_entries: tuple[str, ...]
     num_replaced: int
     seconds: float
     steps_per_s: float
@@ -184,4 +187,9 @@ class TrainingResult:
 
 def _data_facts(path: Path | None) -> Any:
     files = [] if path is None else read_data_config(path)
-    return [(file.type, file.ann_file.name, file.ann_file.stat().st_size, file.weight) for file in files]
+    return [(file.type, file.ann_file.name, _content(file.ann_file), file.weight) for file in files]
+
+
+def _content(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -31,7 +31,7 @@ from osprey_model.training.data import Collator, bad_entries, open_data
 from osprey_model.training.feature_cache import FeatureCache
 from osprey_model.training.lora import add_adapter, continue_adapter, save_adapter
 from osprey_model.training.run import TrainingResult, TrainingRun
-from osprey_model.training.stages import freeze_for
+from osprey_model.training.stages import freeze_for, part_of
 from osprey_model.training.trainer import OnStep, OspreyTrainer, ProgressCallback
 
 logger = logging.getLogger(__name__)
@@ -62,15 +62,19 @@ def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
     set_seed(run.seed)
     # What the launcher was told; the Trainer, which would know, needs the model first.
     sharded = parse_flag_from_env("ACCELERATE_USE_FSDP") or arguments.deepspeed_plugin is not None
-    model = load_osprey(run.model, dtype=torch.float32)
+    # Frozen weights never pass through memory in float32. Shards want one dtype, so sharded runs begin in float32.
+    halved = arguments.bf16 and not sharded
+    model = load_osprey(
+        run.model,
+        dtype=torch.bfloat16 if halved else torch.float32,
+        in_float32=lambda name: part_of(name) in row.trains,
+    )
     core = model
     if row.lora is not None:
         model = add_adapter(model, row.lora, base=run.model)
         if run.adapter is not None:
             continue_adapter(model, run.adapter)
     trained = freeze_for(model, row)
-    if arguments.bf16 and not sharded:
-        _halve_frozen(model)
     if run.gradient_checkpointing:
         _checkpoint_activations(core)
     tokenizer = OspreyTokenizer.from_folder(run.model)
@@ -130,6 +134,10 @@ def _arguments(run: TrainingRun) -> TrainingArguments:
         report_to=["tensorboard"],
         disable_tqdm=not run.progress,
     )
+    if arguments.n_gpu > 1:
+        # In one process the Trainer would split batches over threads (DataParallel); several GPUs are accelerate's.
+        arguments._n_gpu = 1
+        logger.warning("one GPU of several is used; `accelerate launch` uses them all, see docs/model.md")
     share = row.batch_size // arguments.world_size
     held = run.device_batch_size or share
     if not share or share * arguments.world_size != row.batch_size or share % held:
@@ -190,13 +198,6 @@ def _parts_may_rest(data: MixtureDataset, run: TrainingRun) -> bool:
     return whole_images and "mask_extractor" in run.row.trains
 
 
-def _halve_frozen(model: torch.nn.Module) -> None:
-    """Frozen weights in bfloat16. What trains stays float32, as does the extractor; autocast computes in bfloat16."""
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad and "mask_extractor." not in name:
-            parameter.data = parameter.data.to(torch.bfloat16)
-
-
 def _checkpoint_activations(model: OspreyForCausalLM) -> None:
     options = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):  # its name since transformers 5.20
@@ -217,9 +218,9 @@ def _save_result(trainer: OspreyTrainer, run: TrainingRun, tokenizer: OspreyToke
             cast(PeftModel, trainer.accelerator.unwrap_model(trainer.model)), run.out, base=run.model, state=state
         )
         return
-    plain = load_osprey(run.model, dtype=torch.float32)
-    plain.load_state_dict(state, strict=False)  # complete for what trained: gathered by name
-    save_checkpoint(plain.to(torch.bfloat16).keep_extractor_in_float32() if trainer.args.bf16 else plain, run.out)
+    plain = load_osprey(run.model, dtype=torch.bfloat16 if trainer.args.bf16 else torch.float32)
+    plain.load_state_dict(state, strict=False)  # complete for what trained: `trained_state` has looked
+    save_checkpoint(plain, run.out)
     tokenizer.save_json(run.out / JSON_FILE)
     for name in (*TOKENIZER_FILES, _GENERATION_FILE):
         if (run.model / name).is_file():
@@ -236,6 +237,7 @@ def _result(
     history: list[dict[str, Any]] = trainer.state.log_history
     losses = tuple((entry["step"], entry["loss"]) for entry in history if "loss" in entry)
     evaluations = tuple((entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry)
+    replaced = [problem for dataset in (data, held_out) if dataset is not None for problem in dataset.replaced()]
     bad = (*bad_entries(data), *bad_entries(held_out))
     planned = trainer.state.max_steps
     result = TrainingResult(
@@ -248,15 +250,16 @@ def _result(
         stopped_early=trainer.state.global_step < planned,
         num_samples=len(data),
         bad_entries=tuple(str(problem) for problem in bad),
-        num_replaced=data.num_skipped,
+        replaced_entries=tuple(str(problem) for problem in replaced),
+        num_replaced=len(replaced),
         seconds=metrics["train_runtime"],
         steps_per_s=metrics["train_steps_per_second"],
     )
     if trainer.args.should_save:
         result.write()
-    if bad or result.num_replaced:
+    if bad or replaced:
         logger.warning(
-            "left out %d bad entries, replaced %d bad samples; see bad_entries in result.json",
+            "left out %d bad entries, replaced %d bad samples; see bad_entries and replaced_entries in result.json",
             len(bad),
             result.num_replaced,
         )

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from osprey_model.checkpoint import check_complete
+from osprey_model.checkpoint import check_complete, raise_problems
 from osprey_model.config import IGNORE_INDEX
 from osprey_model.training.checkpoints import checkpoint_folder, prune, seal
 
@@ -71,9 +71,16 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
         self._trained, self._keep = frozenset(trained), keep
 
     def trained_state(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The trained parameters on the CPU by name; `state` is a gathered state dict of a sharded model."""
+        """The trained parameters on the CPU by name; `state` is a gathered state dict of a sharded model.
+
+        Raises:
+            CheckpointError: a gathered state without some of them, in the process that writes it.
+        """
         if state is None:
             state = dict(self.accelerator.unwrap_model(self.model).named_parameters())
+        if self.args.should_save:
+            lost = sorted(self._trained - state.keys())
+            raise_problems({"missing": lost}, source="what the processes gathered")
         return {k: v.detach().cpu().contiguous() for k, v in state.items() if k in self._trained}
 
     # --- loss -----------------------------------------------------------------------------------------------------

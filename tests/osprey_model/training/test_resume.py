@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,23 @@ def test_other_settings_do_not_continue_a_run(settings: dict[str, object], tmp_p
         train(TrainingRun(out=tmp_path, **settings))
     with pytest.raises(RunDiffers, match="seed: was 7, is 8"):
         train(TrainingRun(out=tmp_path, resume=True, **{**settings, "seed": 8}))
+
+
+def test_changed_data_of_the_same_size_do_not_continue_a_run(
+    settings: dict[str, object], scenes: Path, tmp_path: Path
+) -> None:
+    """What the annotation files say is compared, not how long they are."""
+    data = tmp_path / "data"
+    shutil.copytree(scenes, data)
+    settings = {**settings, "max_steps": 3, "data": data / "region_data.json", "held_out": None, "eval_steps": None}
+    settings |= {"patience": None}
+    train(TrainingRun(out=tmp_path / "out", **settings))
+    entries = (data / "region.json").read_text()
+    (data / "region.json").write_text(entries.replace("boat", "goat"))
+    with pytest.raises(RunDiffers, match=r"data: was .*sha256:"):
+        train(TrainingRun(out=tmp_path / "out", resume=True, **settings))
+    (data / "region.json").write_text(entries)
+    train(TrainingRun(out=tmp_path / "out", resume=True, **settings))
 
 
 def test_a_checkpoint_with_a_cut_file_is_torn(tmp_path: Path) -> None:

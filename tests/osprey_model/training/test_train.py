@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from osprey_model.build import load_osprey
 from osprey_model.data.collate import Sample, collate
 from osprey_model.data.conversation import LabeledIds
 from osprey_model.data.mixture import BadEntry
+from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.training.feature_cache import FeatureCache
 from osprey_model.training.run import TrainingRun
+from osprey_model.training.stages import STAGES, StageName, part_of
 from osprey_model.training.train import train
+from osprey_model.training.trainer import OspreyTrainer
 
 Runs = Callable[..., TrainingRun]
 
@@ -71,6 +75,36 @@ def test_bfloat16_is_close(run: Runs) -> None:
     """Autocast on the CPU; the mask extractor and what trains stay float32."""
     assert losses(run(bf16=True)) == pytest.approx(losses(run()), abs=0.05)
     assert losses(run(stage="lora", bf16=True)) == pytest.approx(losses(run(stage="lora")), abs=0.05)
+
+
+@pytest.mark.parametrize("stage", ["1", "2", "3", "lora"])
+def test_frozen_weights_never_are_float32(
+    stage: StageName, run: Runs, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come from the file in bfloat16: 14 GB, not 28, for LoRA at 7B. What trains and the extractor are float32."""
+    seen: list[dict[str, tuple[torch.dtype, bool]]] = []
+    loaded: list[set[torch.dtype]] = []
+
+    def load(*arguments: Any, **options: Any) -> OspreyForCausalLM:
+        model = load_osprey(*arguments, **options)
+        frozen = {p.dtype for n, p in model.named_parameters() if part_of(n) not in STAGES[stage].trains}
+        loaded.append(frozen - {p.dtype for p in model.mask_extractor.parameters()})
+        return model
+
+    class Watched(OspreyTrainer):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            seen.append({n: (p.dtype, p.requires_grad) for n, p in self.model.named_parameters()})
+
+    monkeypatch.setattr("osprey_model.training.train.load_osprey", load)
+    monkeypatch.setattr("osprey_model.training.train.OspreyTrainer", Watched)
+    train(
+        run(stage=stage, bf16=True, max_steps=1, data=scenes / f"{'caption' if stage == '1' else 'region'}_data.json")
+    )
+    assert loaded[0] == {torch.bfloat16}
+    for name, (dtype, trains) in seen[0].items():
+        whole_copy = "mask_extractor." in name or ("mm_projector." in name and stage == "lora")
+        assert dtype == (torch.float32 if trains or whole_copy else torch.bfloat16), name
 
 
 def test_weight_two_is_being_there_twice(run: Runs, scenes: Path, tmp_path: Path) -> None:
@@ -139,7 +173,18 @@ def test_masks_that_turn_out_bad_are_replaced_and_counted(run: Runs, scenes: Pat
     data = with_entries(scenes, tmp_path, empty)
     with pytest.raises(BadEntry, match=r"entry 1: .*covers no pixel"):
         train(run(data=data))
-    assert train(run(data=data, on_error="skip", workers=1)).num_replaced == 1
+    result = train(run(data=data, on_error="skip", workers=1))
+    assert result.num_replaced == len(result.replaced_entries) == 1
+    assert re.search(r"changed\.json, entry 1: .*covers no pixel", result.replaced_entries[0])
+    assert json.loads((result.out / "result.json").read_text())["replaced_entries"] == list(result.replaced_entries)
+
+
+def test_one_process_uses_one_gpu_of_several(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No DataParallel, which would make batches larger than they were asked for."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    result = train(run(device="auto", bf16=False, max_steps=1))
+    state = json.loads((result.out / "checkpoint-1" / "trainer_state.json").read_text())
+    assert state["train_batch_size"] == 4
 
 
 def test_batch_that_devices_cannot_share_is_refused(run: Runs) -> None:
