@@ -46,18 +46,35 @@ def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iter
 
 def _filled(api: LabelStudioApi, stack: Stack, project_id: int, seeds: Sequence[int]) -> BenchProject:
     for seed in seeds:
-        file = (f"scene-{seed}.png", scene_png(seed), "image/png")
-        api.call("POST", f"/api/projects/{project_id}/import", files={"file": file})
+        import_picture(api, project_id, f"scene-{seed}.png", scene_png(seed))
     secrets = stack.secrets
     connect(
         api,
         project_id,
         BackendAddress(stack.backend_url, BACKEND_USER, secrets.backend_password, secrets.webhook_secret),
     )
+    by_seed = tasks_by_seed(api, project_id)
+    return BenchProject(project_id, {seed: by_seed[seed] for seed in seeds}, through_label_studio(api, project_id))
+
+
+def import_picture(api: LabelStudioApi, project_id: int, name: str, png: bytes) -> None:
+    """Upload a picture, which makes a task of it."""
+    api.call("POST", f"/api/projects/{project_id}/import", files={"file": (name, png, "image/png")})
+
+
+def tasks_by_seed(api: LabelStudioApi, project_id: int) -> dict[int, tuple[int, str]]:
+    """Task id and image address of every `scene-SEED.png` of a project. Label Studio puts its own name before ours."""
+    listed = api.call("GET", "/api/tasks", params={"project": project_id, "page_size": 10_000, "fields": "task_only"})
+    found = {}
+    for task in listed["tasks"]:
+        name = str(task["data"]["image"]).rsplit("-", 1)[-1]
+        found[int(name.removesuffix(".png"))] = (int(task["id"]), str(task["data"]["image"]))
+    return found
+
+
+def through_label_studio(api: LabelStudioApi, project_id: int) -> Predict:
+    """Clicks as the page's smart tool sends them, to a project that is connected to one backend."""
     backend_id = int(api.call("GET", "/api/ml", params={"project": project_id})[0]["id"])
-    listed = api.call("GET", "/api/tasks", params={"project": project_id, "page_size": 1000, "fields": "task_only"})
-    by_name = {str(task["data"]["image"]).rsplit("-", 1)[-1]: task for task in listed["tasks"]}
-    tasks = {seed: (int(task["id"]), task["data"]["image"]) for seed in seeds if (task := by_name[f"{seed}.png"])}
 
     def predict(task: dict[str, Any], context: dict[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
         if context is None:  # what opening the task in the page does
@@ -66,4 +83,4 @@ def _filled(api: LabelStudioApi, stack: Stack, project_id: int, seeds: Sequence[
         body = {"task": task["id"], "context": context}
         return api.call("POST", f"/api/ml/{backend_id}/interactive-annotating", json=body).get("data") or {}, {}
 
-    return BenchProject(project_id, tasks, predict)
+    return predict

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from demo.stack.components import BACKEND_USER, COMPONENTS, Component, Stack
 from demo.stack.settings import CHECKOUT
-from demo.stack.state import Launch, Secrets, StateFolder
+from demo.stack.state import MARK, Launch, Secrets, StateFolder
 
 _STOP_LIMIT_S = 15.0
 _PATIENCE = 3  # times what `make up` allows: nobody waits for a page here, and the machine may be busy
@@ -61,24 +61,28 @@ def private_service(folder: Path, told: Mapping[str, str], environ: Mapping[str,
         waiting = []
         for component in COMPONENTS:
             if component.name not in ("label-studio", "data"):  # nothing is submitted here
-                child = running.enter_context(_child(component, stack, environ))
+                child = running.enter_context(started(component, stack, environ))
                 if component.name == "redis":
-                    _wait_until_healthy(component, child, stack)
+                    wait_until_healthy(component, child, stack)
                 else:
                     waiting.append((component, child))
         for component, child in waiting:
-            _wait_until_healthy(component, child, stack)
+            wait_until_healthy(component, child, stack)
         yield Endpoint(stack.backend_url, BACKEND_USER, stack.secrets.backend_password, stack.redis_url)
 
 
 @contextmanager
-def _child(component: Component, stack: Stack, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+def started(component: Component, stack: Stack, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A component as a child process, ended at the end of the block.
+
+    It carries the stack's mark, so that `end_leftovers` finds it when this process was killed.
+    """
     process = component.process(stack)
     inherited = {key: value for key, value in environ.items() if process.inherited(key)}
     with _log(component, stack).open("wb") as log:
         child = subprocess.Popen(
             process.command,
-            env={**inherited, **process.environment},
+            env={**inherited, **process.environment, MARK: str(stack.state.path)},
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -96,7 +100,12 @@ def _child(component: Component, stack: Stack, environ: Mapping[str, str]) -> It
             child.wait()
 
 
-def _wait_until_healthy(component: Component, child: subprocess.Popen[bytes], stack: Stack) -> None:
+def wait_until_healthy(component: Component, child: subprocess.Popen[bytes], stack: Stack) -> None:
+    """Return when the component works.
+
+    Raises:
+        ServiceDidNotStartError: it ended, or does not work within its time.
+    """
     deadline = time.monotonic() + _PATIENCE * component.start_limit_s
     while (problem := component.problem(stack)) is not None:
         if child.poll() is not None or time.monotonic() > deadline:

@@ -1,0 +1,131 @@
+"""`osprey loop simulate`: the whole learning loop with a simulated annotator, on a stack of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+app = typer.Typer(no_args_is_help=True, help="The learning loop, shown from end to end.")
+
+
+@app.callback()
+def loop() -> None:
+    """The learning loop, shown from end to end."""
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="Everything goes here; a simulation that is there is continued.")],
+    rounds: Annotated[int, typer.Option(min=1, max=9, help="Fine-tunes; annotators work once more than that.")] = 3,
+    regions: Annotated[int, typer.Option(min=1, help="Regions submitted in each round.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, max=99, help="Of pictures, shuffling and training.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each fine-tune.")] = 320,
+    base_scenes: Annotated[int, typer.Option(min=1, help="Pictures of the frozen base set.")] = 24,
+) -> None:
+    """Let a simulated team correct a model that does not know its words, round after round, and measure what it costs.
+
+    Starts Label Studio, Redis, backend and workers of its own and stops them at the end. The last line is JSON. Ends
+    with 0 when corrections for the team's own words fell by at least 60 %, the frozen base set lost at most one point
+    and a control that learned shuffled corrections did not pass the gate; else with 1, with 2 when it could not run.
+    """
+    import json
+    import time
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from demo.evaluation.machine import hardware, versions
+    from demo.evaluation.private_service import ServiceDidNotStartError
+    from demo.learning.annotating import NotCollectedError
+    from demo.learning.commands import CommandFailedError
+    from demo.learning.outcome import goal_lines, rounds_table
+    from demo.learning.plan import Plan
+    from demo.learning.progress_file import SimulationDiffersError
+    from demo.learning.simulation import simulate as run_simulation
+    from demo.stack.errors import StackError
+    from worker.errors import WorkerError
+
+    console, errors = Console(), Console(stderr=True)
+    signal.signal(signal.SIGTERM, _stop)  # so that what was started is stopped, too
+    started = time.monotonic()
+    try:
+        plan = Plan(out, rounds, regions, seed, steps, base_scenes)
+        with _progress(errors) as progress:
+            outcome, seconds = run_simulation(plan, dict(os.environ), _Bars(progress))
+    except (
+        ValueError,
+        OSError,
+        WorkerError,
+        StackError,
+        ServiceDidNotStartError,
+        CommandFailedError,
+        NotCollectedError,
+        SimulationDiffersError,
+    ) as error:
+        errors.print(f"[red]The simulation stopped:[/red] {escape(str(error))}", soft_wrap=True)
+        errors.print("The same command continues it.")
+        raise typer.Exit(2) from error
+    console.print(rounds_table(outcome))
+    for line in goal_lines(outcome):
+        console.print(line, soft_wrap=True)
+    _point_to(console, plan.report)
+    result = {
+        "subject": "learning loop with a simulated annotator",
+        **plan.settings(),
+        **outcome.to_json(),
+        "seconds": {"this_call": round(time.monotonic() - started, 1), "phases": round(sum(seconds.values()), 1)},
+        "seconds_by_phase": seconds,
+        "report": str(plan.report),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
+    typer.echo(json.dumps(result))
+    raise typer.Exit(0 if outcome.reached else 1)
+
+
+def _point_to(console: Console, report: Path) -> None:
+    from rich.markup import escape
+
+    console.print(f"The report: {escape(str(report))}", soft_wrap=True)
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), TextColumn("{task.fields[note]}"))
+    return Progress(*columns, TimeElapsedColumn(), console=console)
+
+
+class _Bars:
+    """A line per step; on no terminal, a plain line when it begins."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._line: TaskID | None = None
+
+    def step(self, what: str) -> None:
+        """The step before is done, another one begins."""
+        if not self._progress.console.is_terminal:
+            self._progress.console.print(what, highlight=False)
+        if self._line is not None:
+            self._progress.update(self._line, total=1, completed=1, note="done")
+            self._progress.stop_task(self._line)
+        self._line = self._progress.add_task(what, total=None, note="")
+
+    def count(self, done: int, total: int) -> None:
+        """A bar where the end is known."""
+        assert self._line is not None, "a step begins before it is counted"
+        note = f"{done} of {total}" if total else ""
+        self._progress.update(self._line, total=total or None, completed=done, note=note)
+
+
+def _stop(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(143)

@@ -1,0 +1,91 @@
+"""What a simulation is asked to do, which scenes it may use, and where in its folder things are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from demo.scenes import BASE_SEEDS, REPLAY_SEEDS, TEAM_SEEDS
+
+MOST_ROUNDS = 9
+NUM_SEEDS = 100  # of `--seed`
+_SPAN = 100_000  # scenes of one `--seed` in each range
+_ROUND_SPAN = 10_000
+_REGIONS_PER_SCENE = 7.5  # about four objects, and a part of nearly each
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One simulation. `steps` are those of each fine-tune, `base_scenes` make the frozen base set.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+
+    folder: Path
+    rounds: int = 3
+    regions: int = 300
+    seed: int = 0
+    steps: int = 320
+    base_scenes: int = 24
+
+    def __post_init__(self) -> None:
+        """Refuse what the seeds do not suffice for."""
+        if not 0 <= self.seed < NUM_SEEDS:
+            raise ValueError(f"seed must be from 0 to {NUM_SEEDS - 1}, got {self.seed}")
+        if not 1 <= self.rounds <= MOST_ROUNDS:
+            raise ValueError(f"rounds must be from 1 to {MOST_ROUNDS}, got {self.rounds}")
+        if not 1 <= self.regions <= _ROUND_SPAN:
+            raise ValueError(f"regions must be from 1 to {_ROUND_SPAN}, got {self.regions}")
+
+    def settings(self) -> dict[str, Any]:
+        """What a continued simulation must have in common with the one that was begun."""
+        values = asdict(self)
+        del values["folder"]
+        return values
+
+    def team_seeds(self, round_idx: int) -> Iterator[int]:
+        """Scenes of a round, more than it needs; no other round has them."""
+        first = TEAM_SEEDS.start + self.seed * _SPAN + round_idx * _ROUND_SPAN
+        return iter(range(first, first + _ROUND_SPAN))
+
+    def replay_seeds(self) -> Sequence[int]:
+        """About as many regions as all rounds together give."""
+        first = REPLAY_SEEDS.start + self.seed * _SPAN
+        return range(first, first + max(1, round(self.rounds * self.regions / _REGIONS_PER_SCENE)))
+
+    def base_seeds(self) -> Sequence[int]:
+        """Of the frozen base set."""
+        first = BASE_SEEDS.start + self.seed * _SPAN
+        return range(first, first + self.base_scenes)
+
+    @property
+    def stack(self) -> Path:
+        """The stack's state folder, with Label Studio's data and the correction store."""
+        return self.folder / "stack"
+
+    @property
+    def registry(self) -> Path:
+        """The model registry."""
+        return self.folder / "registry"
+
+    @property
+    def exports(self) -> Path:
+        """Export versions: the project's, the replay data and the base set."""
+        return self.folder / "exports"
+
+    @property
+    def cache(self) -> Path:
+        """Image files."""
+        return self.folder / "cache"
+
+    @property
+    def report(self) -> Path:
+        """The report page."""
+        return self.folder / "report.html"
+
+    def journal(self, round_idx: int) -> Path:
+        """What was submitted in a round."""
+        return self.folder / f"round-{round_idx}.jsonl"

@@ -1,0 +1,247 @@
+"""The learning loop from end to end with a simulated annotator: annotate, collect, fine-tune, gate, promote, again.
+
+Everything between the annotator's hands and the next round's words is the product's own: Label Studio's API and
+webhooks, the workers, the correction store, `osprey finetune`, the gate, the registry, the running workers' switch.
+Neighbours: `plan.py` (what and where), `annotating.py` (a round's work), `outcome.py` (what it has shown).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from demo.learning.annotating import annotate, wait_until_collected
+from demo.learning.commands import run_osprey
+from demo.learning.outcome import Outcome, RoundOutcome
+from demo.learning.own_stack import own_stack
+from demo.learning.plan import Plan
+from demo.learning.progress_file import ProgressFile
+from demo.learning.shuffled import shuffled
+from demo.learning.tally import Seen
+from demo.learning.team_project import TeamProject
+from demo.learning.truth_sets import write_truth_set
+from demo.stack.components import Stack
+from demo.stack.sample_project import CONFIG
+from demo.stack.settings import CHECKOUT
+from worker.export.splits import Picture, sides_of
+from worker.export.version import ExportOptions, export_version
+from worker.images import ImageResolver
+from worker.learning.gate import Bounds
+from worker.learning.registry import Registry, Version
+from worker.learning.store import Store
+from worker.learning.submissions import submissions_of_store
+from worker.settings import Settings
+
+# Numbers of the sets' own that no project of a new Label Studio has.
+_REPLAY_PROJECT, _BASE_PROJECT, _CONTROL_PROJECT = 900_001, 900_002, 900_003
+_SHARES = (0.25, 0.3, 0.35, 0.4, 0.5)  # of images that are held out
+
+# For the small model: a high rate, one packed image per step, a little more old than new.
+_FINETUNE = {
+    "OSPREY_FINETUNE_LEARNING_RATE": "2e-3",
+    "OSPREY_FINETUNE_BATCH_SIZE": "1",
+    "OSPREY_FINETUNE_RANK": "16",
+    "OSPREY_FINETUNE_ALPHA": "32",
+    "OSPREY_FINETUNE_DROPOUT": "0.0",
+    "OSPREY_FINETUNE_VOCABULARY": "on",
+    "OSPREY_FINETUNE_REPLAY": "1.25",
+    "OSPREY_FINETUNE_PATIENCE": "100",
+}
+
+
+class Screen(Protocol):
+    """Where progress is shown: `cli/loop.py`."""
+
+    def step(self, what: str) -> None:
+        """Another piece of work begins."""
+
+    def count(self, done: int, total: int) -> None:
+        """So much of it is done; `total` 0: nobody knows."""
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What every phase needs."""
+
+    plan: Plan
+    stack: Stack
+    project: TeamProject
+    store: Store
+    settings: Settings
+    environ: Mapping[str, str]
+    screen: Screen
+    held_out: float = 0.0
+
+
+def simulate(plan: Plan, environ: Mapping[str, str], screen: Screen) -> tuple[Outcome, dict[str, float]]:
+    """Run, or continue, a simulation; what it has shown, and seconds by phase.
+
+    Args:
+        plan: what to do.
+        environ: this process's environment: where Label Studio is installed, which model and device.
+        screen: shows progress.
+
+    Raises:
+        SimulationDiffersError, StackError, ServiceDidNotStartError, CommandFailedError, NotCollectedError: see there.
+    """
+    notes = ProgressFile(plan.folder / "simulation.json", plan.settings())
+    sets = notes.phase("write replay and base set", lambda: _write_sets(plan, screen))
+    told = _told(plan, environ, sets)
+    with own_stack(plan.stack, told, environ, lambda title: screen.step(f"start {title}")) as stack:
+        made = notes.phase("make the project", lambda: {"id": _made_project(stack)})
+        database = f"sqlite:///{plan.stack.absolute() / 'corrections.db'}"
+        settings = Settings.from_env({**told, "OSPREY_DATABASE_URL": database})
+        with TeamProject(stack, int(made["id"])) as project, Store.open(database) as store:
+            site = _Site(plan, stack, project, store, settings, environ, screen)
+            outcome = _rounds(site, notes)
+            screen.step("write the report")
+            _osprey(site, "report", "--project", str(project.id), "--out", str(plan.report.absolute()))
+    return outcome, notes.seconds()
+
+
+def _rounds(site: _Site, notes: ProgressFile) -> Outcome:
+    rounds, control = [], None
+    for idx in range(site.plan.rounds + 1):
+        name = f"round {idx}"
+        found = notes.phase(f"{name}: annotate", partial(_annotate, site, idx))
+        seen = tuple(Seen.from_json(line) for line in found["seen"])
+        if idx == site.plan.rounds:
+            rounds.append(RoundOutcome(seen, None, None))
+            break
+        if idx == 0:
+            share = notes.phase("choose the held-out share", partial(_held_out_share, site))["share"]
+            site = dataclasses.replace(site, held_out=float(share))
+            control = notes.phase("control: fine-tune and gate", partial(_control, site))["gate"]
+        tuned = notes.phase(f"{name}: fine-tune and gate", partial(_fine_tune, site, idx))
+        notes.phase(f"{name}: promote", partial(_promote, site, tuned))
+        rounds.append(RoundOutcome(seen, tuned["candidate"], tuned["gate"]))
+    return Outcome(tuple(rounds), control)
+
+
+def _write_sets(plan: Plan, screen: Screen) -> dict[str, Any]:
+    label_config = CONFIG.read_text(encoding="utf-8")
+    paths = {}
+    for name, seeds, number in (
+        ("replay", plan.replay_seeds(), _REPLAY_PROJECT),
+        ("base", plan.base_seeds(), _BASE_PROJECT),
+    ):
+        screen.step(f"write the {name} set")
+        version = write_truth_set(plan.exports, plan.cache, seeds, label_config, number)
+        paths[name] = str(version.path.absolute())
+    return paths
+
+
+def _told(plan: Plan, environ: Mapping[str, str], sets: Mapping[str, Any]) -> dict[str, str]:
+    checkpoints = CHECKOUT / "demo" / "checkpoints"
+    return {
+        "OSPREY_MODEL": environ.get("OSPREY_MODEL") or str(checkpoints / "osprey-nano"),
+        "OSPREY_SAM": environ.get("OSPREY_SAM") or str(checkpoints / "sam-nano"),
+        "OSPREY_DEVICE": environ.get("OSPREY_DEVICE") or "auto",
+        "OSPREY_REGISTRY": str(plan.registry.absolute()),
+        "OSPREY_EXPORTS": str(plan.exports.absolute()),
+        "OSPREY_CACHE_DIR": str(plan.cache.absolute()),
+        "OSPREY_BASE_SET": str(sets["base"]),
+        "OSPREY_REPLAY": str(Path(sets["replay"]) / "data.json"),
+        "OSPREY_BLIND_SHARE": "0",  # corrections are counted: every word is shown
+        # What is measured is words, on however busy a machine: nothing is cut short.
+        "OSPREY_WAIT_BUDGET_S": "60",
+        "OSPREY_MASK_WAIT_S": "60",
+    }
+
+
+def _made_project(stack: Stack) -> int:
+    with TeamProject(stack, None) as project:
+        return project.id
+
+
+def _annotate(site: _Site, idx: int) -> dict[str, Any]:
+    plan, screen = site.plan, site.screen
+    screen.step(f"round {idx}: annotate")
+    seen = annotate(
+        site.project,
+        plan.team_seeds(idx),
+        plan.regions,
+        plan.journal(idx),
+        lambda done: screen.count(min(done, plan.regions), plan.regions),
+    )
+    screen.step(f"round {idx}: wait for the webhooks")
+    stored = wait_until_collected(site.store, site.project.id, seen)
+    return {"seen": [each.to_json() for each in seen], "corrected_in_store": stored}
+
+
+def _held_out_share(site: _Site) -> dict[str, Any]:
+    """The smallest of some shares that holds out as many images as the gate asks for; the split goes by their address.
+
+    It stays for all rounds, so that what was learned from once is never held out later.
+    """
+    urls = {each.image_url: each.region for each in site.store.regions(site.project.id)}
+    pictures = [Picture(region.image, region.task, url) for url, region in urls.items()]
+    for share in _SHARES:
+        sides = sides_of(pictures, share, ExportOptions().seed)
+        if list(sides.values()).count("held_out") >= Bounds().min_images:
+            break
+    return {"share": share}
+
+
+def _fine_tune(site: _Site, idx: int) -> dict[str, Any]:
+    site.screen.step(f"round {idx}: fine-tune and gate")
+    _osprey(site, "finetune", "--project", str(site.project.id))
+    version = _newest(site)
+    return {"candidate": version.name, "gate": version.gate, "metrics": version.metrics}
+
+
+def _control(site: _Site) -> dict[str, Any]:
+    site.screen.step("control: shuffled corrections")
+    true = submissions_of_store(site.store, site.project.id)
+    wrong = dataclasses.replace(shuffled(true, site.plan.seed), project_id=_CONTROL_PROJECT)
+    with closing(ImageResolver(_with_label_studio(site))) as images:
+        version = export_version(wrong, site.settings.exports, ExportOptions(held_out_share=site.held_out), images)
+    site.screen.step("control: fine-tune and gate")
+    _osprey(site, "finetune", "--data", str(version.path))
+    candidate = _newest(site)
+    return {"candidate": candidate.name, "gate": candidate.gate, "metrics": candidate.metrics}
+
+
+def _promote(site: _Site, tuned: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a candidate that passed the champion; the command waits until the workers serve it."""
+    name, registry = tuned["candidate"], Registry(site.plan.registry)
+    if tuned["gate"]["passed"] and registry.champion_name() != name:
+        site.screen.step(f"promote {name}")
+        _osprey(site, "promote", name, "--why", "passed the gate in the simulation")
+    return {"champion": registry.champion_name()}
+
+
+def _newest(site: _Site) -> Version:
+    return Registry(site.plan.registry).versions()[-1]
+
+
+def _osprey(site: _Site, *arguments: str) -> None:
+    seconds = 0
+
+    def tick() -> None:
+        nonlocal seconds
+        seconds += 1
+        site.screen.count(seconds, 0)
+
+    told = {
+        **_FINETUNE,
+        "OSPREY_FINETUNE_MAX_STEPS": str(site.plan.steps),
+        "OSPREY_FINETUNE_HELD_OUT": str(site.held_out),
+        "OSPREY_FINETUNE_SEED": str(site.plan.seed),
+    }
+    log = site.plan.folder / "logs" / f"{arguments[0]}.log"
+    run_osprey(site.stack, *arguments, log=log, told=told, environ=site.environ, on_wait=tick)
+
+
+def _with_label_studio(site: _Site) -> Settings:
+    """The settings of a process that may fetch the project's pictures."""
+    return dataclasses.replace(
+        site.settings,
+        label_studio_url=site.stack.label_studio_url,
+        label_studio_token=site.stack.secrets.label_studio_token,
+    )

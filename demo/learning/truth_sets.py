@@ -1,0 +1,103 @@
+"""Ordinary scenes with their truth as export versions: what a fine-tune replays, and what no candidate may forget.
+
+Both are written once, from seeds that no round and no other set has. Neighbours: `worker/export/version.py` writes,
+`demo/learning/simulation.py` names them in OSPREY_REPLAY and OSPREY_BASE_SET.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from demo.learning.picked import picked_regions
+from demo.learning.team import plain_fields
+from demo.scenes import Scene, SceneObject, make_scene
+from demo.scenes.grammar import Region
+from worker.contracts import ImageRef
+from worker.export.regions import ExportedRegion
+from worker.export.submissions import Submissions
+from worker.export.version import ExportOptions, Version, export_version
+from worker.images import ImageResolver
+from worker.mask_codec import encode_mask
+from worker.settings import Settings
+
+
+def write_truth_set(
+    out: Path,
+    cache: Path,
+    seeds: Sequence[int],
+    label_config: str,
+    project_id: int,
+    on_image: Callable[[], None] | None = None,
+) -> Version:
+    """Write, or find, the version of these scenes below `out`. Nothing of it is held out.
+
+    Args:
+        out: the folder that holds versions.
+        cache: the image resolver's folder.
+        seeds: of the scenes.
+        label_config: of the project whose controls are answered.
+        project_id: any number that is no other set's: it begins the version's name.
+        on_image: called after each image.
+
+    Raises:
+        ExportRefused: `out` cannot hold versions.
+    """
+    submissions = truth_submissions(seeds, label_config, project_id)
+    with closing(ImageResolver(Settings(cache_dir=cache))) as images:
+        return export_version(submissions, out, ExportOptions(held_out_share=0.0), images, on_image=on_image)
+
+
+def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) -> Submissions:
+    """Every picked region of these scenes, suggested and accepted word for word."""
+    regions: list[ExportedRegion] = []
+    images: dict[str, ImageRef] = {}
+    for task, seed in enumerate(seeds, start=1):
+        scene = make_scene(seed)
+        name = f"scene-{seed}.png"
+        images[name] = ImageRef(_data_url(scene), task, project_id)
+        regions += _scene_regions(scene, task, name)
+    counts = {"tasks": len(seeds), "annotations": len(seeds), "skipped_annotations": 0}
+    return Submissions(project_id, "Ordinary scenes", label_config, tuple(regions), images, counts=counts)
+
+
+def _scene_regions(scene: Scene, task: int, image: str) -> Iterator[ExportedRegion]:
+    for thing, part in picked_regions(scene):
+        parent = f"object{thing.idx}"
+        yield _region(scene, thing, task, image, parent, None)
+        if part is not None:
+            yield _region(scene, part, task, image, f"part{thing.idx}", parent)
+
+
+def _region(scene: Scene, region: Region, task: int, image: str, region_id: str, parent: str | None) -> ExportedRegion:
+    rows, columns = np.nonzero(region.mask)
+    texts = {name: list(values) for name, values in plain_fields(scene, region).items()}
+    return ExportedRegion(
+        task=task,
+        annotation=task,
+        region=region_id,
+        annotator=None,
+        image=image,
+        image_wh=scene.image_wh,
+        mask=encode_mask(region.mask),
+        bbox=(int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1),
+        area=int(region.mask.sum()),
+        label="Object" if isinstance(region, SceneObject) else "Part",
+        parent=parent,
+        is_part=not isinstance(region, SceneObject),
+        origin="prediction",
+        score=None,
+        texts=texts,
+        suggestion=texts,  # accepted as it was: so each attribute is known to answer its own question
+    )
+
+
+def _data_url(scene: Scene) -> str:
+    file = io.BytesIO()
+    scene.image.save(file, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
