@@ -75,10 +75,14 @@ def collect(
 
 
 def _table(counts: dict[str, Counts]) -> Table:
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("Project", "Tasks", "Annotations", "Deleted", "Regions", "Corrected", "Drawn", "Blind", "Problems")
+    # Nine columns fit into 80 characters only without borders; what gives way is the project's name.
+    table = Table("Project", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    for name in ("Tasks", "Annotations", "Deleted", "Regions", "Corrected", "Drawn", "Blind", "Problems"):
+        table.add_column(name, no_wrap=True)
     for name, found in counts.items():
         figures = (
             found.tasks, found.annotations, found.deleted_annotations, found.regions, found.corrected_regions,

@@ -18,7 +18,7 @@ def test_collect_fills_the_store_and_says_what_failed(tmp_path):
     server.annotate(1, region("car00001", CAR, suggestion={"category": ["truck"]}))
     database = f"sqlite:///{tmp_path}/deep/down/corrections.db"
     environment = {
-        "OSPREY_LABEL_STUDIO_URL": server.url, "OSPREY_LABEL_STUDIO_TOKEN": TOKEN, "COLUMNS": "200",
+        "OSPREY_LABEL_STUDIO_URL": server.url, "OSPREY_LABEL_STUDIO_TOKEN": TOKEN, "COLUMNS": "80",
         "OSPREY_DATABASE_URL": database, "OSPREY_CACHE_DIR": str(tmp_path / "cache"), "OSPREY_BLIND_SHARE": "0",
     }  # fmt: skip
 
@@ -28,8 +28,10 @@ def test_collect_fills_the_store_and_says_what_failed(tmp_path):
     try:
         found = run()
         assert found.exit_code == 0, found.output
-        assert "3 project 3" in found.output
-        assert "4 project 4" not in found.output
+        assert all(name in found.output for name in ("Annotations", "Corrected", "Problems")), "cut at 80 characters"
+        first_words = [line.split()[0] for line in found.output.splitlines() if line.strip()]
+        assert "3" in first_words
+        assert "4" not in first_words
         with Store.open(database) as store:
             assert store.counts(3).corrected_regions == 1
             assert [each.kind for each in store.problems(3)] == ["image"]  # it is no picture
