@@ -14,7 +14,7 @@ COPY cli cli
 COPY demo demo
 COPY docker docker
 RUN pip install --no-deps -e . && useradd --uid 1000 --create-home osprey \
- && mkdir -p /secrets /cache /exports && chown osprey /secrets /cache /exports \
+ && mkdir -p /secrets /cache /registry /exports && chown osprey /secrets /cache /registry /exports \
  && python -c "import backend.ml_backend, worker.learning.jobs"
 USER osprey
 EXPOSE 9090

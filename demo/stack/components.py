@@ -1,4 +1,4 @@
-"""The six processes of the stack: how each is started and how to tell that it works.
+"""The seven processes of the stack: how each is started and how to tell that it works.
 
 `demo.stack.run` becomes one of them; `demo.stack.up` waits for them in this order.
 """
