@@ -7,7 +7,8 @@
 Three kinds of clicks: `cold` is the first click on a picture nobody opened before (fetch, decode, both models
 see it for the first time), `opened` the first click two seconds after its task was opened, `next` a click on
 another object of a picture that was clicked before. `own` is what is left of the way to the answer without the
-models' own time; `own_cpu_ms` is the same in CPU time, which a busy machine does not stretch. See bench/README.md.
+models' own time, `own_to_mask` without the second job, for the words; `own_cpu_ms` is `own` in CPU time, which a busy
+machine stretches less. See bench/README.md.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ class Clicks:
         steps = server_timing(answer.headers.get("server-timing", ""))
         for name, seconds in steps.items():
             self.steps_s[kind][name].append(seconds)
-        self.steps_s[kind]["own"].append(answer.elapsed_s - sum(steps.get(name, 0.0) for name in MODEL_STEPS))
+        own_s = answer.elapsed_s - sum(steps.get(name, 0.0) for name in MODEL_STEPS)
+        self.steps_s[kind]["own"].append(own_s)
+        words_s = steps.get("describe", 0.0) - steps.get("describe.describe", 0.0)
+        self.steps_s[kind]["own_to_mask"].append(own_s - words_s)
 
     def own_cpu_ms(self, kind: str) -> float:
         """Mean CPU time of a click in all processes of the own service, less that of the models' steps."""
@@ -123,6 +127,7 @@ def main(
         raise typer.BadParameter("--size is for the own service; Label Studio's bench project has one size")
     # Two more pictures before the measured ones: the first click of a process compiles and allocates.
     seeds = list(range(seeds_from, seeds_from + scenes + 2))
+    load_before = round(os.getloadavg()[0], 1)
     with contextlib.ExitStack() as running:
         page_of = (
             _pages_of_stack(running, seeds, config)
@@ -150,7 +155,9 @@ def main(
     if not label_studio:
         figures["own_cpu_ms"] = {kind: clicks.own_cpu_ms(kind) for kind in sorted(clicks.times_s)}
         print("our own part of a click, mean CPU ms in all processes:", figures["own_cpu_ms"])
-    report(f"click to mask and all fields, {way}", {"size": size, **figures, "late": clicks.late, "steps": steps}, out)
+    load = {"before": load_before, "after": round(os.getloadavg()[0], 1)}
+    figures |= {"late": clicks.late, "load": load, "steps": steps}
+    report(f"click to mask and all fields, {way}", {"size": size, **figures}, out)
 
 
 def read_size(text: str) -> tuple[int, int]:
