@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
@@ -46,6 +49,37 @@ def test_two_processes_equal_one(stage: str, tiny: Path, scenes: Path, tmp_path:
     name = "adapter_model.safetensors" if stage == "lora" else "model.safetensors"
     ours, theirs = load_file(one / name), load_file(two / name)
     assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-3 / 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_shards_equal_one_process_and_continue(tiny: Path, scenes: Path, tmp_path: Path) -> None:
+    """FSDP2 by the shipped fsdp.yaml over gloo: losses and weights of one process, also after a continuation."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    given: dict[str, Any] = {
+        "stage": "3", "model": tiny, "data": scenes / "region_data.json", "max_steps": 4, "save_steps": 2,
+        "learning_rate": 1e-3, "batch_size": 4, "log_steps": 1, "device": "cpu", "progress": False,
+    }  # fmt: skip
+    expected = train(TrainingRun(out=one, **given))
+    _train_in_shards(two, given)
+    got = json.loads((two / "result.json").read_text())
+    assert [loss for _, loss in got["losses"]] == pytest.approx([loss for _, loss in expected.losses], abs=2e-5)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (one, two))
+    assert max(float((ours[key] - theirs[key]).abs().max()) for key in ours) < 1e-3 / 2
+    shutil.rmtree(two / "checkpoint-4")
+    _train_in_shards(two, {**given, "resume": True})
+    continued = load_file(two / "model.safetensors")
+    assert all(continued[key].equal(theirs[key]) for key in theirs)
+
+
+def _train_in_shards(out: Path, given: dict[str, object]) -> None:
+    config = yaml.safe_load((CONFIGS / "fsdp.yaml").read_text()) | {"num_processes": 2, "use_cpu": True}
+    (out.parent / "fsdp.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--main_process_port", "0",
+               "--config_file", str(out.parent / "fsdp.yaml"), str(ROOT / "tests" / "support" / "fsdp_on_cpu.py"),
+               json.dumps({**given, "out": out}, default=str)]  # fmt: skip
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, env=environ, check=True, timeout=180)
 
 
 @pytest.mark.parametrize(
