@@ -10,9 +10,12 @@ import pytest
 import torch
 
 from osprey_model.build import load_osprey
+from osprey_model.checkpoint import save_checkpoint
 from osprey_model.engine.engine import Osprey
 from osprey_model.prompts import CATEGORY, DETAILED_DESCRIPTION
 from osprey_model.quantize import Bits, QuantizationUnavailable
+from osprey_model.training.lora import add_adapter, save_adapter
+from osprey_model.training.stages import STAGES, LoraOptions, freeze_for
 
 NANO = Path(__file__).parents[2] / "demo" / "checkpoints" / "osprey-nano"
 IMAGE = np.full((100, 120, 3), (90, 160, 220), np.uint8)
@@ -40,6 +43,26 @@ def test_the_decoder_alone_is_quantised(load_in: Bits, device: str) -> None:
     # Close to the model it came from: the first answer's tokens are about as likely.
     expected = plain.describe(IMAGE, [MASK], QUESTIONS)[0][0]
     assert first[0][0].token_logprobs[0] == pytest.approx(expected.token_logprobs[0], abs=0.7)
+
+
+@pytest.mark.parametrize("load_in", ["4bit", "8bit"])
+def test_an_adapter_is_merged_before_the_decoder_is_quantised(load_in: Bits, tmp_path: Path) -> None:
+    """The quantised weights are those of base and adapter together."""
+    pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes runs this")
+    torch.manual_seed(0)
+    adapted = add_adapter(load_osprey(NANO), LoraOptions(rank=2), base=NANO)
+    names = freeze_for(adapted, STAGES["lora"])
+    state = {name: value.detach() for name, value in adapted.named_parameters() if name in names}
+    state = {name: torch.randn_like(value) if ".lora_B." in name else value for name, value in state.items()}
+    save_adapter(adapted, tmp_path / "adapter", base=NANO, state=state)
+    merged = Osprey.from_pretrained(NANO, dtype=torch.bfloat16, adapter=tmp_path / "adapter")
+    save_checkpoint(merged.model, tmp_path / "merged")
+    expected = load_osprey(tmp_path / "merged", dtype=torch.bfloat16, load_in=load_in)
+    got = Osprey.from_pretrained(NANO, dtype=torch.bfloat16, adapter=tmp_path / "adapter", load_in=load_in).model
+    plain = load_osprey(NANO, dtype=torch.bfloat16, load_in=load_in)
+    assert all(torch.equal(value, expected.get_parameter(name)) for name, value in got.named_parameters())
+    first = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(got.get_parameter(first), plain.get_parameter(first))
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ SHIPPED = Path(__file__).parents[2] / "data" / "golden" / "osprey_tiny_a"
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`case_name` and `reader_name` are those of the set's own lists."""
     folder = Path(os.environ.get("OSPREY_GOLDEN_DIR", SHIPPED))
+    if not (folder / "cases" / "cases.json").is_file():
+        raise pytest.UsageError(f"OSPREY_GOLDEN_DIR: expected a golden set with cases/cases.json in it, got {folder}")
     for argument, file in (("case_name", "cases/cases.json"), ("reader_name", "data/expected.json")):
         if argument in metafunc.fixturenames:
             names = json.loads((folder / file).read_text())
