@@ -33,7 +33,7 @@ from label_config.results import AnsweredRegion, region_items, region_score
 from label_config.validate import validate_results
 from worker.contracts import ImageRef, LookAheadJob, WarmJob
 from worker.errors import QueueUnavailable, WorkerError
-from worker.task_image import image_ref
+from worker.images.task_image import image_ref
 
 logger = logging.getLogger(__name__)
 

@@ -32,12 +32,12 @@ from rich.table import Table
 from bench.harness import percentile, report
 from demo.scenes import TRAIN_SEEDS, Scene, make_scene
 from worker.contracts import Rle
-from worker.embedding_store import EmbeddingStore
 from worker.mask_codec import encode_mask
-from worker.sam_device import encoder_dtype_of
-from worker.sam_masks import Candidate, full_size_rle
-from worker.sam_presets import PRESETS, build_sam
-from worker.segmenter import Segmenter
+from worker.sam.device import encoder_dtype_of
+from worker.sam.embedding_store import EmbeddingStore
+from worker.sam.masks import Candidate, full_size_rle
+from worker.sam.presets import PRESETS, build_sam
+from worker.sam.segmenter import Segmenter
 
 NANO = Path(__file__).resolve().parent.parent / "demo" / "checkpoints" / "sam-nano"
 SEEDS = TRAIN_SEEDS[-200:]  # no training run reaches them

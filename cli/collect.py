@@ -34,7 +34,7 @@ def collect(
     from label_config.reader import ConfigError
     from worker.errors import WorkerError
     from worker.export.annotation_source import annotation_source
-    from worker.images import ImageResolver
+    from worker.images.resolver import ImageResolver
     from worker.learning.collect import Collector, served_projects
     from worker.learning.store import Store
     from worker.settings import Settings

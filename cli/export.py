@@ -58,7 +58,7 @@ def export(
     from worker.export.annotation_source import annotation_source
     from worker.export.submissions import submissions_of_tasks
     from worker.export.version import ExportOptions, export_version
-    from worker.images import ImageResolver
+    from worker.images.resolver import ImageResolver
     from worker.settings import Settings
 
     console, errors = Console(), Console(stderr=True)

@@ -85,7 +85,7 @@ def _collect(settings: Settings, store: Store, project_id: int) -> None:
     from contextlib import closing
 
     from worker.export.annotation_source import annotation_source
-    from worker.images import ImageResolver
+    from worker.images.resolver import ImageResolver
     from worker.learning.collect import Collector
 
     with closing(ImageResolver(settings, decoded_bytes=1)) as images, annotation_source(settings) as source:

@@ -38,8 +38,8 @@ def pull(
         TransferSpeedColumn,
     )
 
-    from worker.downloads import DownloadFailed, fetch
-    from worker.official_models import Mirrors, default_place, files_of
+    from worker.checkpoints.downloads import DownloadFailed, fetch
+    from worker.checkpoints.official_models import Mirrors, default_place, files_of
 
     console, errors = Console(), Console(stderr=True)
     columns = (

@@ -101,7 +101,7 @@ def prelabel(
 
 def _run(settings: Settings, job: PrelabelJob, device: str, show: Callable[[RunState], None]) -> RunState:
     """Do it here."""
-    from worker.images import ImageResolver
+    from worker.images.resolver import ImageResolver
     from worker.prelabel.annotate import AnnotateOptions
     from worker.prelabel.label_studio_predictions import prediction_store
     from worker.prelabel.local_models import local_annotator

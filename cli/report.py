@@ -69,7 +69,7 @@ def _from_label_studio(settings: Settings, project: int) -> ReportSource:
     from worker.errors import ImageUnavailable
     from worker.export.annotation_source import AnnotationSource
     from worker.export.submissions import submissions_of_tasks
-    from worker.guarded_http import AllowedHosts, GuardedHttp
+    from worker.images.guarded_http import AllowedHosts, GuardedHttp
     from worker.label_studio import LabelStudio, origin_of
     from worker.learning.report import source_of_submissions
 

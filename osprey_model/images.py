@@ -2,7 +2,7 @@
 
 Transparency is laid over white and 16-bit greys are scaled, as a browser shows them. EXIF orientation is not
 applied: masks refer to the pixels as they are stored (the released code ignores it too). Whoever shows the
-image upright, as Label Studio does, turns it first: `worker/image_decoding.py` does. Next: `preprocess.py`.
+image upright, as Label Studio does, turns it first: `worker/images/decoding.py` does. Next: `preprocess.py`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "backend": (
         "backend", "label_config",
         "worker.contracts", "worker.errors", "worker.fields", "worker.mask_codec", "worker.queue", "worker.settings",
-        "worker.task_image", "worker.learning.shares",
+        "worker.images.task_image", "worker.learning.shares",
     ),
     "worker": ("worker", "label_config", "osprey_model"),
     "osprey_model": ("osprey_model",),
@@ -37,7 +37,7 @@ MAY_NOT_IMPORT = {
 # Libraries that one place alone may import, so that replacing them means editing that place.
 ONLY_IN = {
     "label_studio_ml": ("backend/ml_backend.py",),
-    "segment_anything": ("worker/segmenter.py", "worker/sam_device.py", "worker/sam_presets.py", "demo/training/"),
+    "segment_anything": ("worker/sam/segmenter.py", "worker/sam/device.py", "worker/sam/presets.py", "demo/training/"),
 }
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "common.py", "misc.py"}
 ENTRY_NAMES = {"main.py", "__main__.py"}
@@ -145,9 +145,9 @@ def test_room_keeps_the_rules(room):
         ("worker/jobs.py", "import demo.scenes"),
         ("worker/jobs.py", "from segment_anything import SamPredictor"),
         ("worker/jobs.py", "from .queue import JobQueue"),
-        ("worker/images.py", "import os\nURL = os.environ['X']"),
-        ("worker/images.py", "import os\ndef url():\n    return os.getenv('X')"),
-        ("worker/images.py", "from os import environ"),
+        ("worker/images/resolver.py", "import os\nURL = os.environ['X']"),
+        ("worker/images/resolver.py", "import os\ndef url():\n    return os.getenv('X')"),
+        ("worker/images/resolver.py", "from os import environ"),
         ("cli/worker.py", "from worker.main import main"),
     ],
 )
@@ -204,7 +204,7 @@ for name in {modules!r}:
         (["label_config"], (*MODEL_LIBRARIES, *SERVICE_LIBRARIES, "osprey_model", "worker", "backend")),
         (["worker.contracts", "worker.errors", "worker.mask_codec"], (*MODEL_LIBRARIES, "osprey_model", "redis")),
         (["worker.queue", "worker.settings"], (*MODEL_LIBRARIES, "osprey_model", "label_studio_sdk")),
-        (["backend"], (*MODEL_LIBRARIES, "osprey_model", "worker.jobs", "worker.runtime", "worker.segmenter")),
+        (["backend"], (*MODEL_LIBRARIES, "osprey_model", "worker.jobs", "worker.runtime", "worker.sam.segmenter")),
         (["worker.main", "worker.learning.jobs", "worker.learning.schedule"], MODEL_LIBRARIES),
         (["cli.main"], (*MODEL_LIBRARIES, "osprey_model", "worker", "backend", "label_config", "demo", "redis")),
     ],

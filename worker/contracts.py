@@ -3,7 +3,7 @@
 The backend fills a job (`SegmentJob`, `DescribeJob`, `WarmJob`, `LookAheadJob`, `CollectJob`), a worker answers it
 (`SegmentAnswer`, `DescribeAnswer`). Neither side imports the other; both import this file.
 Masks travel as COCO RLE (`worker.mask_codec`), images as references that the worker resolves
-(`worker.images`).
+(`worker.images.resolver`).
 
 Neighbours on the path of one click: `backend/predict.py` -> here -> `worker/jobs.py`.
 """

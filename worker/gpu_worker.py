@@ -30,7 +30,7 @@ from worker.queue import connect, rq_queue_name
 from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from worker.describe_batch import DescribeBatch
+    from worker.describing.batch import DescribeBatch
 
 _LOG = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
 
     def _new_batch(self) -> DescribeBatch:
         # Here and not above: a worker without models must not need their libraries.
-        from worker.describe_batch import DescribeBatch
+        from worker.describing.batch import DescribeBatch
         from worker.runtime import ModelRuntime
 
         assert isinstance(self._runtime, ModelRuntime), "only workers with models listen on the queue of describe jobs"

@@ -1,6 +1,6 @@
 """The functions RQ calls by path. Each gives `{"ok": answer}` or `{"error": {"kind", "message"}}`, plain JSON.
 
-Neighbours on the path of one click: `worker/queue.py` -> here -> `worker/segmenter.py`, `osprey_model`.
+Neighbours on the path of one click: `worker/queue.py` -> here -> `worker/sam/segmenter.py`, `osprey_model`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from worker.contracts import (
     SegmentJob,
     WarmJob,
 )
-from worker.describe_run import Stopwatch, check_version, describe_alone
+from worker.describing.run import Stopwatch, check_version, describe_alone
 from worker.errors import ImageUnavailable, NoWorker, QueueBusy, WorkerError
 from worker.failures import record_failure
 from worker.next_tasks import TasksUnavailable, next_images
@@ -40,7 +40,7 @@ def segment(job_json: dict[str, Any]) -> dict[str, Any]:
 def describe(job_json: dict[str, Any]) -> dict[str, Any]:
     """`DescribeJob` -> `DescribeAnswer`; every answer is published as soon as it is there.
 
-    In a worker the answer is ready by now: see `worker/describe_batch.py`.
+    In a worker the answer is ready by now: see `worker/describing/batch.py`.
     """
     rq_job, runtime = get_current_job(), current()
     ready = None if rq_job is None else runtime.ready.pop(rq_job.id, None)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httpcore
 
 from worker.errors import ImageUnavailable
-from worker.guarded_http import GuardedHttp, Response, ResponseTooLargeError
+from worker.images.guarded_http import GuardedHttp, Response, ResponseTooLargeError
 
 _ACCESS_LIFE_S = 300.0
 _MARGIN_S = 60.0

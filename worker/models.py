@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from osprey_model import Answer, Osprey, RegionRequest
-    from worker.embedding_store import Embedding
-    from worker.sam_masks import Candidate
+    from worker.sam.embedding_store import Embedding
+    from worker.sam.masks import Candidate
 
 OnAnswer = Callable[[int, FieldAnswer], None]
 OnFailure = Callable[[Exception], None]
 
 
 class Segmenter(Protocol):
-    """What the jobs need of a SAM, of whatever kind: see `worker.segmenter.Segmenter`."""
+    """What the jobs need of a SAM, of whatever kind: see `worker.sam.segmenter.Segmenter`."""
 
     model_version: str
 

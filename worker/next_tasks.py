@@ -14,7 +14,7 @@ import httpcore
 
 from worker.contracts import ImageRef, LookAheadJob
 from worker.errors import WorkerError
-from worker.guarded_http import AddressRefusedError, ResponseTooLargeError
+from worker.images.guarded_http import AddressRefusedError, ResponseTooLargeError
 from worker.label_studio import LabelStudio
 
 MOST_TASKS = 20  # per opened task, whatever the backend asks for

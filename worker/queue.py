@@ -42,10 +42,10 @@ from worker.contracts import (
     TriggerJob,
     WarmJob,
 )
+from worker.describing.partial_answers import partial_key, read_partial_answers
 from worker.errors import JobFailed, JobTimedOut, ModelUnavailable, NoWorker, QueueBusy, QueueUnavailable
 from worker.heartbeat import WorkerBeat, beat_key, read_beats
 from worker.learning.progress import FineTuneProgress, read_progress
-from worker.partial_answers import partial_key, read_partial_answers
 from worker.settings import QueueSettings
 
 QueueName = Literal["masks", "describe", "data", "train", "prelabel"]

@@ -18,17 +18,17 @@ from PIL import Image
 from redis import Redis
 
 from worker.contracts import DescribeAnswer
-from worker.embedding_store import EmbeddingStore
 from worker.errors import ModelTooLarge, ModelUnavailable
-from worker.images import ImageResolver, ResolvedImage
+from worker.images.resolver import ImageResolver, ResolvedImage
 from worker.learning.following import ChampionWatch
 from worker.learning.registry import BASE, RegistryError, Version
 from worker.learning.serving import load_version
-from worker.logits_store import LogitsStore
 from worker.models import Describer, OspreyDescriber, Segmenter
 from worker.queue import QUEUE_NAMES
+from worker.sam.embedding_store import EmbeddingStore
+from worker.sam.logits_store import LogitsStore
+from worker.sam.shared_embedding import embed_shared
 from worker.settings import Settings
-from worker.shared_embedding import embed_shared
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP_WH = (64, 48)
@@ -68,7 +68,7 @@ class ModelRuntime:
         self._problems: dict[str, str] = {}
         self._champion = ChampionWatch(settings.registry)
         self.serving: str | None = None  # the registry's name of what the describer is
-        self.ready: dict[str, Callable[[], DescribeAnswer]] = {}  # by job id: see `worker.describe_batch`
+        self.ready: dict[str, Callable[[], DescribeAnswer]] = {}  # by job id: see `worker.describing.batch`
         self.on_change: Callable[[], None] = lambda: None  # told when another model serves, or a problem came or went
 
     @property
@@ -254,7 +254,7 @@ def limit_threads(num_threads: int) -> None:
 
 
 def _load_segmenter(settings: Settings, device: str) -> Segmenter:
-    from worker.segmenter import Segmenter as SamSegmenter
+    from worker.sam.segmenter import Segmenter as SamSegmenter
 
     return SamSegmenter.load(settings.sam, device, compile_encoder=settings.compile)
 

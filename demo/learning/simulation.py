@@ -30,7 +30,7 @@ from demo.stack.sample_project import CONFIG
 from demo.stack.settings import CHECKOUT
 from worker.export.splits import Picture, sides_of
 from worker.export.version import ExportOptions, export_version
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.learning.gate import Bounds
 from worker.learning.registry import Registry, Version
 from worker.learning.store import Store

@@ -22,7 +22,7 @@ from worker.contracts import ImageRef
 from worker.export.regions import ExportedRegion
 from worker.export.submissions import Submissions
 from worker.export.version import ExportOptions, Version, export_version
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.mask_codec import encode_mask
 from worker.settings import Settings
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.scenes import TRAIN_SEEDS, ScenePart, make_scene
-from worker.segmenter import Candidate, Segmenter
+from worker.sam.segmenter import Candidate, Segmenter
 
 # The end of the training range, which no training run reaches: EVAL_SEEDS stay for the final figures.
 VALIDATION_SEEDS = TRAIN_SEEDS[-200:]

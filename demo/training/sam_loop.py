@@ -22,8 +22,8 @@ from demo.training.sam_data import SceneStore
 from demo.training.sam_eval import VALIDATION_SEEDS, Quality, measure
 from demo.training.sam_model import NANO, DenseHead, HalfCopy, new_sam
 from demo.training.sam_step import CROP_PLAN, WHOLE_PLAN, StepReport, train_step
-from worker.sam_presets import build_sam, save_sam
-from worker.segmenter import Segmenter
+from worker.sam.presets import build_sam, save_sam
+from worker.sam.segmenter import Segmenter
 
 _WARM_UP = 0.02  # share of the run
 _FINAL_LR = 0.02  # share of the peak

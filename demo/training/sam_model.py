@@ -1,6 +1,6 @@
 """The small SAM: its sizes, its first weights, and the head that only training has.
 
-The network itself is segment_anything's, built by `worker/sam_presets.py`.
+The network itself is segment_anything's, built by `worker/sam/presets.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from demo.training.sam_data import PART_CLASSES
-from worker.sam_presets import SamConfig, build_sam
+from worker.sam.presets import SamConfig, build_sam
 
 # B images, C width of the embedding, h w cells of SAM's low resolution (4 per token and side)
 

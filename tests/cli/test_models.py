@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from tests.support.fake_hub import FakeHub, serving
-from worker.official_models import NAMES, SAM_FILES
+from worker.checkpoints.official_models import NAMES, SAM_FILES
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "osprey_tiny_a"
 REPOSITORY = "sunshine-lwt/Osprey-7b"

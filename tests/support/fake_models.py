@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 
 from worker.contracts import FieldAnswer, RegionQuery
-from worker.embedding_store import Embedding
 from worker.models import OnAnswer
 from worker.runtime import Loaders
-from worker.sam_masks import Candidate
+from worker.sam.embedding_store import Embedding
+from worker.sam.masks import Candidate
 
 
 class FakeSegmenter:

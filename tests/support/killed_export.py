@@ -23,7 +23,7 @@ from PIL import Image
 
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 from worker.export import image_folder, staging, version
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.settings import Settings
 
 WRITES = ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir")

@@ -16,7 +16,7 @@ from worker.contracts import ImageRef
 from worker.export.regions import ExportedRegion
 from worker.export.submissions import Submissions
 from worker.export.version import ExportOptions, export_version
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.mask_codec import encode_mask
 from worker.settings import Settings
 

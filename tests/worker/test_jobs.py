@@ -23,9 +23,9 @@ from worker.contracts import (
     SegmentJob,
     WarmJob,
 )
-from worker.embedding_store import Embedding
 from worker.mask_codec import encode_mask
 from worker.runtime import Loaders, ModelRuntime, install
+from worker.sam.embedding_store import Embedding
 from worker.settings import Settings
 
 pytestmark = pytest.mark.redis

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.fake_label_studio import make_jwt
-from worker.guarded_http import AllowedHosts, GuardedHttp
+from worker.images.guarded_http import AllowedHosts, GuardedHttp
 from worker.label_studio import LabelStudio
 
 

@@ -10,7 +10,7 @@ from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from worker import jobs
 from worker.contracts import ImageRef, LookAheadJob
 from worker.heartbeat import WorkerBeat, write_beat
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.next_tasks import TasksUnavailable, next_images
 from worker.queue import JobQueue
 from worker.runtime import Loaders, ModelRuntime, install

@@ -16,6 +16,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from worker.contracts import DescribeJob, FieldAnswer, ImageRef, SegmentAnswer, SegmentJob, WarmJob
+from worker.describing.partial_answers import partial_key
 from worker.errors import (
     ImageCorrupt,
     ImageUnavailable,
@@ -27,7 +28,6 @@ from worker.errors import (
     QueueUnavailable,
 )
 from worker.heartbeat import WorkerBeat, remove_beat, write_beat
-from worker.partial_answers import partial_key
 from worker.queue import JobQueue, rq_queue_name
 from worker.settings import QueueSettings
 

@@ -1,6 +1,6 @@
 """The images of an export: fetched by the workers' own resolver, written as the picture that the masks lie on.
 
-Neighbours: `worker/images.py` (fetches, with its guards), `worker/export/splits.py` (near-duplicates).
+Neighbours: `worker/images/resolver.py` (fetches, with its guards), `worker/export/splits.py` (near-duplicates).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from worker.export.problems import Problem
 from worker.export.regions import ExportedRegion
 from worker.export.splits import look_of
 from worker.export.staging import write_file
-from worker.images import ImageResolver, ResolvedImage
+from worker.images.resolver import ImageResolver, ResolvedImage
 
 FOLDER = "images"
 

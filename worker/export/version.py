@@ -52,7 +52,7 @@ from worker.export.samples import chosen_samples, draw_sample
 from worker.export.splits import Picture, sides_of
 from worker.export.staging import ExportRefused, point, publish, staging_folder, write_file
 from worker.export.submissions import Submissions, of_one_size, shown_url, submissions_of_tasks
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 
 __all__ = [
     "Export",

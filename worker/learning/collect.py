@@ -26,7 +26,7 @@ from worker.export.checks import fit_all
 from worker.export.problems import Problem
 from worker.export.regions import ExportedRegion, regions_of
 from worker.export.submissions import image_file_name
-from worker.images import ResolvedImage
+from worker.images.resolver import ResolvedImage
 from worker.learning.records import AnnotationState, TaskState
 from worker.learning.shares import Shares
 from worker.learning.store import Store, Superseded
@@ -49,7 +49,7 @@ class Source(Protocol):
 
 
 class Images(Protocol):
-    """`worker.images.ImageResolver`, as far as it is used here."""
+    """`worker.images.resolver.ImageResolver`, as far as it is used here."""
 
     def resolve(self, ref: ImageRef) -> ResolvedImage: ...
 

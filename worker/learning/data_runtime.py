@@ -13,7 +13,7 @@ from redis import Redis
 
 from worker.errors import WorkerError
 from worker.export.annotation_source import AnnotationSource, annotation_source
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.learning.collect import Collector
 from worker.learning.finetune_options import FineTuneOptions
 from worker.learning.schema import SCHEMA_VERSION

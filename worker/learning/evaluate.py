@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.image_decoding import decode_image
+from worker.images.decoding import decode_image
 from worker.learning.exam import Exam, ExamField, ExamImage
 from worker.learning.wording import Similarity, joined, same, token_f1
 from worker.mask_codec import decode_mask

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from worker.errors import WorkerError
 from worker.export.version import ExportOptions, export_version, read_manifest
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.learning.finetune_options import FineTuneOptions
 from worker.learning.registry import BASE, Base, Registry, Version
 from worker.learning.replay import Mixture, write_mixture

@@ -18,7 +18,7 @@ from worker.contracts import CollectJob, ExportJob, FineTuneJob, ReconcileJob, T
 from worker.errors import WorkerError
 from worker.export.version import ExportOptions, export_version
 from worker.failures import record_failure
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.learning.collect import served_projects
 from worker.learning.data_runtime import DataRuntime, TrainRuntime, current
 from worker.learning.progress import ProgressNote

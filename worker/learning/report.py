@@ -18,8 +18,8 @@ from worker.errors import ImageUnavailable
 from worker.export.image_folder import FOLDER
 from worker.export.submissions import Submissions
 from worker.export.version import read_export
-from worker.image_decoding import decode_image
-from worker.images import ImageResolver
+from worker.images.decoding import decode_image
+from worker.images.resolver import ImageResolver
 from worker.learning.durable import Disk
 from worker.learning.figures import Figures, SeenRegion, figures_of
 from worker.learning.gallery import pictures_of

@@ -11,12 +11,12 @@ from label_config.labels import classes, object_label, part_label
 from label_config.reader import LabelConfig
 from label_config.results import region_score
 from worker.contracts import FieldAnswer, Question, RegionQuery, Rle
-from worker.embedding_store import EmbeddingStore
 from worker.fields import Filled, fill, label_question, questions_for
-from worker.images import ResolvedImage
+from worker.images.resolver import ResolvedImage
 from worker.models import Describer, Segmenter
 from worker.prelabel.regions import FoundRegion, find_regions, root_of
-from worker.shared_embedding import embed_shared
+from worker.sam.embedding_store import EmbeddingStore
+from worker.sam.shared_embedding import embed_shared
 
 
 @dataclass(frozen=True, slots=True)

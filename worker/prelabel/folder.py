@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 from label_config.reader import Field, FieldQuestion, LabelConfig, OutputControl
 from worker.errors import WorkerError
-from worker.image_decoding import decode_image
-from worker.images import ResolvedImage
+from worker.images.decoding import decode_image
+from worker.images.resolver import ResolvedImage
 from worker.mask_codec import mask_bounds_xyxy
 from worker.prelabel.annotate import AnnotatedImage, ImageAnnotator
 from worker.prelabel.overlay import draw_overlay

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from worker.errors import WorkerError
-from worker.guarded_http import AllowedHosts, GuardedHttp
+from worker.images.guarded_http import AllowedHosts, GuardedHttp
 from worker.label_studio import LabelStudio, origin_of
 from worker.settings import Settings
 

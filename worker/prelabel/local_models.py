@@ -38,7 +38,7 @@ def load_annotator(settings: Settings, device: str, options: AnnotateOptions) ->
     Raises:
         ModelUnavailable, RegistryError: as for `local_annotator`.
     """
-    from worker.segmenter import Segmenter
+    from worker.sam.segmenter import Segmenter
 
     device = pick_device() if device == "auto" else device
     champion = ChampionWatch(settings.registry)

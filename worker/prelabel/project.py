@@ -15,12 +15,12 @@ from typing import Any, Protocol
 from label_config.reader import LabelConfig, read_label_config
 from worker.contracts import ImageRef
 from worker.errors import WorkerError
-from worker.images import ResolvedImage
+from worker.images.resolver import ResolvedImage
+from worker.images.task_image import image_ref
 from worker.learning.shares import NO_SHARES, Shares, queue_score
 from worker.prelabel.annotate import AnnotatedImage, ImageAnnotator
 from worker.prelabel.label_studio_predictions import PredictionsRefused
 from worker.prelabel.predictions import prediction_of
-from worker.task_image import image_ref
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Store(Protocol):
 
 
 class Resolver(Protocol):
-    """`worker.images.ImageResolver`; see there."""
+    """`worker.images.resolver.ImageResolver`; see there."""
 
     def resolve(self, ref: ImageRef) -> ResolvedImage: ...
 

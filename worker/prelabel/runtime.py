@@ -10,15 +10,15 @@ from collections.abc import Callable
 
 from redis import Redis
 
-from worker.embedding_store import EmbeddingStore
 from worker.errors import ModelUnavailable
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.learning.following import ChampionWatch
 from worker.learning.registry import RegistryError
 from worker.models import Describer, Segmenter
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.queue import PRELABEL_QUEUE
 from worker.runtime import Loaders, default_loaders, pick_device
+from worker.sam.embedding_store import EmbeddingStore
 from worker.settings import Settings
 
 _LOG = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import pytest
 
 from demo.scenes import EVAL_SEEDS, TRAIN_SEEDS, make_scene
 from demo.training.sam_eval import VALIDATION_SEEDS, largest_trusted, measure
-from worker.segmenter import Candidate, Segmenter
+from worker.sam.segmenter import Candidate, Segmenter
 
 CHECKPOINT = Path(__file__).parents[3] / "demo" / "checkpoints" / "sam-nano"
 

@@ -7,7 +7,7 @@ import torch
 
 from demo.training import sam_loop
 from demo.training.sam_loop import Trainer, TrainSettings
-from worker.segmenter import Segmenter
+from worker.sam.segmenter import Segmenter
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from worker.export.annotation_source import AnnotationSource, AnnotationsUnavailable
-from worker.guarded_http import AllowedHosts, GuardedHttp
+from worker.images.guarded_http import AllowedHosts, GuardedHttp
 from worker.label_studio import LabelStudio
 
 URL = "http://label-studio.test:8080"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 from worker.export.version import ExportOptions, export_project, read_export
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.settings import Settings
 
 WH = (32, 24)

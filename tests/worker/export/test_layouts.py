@@ -16,7 +16,7 @@ from worker.export.clicks import CLICK_TYPES
 from worker.export.layouts import DATA_CONFIGS, PAPER_CONFIGS
 from worker.export.osprey_724k import PART_LEVEL, TYPES
 from worker.export.version import ExportOptions, export_project
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.settings import Settings
 
 

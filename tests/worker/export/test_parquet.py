@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 from worker.export.version import ExportOptions, export_project
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.settings import Settings
 
 MASK = np.zeros((24, 32), np.bool_)

@@ -14,8 +14,8 @@ from tests.support.submitted import CAR, CONFIG, WHEEL, region
 from worker.contracts import ImageRef
 from worker.errors import ImageUnavailable
 from worker.export.annotation_source import AnnotationSource, AnnotationsUnavailable
-from worker.guarded_http import AllowedHosts, GuardedHttp
-from worker.images import ResolvedImage
+from worker.images.guarded_http import AllowedHosts, GuardedHttp
+from worker.images.resolver import ResolvedImage
 from worker.label_studio import LabelStudio
 from worker.learning.collect import Collector, served_projects, task_state
 from worker.learning.shares import Shares

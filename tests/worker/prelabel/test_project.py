@@ -13,7 +13,7 @@ from label_config.reader import read_label_config
 from label_config.validate import validate_results
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from tests.support.fake_predictions import FakePredictions, task
-from worker.images import ImageResolver
+from worker.images.resolver import ImageResolver
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.prelabel.label_studio_predictions import LabelStudioFailed, prediction_store
 from worker.prelabel.project import Progress, ProjectPrelabeler

@@ -1,4 +1,4 @@
-"""What SAM computes in on a device, and how much of it at once. Used by `worker/segmenter.py`."""
+"""What SAM computes in on a device, and how much of it at once. Used by `worker/sam/segmenter.py`."""
 
 from __future__ import annotations
 

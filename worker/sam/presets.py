@@ -1,7 +1,7 @@
 """segment_anything's own classes, built from a config and filled strictly.
 
 A checkpoint is either a folder (`config.json` + `model.safetensors`, our small SAM) or an official
-`.pth`, whose size is read off its weights. Used by `worker/segmenter.py` and by `demo/training/sam.py`.
+`.pth`, whose size is read off its weights. Used by `worker/sam/segmenter.py` and by `demo/training/sam.py`.
 """
 
 from __future__ import annotations

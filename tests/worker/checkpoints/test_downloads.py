@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.fake_hub import FakeHub, serving
-from worker.downloads import DownloadFailed, RemoteFile, fetch
+from worker.checkpoints.downloads import DownloadFailed, RemoteFile, fetch
 
 CONTENT = random.Random(0).randbytes(300_000)
 NAME = "sam_vit_b.pth"

@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from segment_anything import SamPredictor
 
-from worker.embedding_store import Embedding
-from worker.sam_presets import SamConfig, build_sam, save_sam
-from worker.segmenter import ImageNotEmbedded, ImageTooNarrow, InvalidPrompt, Segmenter
+from worker.sam.embedding_store import Embedding
+from worker.sam.presets import SamConfig, build_sam, save_sam
+from worker.sam.segmenter import ImageNotEmbedded, ImageTooNarrow, InvalidPrompt, Segmenter
 
 TINY = SamConfig(
     "sam-tiny-test", 32, 2, 2, (1,), image_size=64, patch_size=8, window_size=4, prompt_dim=16,
     decoder_heads=2, decoder_mlp_dim=32, iou_head_dim=16,
 )  # fmt: skip
 WIDTH, HEIGHT = 90, 60
-CHECKPOINT = Path(__file__).resolve().parents[2] / "demo" / "checkpoints" / "sam-nano"
+CHECKPOINT = Path(__file__).resolve().parents[3] / "demo" / "checkpoints" / "sam-nano"
 
 
 @pytest.fixture(scope="module")

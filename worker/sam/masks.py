@@ -2,7 +2,7 @@
 
 Numpy only. A mask is never held at the image's full size while it is made: strips of columns are scaled up and
 turned into runs one after another, so a 108-megapixel image costs a few megabytes per mask. Used by
-`worker/segmenter.py` and `worker/everything.py`.
+`worker/sam/segmenter.py` and `worker/sam/everything.py`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from worker.mask_codec import decode_mask, encode_mask
-from worker.sam_masks import Candidate, Frame, full_size_rle, stability, without_duplicates
+from worker.sam.masks import Candidate, Frame, full_size_rle, stability, without_duplicates
 
 
 def frame_of(image_hw, side=256, cells=64):

@@ -24,9 +24,9 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
 from worker.contracts import DescribeJob
-from worker.describe_run import BACKGROUND, INTERACTIVE, DescribeRun, Stopwatch
+from worker.describing.run import BACKGROUND, INTERACTIVE, DescribeRun, Stopwatch
 from worker.errors import WorkerError
-from worker.images import ResolvedImage
+from worker.images.resolver import ResolvedImage
 from worker.models import DescribeSession
 from worker.queue import rq_queue_name
 from worker.runtime import ModelRuntime

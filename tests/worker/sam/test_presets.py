@@ -7,7 +7,7 @@ import torch
 from segment_anything import sam_model_registry
 
 from worker.errors import ModelUnavailable
-from worker.sam_presets import PRESETS, SamConfig, build_sam, load_sam, save_sam
+from worker.sam.presets import PRESETS, SamConfig, build_sam, load_sam, save_sam
 
 TINY = SamConfig(
     "sam-tiny-test", 32, 2, 2, (1,), image_size=64, patch_size=8, window_size=4, prompt_dim=16,

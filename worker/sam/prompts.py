@@ -1,6 +1,6 @@
 """Clicks and boxes checked and put on pixels of the image, before SAM sees them. Numpy only.
 
-Next on the path: `worker/segmenter.py`.
+Next on the path: `worker/sam/segmenter.py`.
 """
 
 from __future__ import annotations

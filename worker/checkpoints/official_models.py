@@ -2,7 +2,7 @@
 
 Osprey's come from a Hugging Face hub or a mirror that speaks its protocol (sizes and checksums are the hub's, of one
 commit); SAM's file names carry the first digits of their sha256. Used by `cli/models.py`;
-`worker/downloads.py` fetches.
+`worker/checkpoints/downloads.py` fetches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from worker.downloads import DownloadFailed, RemoteFile
+from worker.checkpoints.downloads import DownloadFailed, RemoteFile
 
 HUB = "https://huggingface.co"
 SAM_BASE = "https://dl.fbaipublicfiles.com/segment_anything"

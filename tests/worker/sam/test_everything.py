@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from worker import everything
-from worker.everything import PointGrid, RegionFilter, find_regions, without_specks
-from worker.sam_masks import Frame
+from worker.sam import everything
+from worker.sam.everything import PointGrid, RegionFilter, find_regions, without_specks
+from worker.sam.masks import Frame
 
 FRAME = Frame((640, 640), (256, 256), 256, 64)
 ANY = RegionFilter(min_predicted_iou=0, min_stability=0, min_area_px=0, max_area_unit=1)

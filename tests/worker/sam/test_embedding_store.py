@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from redis import Redis
 
-from worker.embedding_store import Embedding, EmbeddingStore
+from worker.sam.embedding_store import Embedding, EmbeddingStore
 
 pytestmark = pytest.mark.redis
 

@@ -1,6 +1,6 @@
 """SAM behind one small class: embed an image once, then turn clicks and boxes into masks.
 
-With `worker/sam_presets.py` and `worker/sam_device.py` the only place that knows segment_anything; callers know
+With `worker/sam/presets.py` and `worker/sam/device.py` the only place that knows segment_anything; callers know
 `worker.models.Segmenter`, the protocol. Called by `worker/jobs.py` (through `worker/runtime.py`), which passes
 upright PIL images and pixels of exactly those images.
 """
@@ -22,13 +22,13 @@ from PIL import Image
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from worker.embedding_store import Embedding
 from worker.errors import WorkerError
-from worker.everything import SMALL_SAM, PointGrid, RegionFilter, find_regions
-from worker.sam_device import decode_batch, encoder_dtype_of
-from worker.sam_masks import Candidate, Frame, Logits, full_size_rle, stability, without_duplicates
-from worker.sam_presets import PRESETS, load_sam
-from worker.sam_prompts import BoxPx, InvalidPrompt, checked_box, checked_points, refuse_without_inclusion
+from worker.sam.device import decode_batch, encoder_dtype_of
+from worker.sam.embedding_store import Embedding
+from worker.sam.everything import SMALL_SAM, PointGrid, RegionFilter, find_regions
+from worker.sam.masks import Candidate, Frame, Logits, full_size_rle, stability, without_duplicates
+from worker.sam.presets import PRESETS, load_sam
+from worker.sam.prompts import BoxPx, InvalidPrompt, checked_box, checked_points, refuse_without_inclusion
 
 __all__ = ["Candidate", "ImageNotEmbedded", "ImageTooNarrow", "InvalidPrompt", "Segmenter"]
 
@@ -102,7 +102,7 @@ class Segmenter:
         a CPU that has it (sam-nano in 57 ms instead of 168 ms), else float32.
 
         Raises:
-            ModelUnavailable: see `worker.sam_presets.load_sam`.
+            ModelUnavailable: see `worker.sam.presets.load_sam`.
         """
         sam, model_version = load_sam(Path(path))
         dtype = encoder_dtype_of(torch.device(device))

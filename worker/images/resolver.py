@@ -1,7 +1,7 @@
 """A task's image reference -> upright RGB pixels: the one place where images enter the workers.
 
 Understands what task data holds: Label Studio's own paths, http(s) addresses, `data:` URLs and cloud
-storage URIs (through Label Studio's presign route). Guarded by `worker.guarded_http`, bounded in bytes,
+storage URIs (through Label Studio's presign route). Guarded by `worker.images.guarded_http`, bounded in bytes,
 pixels and time, cached on disk and decoded in memory.
 """
 
@@ -18,10 +18,10 @@ import httpcore
 from PIL import Image
 
 from worker.contracts import ImageRef
-from worker.disk_cache import DiskCache
 from worker.errors import ImageCorrupt, ImageUnavailable
-from worker.guarded_http import AddressRefusedError, AllowedHosts, GuardedHttp, Response, ResponseTooLargeError
-from worker.image_decoding import decode_image
+from worker.images.decoding import decode_image
+from worker.images.disk_cache import DiskCache
+from worker.images.guarded_http import AddressRefusedError, AllowedHosts, GuardedHttp, Response, ResponseTooLargeError
 from worker.label_studio import LabelStudio, origin_of
 from worker.settings import Settings
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worker.sam_masks import STABILITY_OFFSET, Candidate, Frame, full_size_rle
+from worker.sam.masks import STABILITY_OFFSET, Candidate, Frame, full_size_rle
 
 MOST_REGIONS = 1000  # per image; the best ones stay
 _POOL_BYTES = 256 * 1024**2  # of candidates before duplicates are dropped, however many points there are

@@ -1,4 +1,4 @@
-"""Encode an image at most once among all workers: SAM's memory, then Redis (`worker/embedding_store.py`), then SAM.
+"""Encode an image at most once among all workers: SAM's memory, then Redis (`worker/sam/embedding_store.py`), then SAM.
 
 Used for clicks (`worker/runtime.py`) and for whole projects (`worker/prelabel/annotate.py`).
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 
-from worker.embedding_store import EmbeddingStore
-from worker.images import ResolvedImage
+from worker.images.resolver import ResolvedImage
 from worker.models import Segmenter
+from worker.sam.embedding_store import EmbeddingStore
 
 _LOG = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 What has arrived lies beside the target as `<name>.<checksum>.part` and is continued by the next call, in this
 process or a later one. (huggingface_hub 2 throws a partial file away when its process ends.)
-Used by `worker/official_models.py`.
+Used by `worker/checkpoints/official_models.py`.
 """
 
 from __future__ import annotations

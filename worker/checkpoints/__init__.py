@@ -1,0 +1,1 @@
+"""Published checkpoints: where they are, and a download that continues and verifies."""
