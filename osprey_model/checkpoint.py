@@ -217,8 +217,7 @@ def _weight_files(folder: Path) -> Iterator[Path]:
     for name in _INDEX_FILES:
         index = folder / name
         if index.is_file():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            for shard in shards:
+            for shard in _shards(index):
                 if not (folder / shard).is_file():
                     raise FileNotFoundError(
                         f"{index} names the shard {shard}, which is not in {folder}; fetch it again"
@@ -227,3 +226,19 @@ def _weight_files(folder: Path) -> Iterator[Path]:
             return
     expected = ", ".join((*_SINGLE_FILES, *_INDEX_FILES))
     raise FileNotFoundError(f"no weights in {folder}; expected one of {expected}")
+
+
+def _shards(index: Path) -> list[str]:
+    """File names of an index.
+
+    Raises:
+        CheckpointError: it does not say which tensor is in which file.
+    """
+    try:
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+        return sorted({str(shard) for shard in shards})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{index} is no index of shards (expected weight_map: tensor -> file): {type(error).__name__} {error}; "
+            "fetch it again"
+        ) from error

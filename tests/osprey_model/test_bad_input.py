@@ -68,6 +68,15 @@ def test_a_folder_that_is_no_checkpoint(
         Osprey.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}'])
+def test_a_damaged_index(content: str, folder: Path) -> None:
+    """It has to say which tensor is in which shard."""
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"index\.json is no index of shards"):
+        Osprey.from_pretrained(folder)
+
+
 def test_a_damaged_tokenizer_json(folder: Path) -> None:
     """Where it is all there is."""
     (folder / "tokenizer.model").unlink()
