@@ -36,13 +36,22 @@ class ComposeStack:
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def run(self, *arguments: str) -> str:
-        """The output of one compose command; its failure is the test's failure, with its last words."""
+    def run(self, *arguments: str, limit_s: float = 0) -> str:
+        """The output of one compose command, tried again for `limit_s`; its last failure is the test's failure."""
         command = [*COMPOSE, "-p", "osprey-test", "-f", "docker-compose.yml", *arguments]
         environment = {**os.environ, "OSPREY_LABEL_STUDIO_PORT": str(self.port), "OSPREY_BLIND_SHARE": "0"}
-        done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
+        deadline = time.monotonic() + limit_s
+        while True:
+            done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
+            if done.returncode == 0:
+                return done.stdout
+            late = f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+            assert time.monotonic() < deadline, late
+            time.sleep(2)
+
+    def inside(self, service: str, script: str, *, limit_s: float = 0) -> str:
+        """What a shell script prints in a service's container, with that service's secrets."""
+        return self.run("exec", "-T", service, "/app/docker/with-secrets.sh", "sh", "-c", script, limit_s=limit_s)
 
     def login(self) -> tuple[str, str]:
         """The first user's name and password, from where the services keep them."""
@@ -99,7 +108,7 @@ def wait_for_click(api, task, scene):
 
 
 def test_a_click_is_answered_and_survives_down_and_up(stack):
-    """The page answers, a click gives mask and fields, and down + up keeps project and annotation."""
+    """The page answers, a click gives mask and fields, what is submitted is collected, down + up keeps all of it."""
     assert httpx.get(f"{stack.url}/user/login/", trust_env=False).status_code == 200
     api = LabelStudioApi(stack.url, stack.token())
     project = next(p for p in api.call("GET", "/api/projects")["results"] if p["title"] == TITLE)
@@ -115,6 +124,11 @@ def test_a_click_is_answered_and_survives_down_and_up(stack):
 
     made = api.call("POST", f"/api/tasks/{task['id']}/annotations/", json={"result": items, "lead_time": 3.0})
     api.close()
+    export = f"osprey export --project {project['id']} --from-store"
+    stack.inside("data", f"{export} | grep -q '1 regions of 1 annotations'", limit_s=120)  # a webhook told of it
+    for service in ("data", "train"):
+        stack.inside(service, "osprey status --this-machine", limit_s=120)
+        stack.inside(service, f"test -w /registry && grep -q . /exports/{project['id']}-*/regions.jsonl")
 
     stack.run("down")
     stack.run("up", "-d")
