@@ -118,7 +118,7 @@ class RunningStack:
         with self.api() as api:
             token = re.search(r"token=(\w+)", str(api.call("GET", "/api/invite")["invite_url"]))
         assert token is not None, "Label Studio gave no invitation link"
-        with httpx.Client(base_url=self.url, trust_env=False, headers={"Referer": self.url}) as client:
+        with httpx.Client(base_url=self.url, timeout=60, trust_env=False, headers={"Referer": self.url}) as client:
             page = f"/user/signup/?token={token.group(1)}"
             client.get(page)
             form = {"email": email, "password": password, "allow_newsletters": "false", "how_find_us": "-"}
