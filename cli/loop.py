@@ -91,6 +91,7 @@ def simulate(
         "hardware": hardware(),
         "versions": versions(),
     }
+    (out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     typer.echo(json.dumps(result))
     raise typer.Exit(0 if outcome.reached else 1)
 
