@@ -64,7 +64,7 @@ class Outcome:
 
     @property
     def base_before(self) -> float | None:
-        """Share of right answers of the first model on the base set."""
+        """Share of right answers of the first model on the base set, as the gate counts them."""
         gates = [each.gate for each in self.rounds if each.gate is not None]
         return _base_share(gates[0], "champion") if gates else None
 
@@ -158,7 +158,7 @@ def _failed(gate: Mapping[str, Any]) -> str:
 
 def _base_share(gate: Mapping[str, Any], side: str) -> float | None:
     detail: Mapping[str, Any] = next((each["detail"] for each in gate["criteria"] if each["name"] == "base"), {})
-    return float(detail["exact"][side]["value"]) if "exact" in detail else None
+    return float(detail["score"][side]["value"]) if "score" in detail else None
 
 
 def _percent(share: float | None) -> float | None:

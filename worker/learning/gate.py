@@ -26,6 +26,8 @@ from typing import Any
 from worker.learning.evaluate import Latency, Outcome
 from worker.learning.statistics import Estimate, calibration_error, mean_with_bounds
 
+_BY_DEGREES = "detailed_description"  # the role of a field: one of its true wordings is seldom said twice
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -128,6 +130,11 @@ def _right(outcome: Outcome) -> float:
     return float(outcome.is_right)
 
 
+def _score(outcome: Outcome) -> float:
+    """Names and phrases are right or wrong; a description of several facts is right by degrees, in its common words."""
+    return outcome.similarity if outcome.role == _BY_DEGREES else _right(outcome)
+
+
 def _similarity(outcome: Outcome) -> float:
     return outcome.similarity
 
@@ -143,6 +150,11 @@ def _compared(paired: Paired) -> dict[str, Any]:
             "champion": asdict(mean_with_bounds([_right(each) for each in paired.champion], images)),
             "gain": asdict(paired.gain(_right)),
         },
+        "score": {
+            "candidate": asdict(mean_with_bounds([_score(each) for each in paired.candidate], images)),
+            "champion": asdict(mean_with_bounds([_score(each) for each in paired.champion], images)),
+            "gain": asdict(paired.gain(_score)),
+        },
         "similar_words": {
             "candidate": asdict(mean_with_bounds([each.similarity for each in paired.candidate], images)),
             "champion": asdict(mean_with_bounds([each.similarity for each in paired.champion], images)),
@@ -154,7 +166,7 @@ def _compared(paired: Paired) -> dict[str, Any]:
 def _better(paired: Paired, bounds: Bounds) -> Criterion:
     if not paired.candidate:
         return Criterion("better", passed=False, value=None, bound=0.0, says="nothing is held out to compare on")
-    gain = paired.gain(_right)
+    gain = paired.gain(_score)
     return Criterion(
         "better",
         passed=gain.low > 0 and gain.clusters >= bounds.min_images,
@@ -169,7 +181,7 @@ def _better(paired: Paired, bounds: Bounds) -> Criterion:
 def _fields(paired: Paired, bounds: Bounds) -> Iterator[Criterion]:
     for name in paired.fields():
         own = paired.of(name)
-        gain = own.gain(_right)
+        gain = own.gain(_score)
         says = f"right answers {_change(gain)}"
         passed = gain.high >= -bounds.field_loss or gain.clusters < bounds.min_images
         yield Criterion("field", passed, gain.high, -bounds.field_loss, says, name, _compared(own))
@@ -179,7 +191,7 @@ def _base(paired: Paired | None, bounds: Bounds) -> Criterion:
     if paired is None or not paired.candidate:
         says = "there is no base set; OSPREY_BASE_SET names an export version"
         return Criterion("base", passed=False, value=None, bound=-bounds.base_loss, says=says)
-    gain = paired.gain(_right)
+    gain = paired.gain(_score)
     return Criterion(
         "base",
         passed=gain.value >= -bounds.base_loss - 1e-9,
@@ -193,8 +205,8 @@ def _base(paired: Paired | None, bounds: Bounds) -> Criterion:
 def _calibration(paired: Paired, bounds: Bounds) -> Iterator[Criterion]:
     for name in paired.fields():
         own = paired.of(name)
-        if len(own.candidate) < bounds.calibration_min_answers:
-            continue
+        if len(own.candidate) < bounds.calibration_min_answers or own.candidate[0].role == _BY_DEGREES:
+            continue  # confidence says how likely an answer is right, not by how much
         candidate, champion = (
             calibration_error([each.confidence for each in side], [each.is_right for each in side])
             for side in (own.candidate, own.champion)

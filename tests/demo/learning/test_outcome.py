@@ -14,8 +14,8 @@ from demo.learning.tally import Seen
 
 
 def gate(passed: bool, champion: float, candidate: float) -> dict[str, Any]:
-    exact = {"champion": {"value": champion}, "candidate": {"value": candidate}}
-    base = {"name": "base", "field": None, "passed": passed, "says": "", "detail": {"exact": exact}}
+    score = {"champion": {"value": champion}, "candidate": {"value": candidate}}
+    base = {"name": "base", "field": None, "passed": passed, "says": "", "detail": {"score": score}}
     return {"passed": passed, "criteria": [base], "champion": "base", "data_version": "1-0"}
 
 

@@ -53,6 +53,29 @@ def test_candidate_trained_on_shuffled_corrections_does_not_pass():
     assert failed(judge(shuffled, SAME, FAST))[:2] == [("better", None), ("field", "category")]
 
 
+def described(similarity: float, *, is_right: bool) -> tuple[Outcome, ...]:
+    """The same descriptions throughout, as near to the expected ones as `similarity` says."""
+    return tuple(
+        dataclasses.replace(each, field="words", role="detailed_description", is_right=is_right, similarity=similarity)
+        for each in outcomes([True] * 300)
+    )
+
+
+def test_a_description_counts_by_its_words_and_not_word_for_word():
+    """The champion's own wording was accepted at times; a candidate that says as much in other words is not worse."""
+    rival = (*described(1.0, is_right=True)[:60], *described(0.8, is_right=False)[60:])
+    nearer = Paired(described(0.9, is_right=False), rival)
+    assert judge(nearer, SAME, FAST).passed
+    assert ("field", "words") in failed(judge(Paired(described(0.6, is_right=False), rival), SAME, FAST))
+    farther = Paired(described(0.78, is_right=False), described(0.8, is_right=False))
+    assert failed(judge(BETTER, farther, FAST)) == [("base", None)]  # two points, though not one exact answer is lost
+
+
+def test_calibration_is_asked_of_what_is_right_or_wrong():
+    wrong_and_sure = Paired(described(0.9, is_right=False), described(0.8, is_right=False))
+    assert [each.name for each in judge(wrong_and_sure, SAME, FAST).criteria].count("calibration") == 0
+
+
 def test_no_difference_and_luck_do_not_pass():
     """Equal outcomes fail; and so do nearly all of a hundred candidates that are as good as the champion."""
     assert failed(judge(SAME, SAME, FAST)) == [("better", None)]
