@@ -59,6 +59,8 @@ def decode_bitmask_png(url: str, image_hw: tuple[int, int] | None = None) -> Boo
         # Before any pixel is decoded: a few bytes of PNG can claim a gigapixel.
         if image_hw is not None and (height, width) != image_hw:
             raise ValueError(f"expected a bitmask of {image_hw[1]}x{image_hw[0]} pixels, got {width}x{height}")
+        # Pillow inflates damaged pixels into other ones without a word: only `verify` looks at their checksums.
+        Image.open(io.BytesIO(data), formats=("PNG",)).verify()
         alpha = _alpha(image)
     except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the bitmask is not a PNG that can be decoded: {error}") from error

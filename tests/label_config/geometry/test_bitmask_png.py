@@ -51,6 +51,27 @@ def test_a_damaged_one_of_ours_gives_no_other_mask(mask, data):
     assert np.array_equal(read, mask)
 
 
+def test_damaged_pixels_that_still_inflate_are_an_error():
+    """Pillow alone reads some damaged bytes as another mask without a word; their checksum says that they are."""
+    mask = np.ones((9, 33), dtype=np.bool_)
+    mask[4, 9] = False
+    png = base64.b64decode(encode_bitmask_png(mask).split(",")[1])
+    misread = 0
+    for place in range(png.index(b"IDAT") + 4, len(png) - 16):
+        damaged = bytearray(png)
+        damaged[place] ^= 255
+        url = "data:image/png;base64," + base64.b64encode(damaged).decode()
+        for size in (mask.shape, None):
+            with pytest.raises(ValueError, match="not a PNG that can be decoded"):
+                decode_bitmask_png(url, size)
+        try:
+            with Image.open(io.BytesIO(bytes(damaged))) as image:
+                misread += not np.array_equal(np.asarray(image.convert("RGBA"))[..., 3] > 0, mask)
+        except (OSError, SyntaxError):
+            continue
+    assert misread
+
+
 def test_more_pixels_than_announced_are_not_inflated():
     """Our form around a gigabyte of zeros is refused after as many bytes as its size needs."""
     url = encode_bitmask_png(np.ones((2, 2), dtype=np.bool_))
