@@ -5,13 +5,13 @@ Small protocols, so that jobs and their tests need neither a checkpoint nor torc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from PIL import Image
 
-from worker.contracts import Alternative, FieldAnswer, RegionQuery
+from worker.contracts import Alternative, FieldAnswer, Question, RegionQuery, Rle
 from worker.errors import ModelTooLarge, ModelUnavailable
 from worker.mask_codec import decode_mask
 
@@ -208,24 +208,27 @@ class OspreySession:
 
 
 def _requests(regions: Sequence[RegionQuery]) -> tuple[RegionRequest, ...]:
-    from osprey_model import Question, RegionRequest
+    return tuple(region_request(region.masks, region.questions) for region in regions)
 
-    return tuple(
-        RegionRequest(
-            masks=tuple(decode_mask(mask) for mask in region.masks),
-            questions=tuple(
-                Question(
-                    text=question.text,
-                    form=question.form,
-                    choices=question.choices,
-                    multiple=question.multiple,
-                    mask_idx=question.mask_idx,
-                    max_new_tokens=question.max_new_tokens,
-                )
-                for question in region.questions
-            ),
-        )
-        for region in regions
+
+def region_request(masks: Iterable[Rle], questions: Iterable[Question]) -> RegionRequest:
+    """A region as the engine takes it, from masks and questions as contracts hold them."""
+    from osprey_model import Question as EngineQuestion
+    from osprey_model import RegionRequest
+
+    return RegionRequest(
+        masks=tuple(decode_mask(mask) for mask in masks),
+        questions=tuple(
+            EngineQuestion(
+                text=question.text,
+                form=question.form,
+                choices=question.choices,
+                multiple=question.multiple,
+                mask_idx=question.mask_idx,
+                max_new_tokens=question.max_new_tokens,
+            )
+            for question in questions
+        ),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from worker.images.decoding import decode_image
 from worker.learning.exam import Exam, ExamField, ExamImage
 from worker.learning.wording import Similarity, joined, same, token_f1
-from worker.mask_codec import decode_mask
+from worker.models import region_request
 
 if TYPE_CHECKING:
     from osprey_model import Answer, Osprey, RegionRequest
@@ -118,22 +118,8 @@ def _pixels(image: ExamImage) -> object:
 
 
 def _requests(image: ExamImage) -> Iterator[RegionRequest]:
-    from osprey_model import Question, RegionRequest
-
     for region in image.regions:
-        questions = tuple(
-            Question(
-                text=question.text,
-                form=question.form,
-                choices=question.choices,
-                multiple=question.multiple,
-                mask_idx=question.mask_idx,
-                max_new_tokens=question.max_new_tokens,
-            )
-            for field in region.fields
-            for question in field.questions
-        )
-        yield RegionRequest(tuple(decode_mask(mask) for mask in region.masks), questions)
+        yield region_request(region.masks, (question for field in region.fields for question in field.questions))
 
 
 def _outcomes(
