@@ -29,8 +29,8 @@ def finetune(
 ) -> None:
     """Train a candidate from the champion, register it and let it sit the gate.
 
-    Other defaults: OSPREY_FINETUNE_*. The same command continues a run that was killed. `osprey promote` makes a
-    candidate serve, or OSPREY_AUTO_PROMOTE=on.
+    Other defaults: OSPREY_FINETUNE_*, then finetune.json beside the weights of OSPREY_MODEL. The same command
+    continues a run that was killed. `osprey promote` makes a candidate serve, or OSPREY_AUTO_PROMOTE=on.
     """
     import contextlib
 
@@ -51,9 +51,9 @@ def finetune(
         raise typer.BadParameter("give either --project or --data")
     try:
         settings = Settings.from_env(os.environ)
-        options = FineTuneOptions.from_env(
-            os.environ, epochs=epochs, max_steps=max_steps, learning_rate=learning_rate, replay=replay, seed=seed,
-            gate=gate,
+        options = FineTuneOptions.for_checkpoint(
+            settings.model, os.environ, epochs=epochs, max_steps=max_steps, learning_rate=learning_rate, replay=replay,
+            seed=seed, gate=gate,
         )  # fmt: skip
         device = device or settings.device
         device = pick_device() if device == "auto" else device

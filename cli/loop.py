@@ -27,7 +27,9 @@ def simulate(
     rounds: Annotated[int, typer.Option(min=1, max=9, help="Fine-tunes; annotators work once more than that.")] = 3,
     regions: Annotated[int, typer.Option(min=1, help="Regions submitted in each round.")] = 300,
     seed: Annotated[int, typer.Option(min=0, max=99, help="Of pictures, shuffling and training.")] = 0,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each fine-tune.")] = 320,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps of each fine-tune; default: what suits the checkpoint.")
+    ] = None,
     base_scenes: Annotated[int, typer.Option(min=1, help="Pictures of the frozen base set.")] = 24,
 ) -> None:
     """Let a simulated team correct a model that does not know its words, round after round, and measure what it costs.

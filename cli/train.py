@@ -33,6 +33,9 @@ def train(
     lora_vocabulary: Annotated[
         bool | None, typer.Option(help="Adapt embedding table and head too, for words that are new to the model.")
     ] = None,
+    lora_whole_rate: Annotated[
+        float | None, typer.Option(help="Rate of projector and mask extractor by that of the matrices. Default 0.1.")
+    ] = None,
     save_steps: Annotated[
         int | None, typer.Option(help="Checkpoint every so many steps; default: every epoch.")
     ] = None,
@@ -61,7 +64,13 @@ def train(
     from osprey_model.training.train import train as run_training
 
     errors = Console(stderr=True)
-    given = {"rank": lora_rank, "alpha": lora_alpha, "dropout": lora_dropout, "vocabulary": lora_vocabulary}
+    given = {
+        "rank": lora_rank,
+        "alpha": lora_alpha,
+        "dropout": lora_dropout,
+        "vocabulary": lora_vocabulary,
+        "whole_rate": lora_whole_rate,
+    }
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     try:
         result = run_training(

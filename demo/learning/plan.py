@@ -18,7 +18,9 @@ _REGIONS_PER_SCENE = 7.5  # about four objects, and a part of nearly each
 
 @dataclass(frozen=True)
 class Plan:
-    """One simulation. `steps` are those of each fine-tune, `base_scenes` make the frozen base set.
+    """One simulation. `steps` are those of each fine-tune (None: what suits the checkpoint).
+
+    `base_scenes` make the frozen base set.
 
     Raises:
         ValueError: a number out of its range.
@@ -28,7 +30,7 @@ class Plan:
     rounds: int = 3
     regions: int = 300
     seed: int = 0
-    steps: int = 320
+    steps: int | None = None
     base_scenes: int = 24
 
     def __post_init__(self) -> None:
@@ -52,9 +54,9 @@ class Plan:
         return iter(range(first, first + _ROUND_SPAN))
 
     def replay_seeds(self) -> Sequence[int]:
-        """About as many regions as all rounds together give."""
+        """About twice as many regions as all rounds together give."""
         first = REPLAY_SEEDS.start + self.seed * _SPAN
-        return range(first, first + max(1, round(self.rounds * self.regions / _REGIONS_PER_SCENE)))
+        return range(first, first + max(1, round(2 * self.rounds * self.regions / _REGIONS_PER_SCENE)))
 
     def base_seeds(self) -> Sequence[int]:
         """Of the frozen base set."""

@@ -8,7 +8,10 @@ Neighbours: `plan.py` (what and where), `annotating.py` (a round's work), `outco
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -41,17 +44,9 @@ from worker.settings import Settings
 _REPLAY_PROJECT, _BASE_PROJECT, _CONTROL_PROJECT = 900_001, 900_002, 900_003
 _SHARES = (0.25, 0.3, 0.35, 0.4, 0.5)  # of images that are held out
 
-# For the small model: a high rate, one packed image per step, a little more old than new.
-_FINETUNE = {
-    "OSPREY_FINETUNE_LEARNING_RATE": "2e-3",
-    "OSPREY_FINETUNE_BATCH_SIZE": "1",
-    "OSPREY_FINETUNE_RANK": "16",
-    "OSPREY_FINETUNE_ALPHA": "32",
-    "OSPREY_FINETUNE_DROPOUT": "0.0",
-    "OSPREY_FINETUNE_VOCABULARY": "on",
-    "OSPREY_FINETUNE_REPLAY": "1.25",
-    "OSPREY_FINETUNE_PATIENCE": "100",
-}
+
+class _StoppedError(Exception):
+    """The simulation ends, and with it what runs beside it."""
 
 
 class Screen(Protocol):
@@ -116,8 +111,9 @@ def _rounds(site: _Site, notes: ProgressFile) -> Outcome:
         if idx == 0:
             share = notes.phase("choose the held-out share", partial(_held_out_share, site))["share"]
             site = dataclasses.replace(site, held_out=float(share))
-            control = notes.phase("control: fine-tune and gate", partial(_control, site))["gate"]
-        tuned = notes.phase(f"{name}: fine-tune and gate", partial(_fine_tune, site, idx))
+        work = partial(_fine_tune_beside_control, site) if idx == 0 else partial(_fine_tune, site, idx)
+        tuned = notes.phase(f"{name}: fine-tune and gate", work)
+        control = tuned.get("control", control)
         notes.phase(f"{name}: promote", partial(_promote, site, tuned))
         rounds.append(RoundOutcome(seen, tuned["candidate"], tuned["gate"]))
     return Outcome(tuple(rounds), control)
@@ -188,23 +184,41 @@ def _held_out_share(site: _Site) -> dict[str, Any]:
     return {"share": share}
 
 
+def _fine_tune_beside_control(site: _Site) -> dict[str, Any]:
+    """Round 0: both learn from the first model and are held against it, each with a core of its own."""
+    stopped = threading.Event()
+
+    def go_on() -> None:
+        if stopped.is_set():
+            raise _StoppedError
+
+    with ThreadPoolExecutor(1) as pool:
+        control = pool.submit(_control, site, go_on)
+        try:
+            return {**_fine_tune(site, 0), "control": control.result()}
+        finally:
+            stopped.set()
+
+
 def _fine_tune(site: _Site, idx: int) -> dict[str, Any]:
     site.screen.step(f"round {idx}: fine-tune and gate")
-    _osprey(site, "finetune", "--project", str(site.project.id))
-    version = _newest(site)
+    seconds = itertools.count(1)
+    _osprey(site, "finetune", "--project", str(site.project.id), on_wait=lambda: site.screen.count(next(seconds), 0))
+    of_project = [each for each in _versions(site) if each.config.get("project") == site.project.id]
+    version = of_project[-1]
     return {"candidate": version.name, "gate": version.gate, "metrics": version.metrics}
 
 
-def _control(site: _Site) -> dict[str, Any]:
-    site.screen.step("control: shuffled corrections")
+def _control(site: _Site, go_on: Callable[[], None]) -> dict[str, Any]:
+    """The verdict on a candidate that learned each answer at another region than its own."""
     true = submissions_of_store(site.store, site.project.id)
     wrong = dataclasses.replace(shuffled(true, site.plan.seed), project_id=_CONTROL_PROJECT)
     with closing(ImageResolver(_with_label_studio(site))) as images:
         version = export_version(wrong, site.settings.exports, ExportOptions(held_out_share=site.held_out), images)
-    site.screen.step("control: fine-tune and gate")
-    _osprey(site, "finetune", "--data", str(version.path))
-    candidate = _newest(site)
-    return {"candidate": candidate.name, "gate": candidate.gate, "metrics": candidate.metrics}
+    _osprey(site, "finetune", "--data", str(version.path), log="control", on_wait=go_on)
+    candidate = next(each for each in _versions(site) if each.data_version == version.path.name)
+    assert candidate.gate is not None, "osprey finetune examines what it has trained"
+    return candidate.gate
 
 
 def _promote(site: _Site, tuned: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,26 +230,20 @@ def _promote(site: _Site, tuned: Mapping[str, Any]) -> dict[str, Any]:
     return {"champion": registry.champion_name()}
 
 
-def _newest(site: _Site) -> Version:
-    return Registry(site.plan.registry).versions()[-1]
+def _versions(site: _Site) -> Sequence[Version]:
+    return Registry(site.plan.registry).versions()
 
 
-def _osprey(site: _Site, *arguments: str) -> None:
-    seconds = 0
-
-    def tick() -> None:
-        nonlocal seconds
-        seconds += 1
-        site.screen.count(seconds, 0)
-
+def _osprey(
+    site: _Site, command: str, *arguments: str, log: str | None = None, on_wait: Callable[[], None] = lambda: None
+) -> None:
     told = {
-        **_FINETUNE,
-        "OSPREY_FINETUNE_MAX_STEPS": str(site.plan.steps),
         "OSPREY_FINETUNE_HELD_OUT": str(site.held_out),
         "OSPREY_FINETUNE_SEED": str(site.plan.seed),
+        **({} if site.plan.steps is None else {"OSPREY_FINETUNE_MAX_STEPS": str(site.plan.steps)}),
     }
-    log = site.plan.folder / "logs" / f"{arguments[0]}.log"
-    run_osprey(site.stack, *arguments, log=log, told=told, environ=site.environ, on_wait=tick)
+    log_file = site.plan.folder / "logs" / f"{log or command}.log"
+    run_osprey(site.stack, command, *arguments, log=log_file, told=told, environ=site.environ, on_wait=on_wait)
 
 
 def _with_label_studio(site: _Site) -> Settings:

@@ -1,11 +1,13 @@
 """Many questions on one image as one training sample: the prefix they share once, every question a row behind it.
 
 Each row is a conversation of its own, the model sees no other row (`osprey_model/modeling/packed_rows.py`), and so
-learns exactly what the engine asks: one question behind the image. Every answer counts the same, however long it is.
+learns exactly what the engine asks: one question behind the image. An answer counts by the square root of its length:
+counted alike, long descriptions would teach as little as a word; by their tokens, the words would be lost in them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,5 +52,5 @@ def encode_rows(tokenizer: OspreyTokenizer, rows: Sequence[QuestionRow], *, temp
         ids += whole[start:]
         labels += [IGNORE_INDEX] * (len(asked) - start) + answer
         row_ids += [number] * (len(whole) - start)
-        weights += [0.0] * (len(asked) - start) + [row.weight / len(answer)] * len(answer)
+        weights += [0.0] * (len(asked) - start) + [row.weight / math.sqrt(len(answer))] * len(answer)
     return LabeledIds(ids, labels, row_ids, weights)

@@ -36,6 +36,8 @@ class LoraOptions:
     """Low-rank updates beside linear layers: W + alpha / rank * B A.
 
     `vocabulary` adapts the embedding table and the head too, for words the model has never had to say.
+    `whole_rate` is the rate of projector and mask extractor as a share of the matrices': those start at zero and want
+    a high one, under which the trained copies would forget (LLaVA's LoRA scripts give the projector a tenth as well).
     """
 
     rank: int = 64
@@ -44,6 +46,7 @@ class LoraOptions:
     # The decoder's linear layers, not its head; the reference takes them all too.
     layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     vocabulary: bool = False
+    whole_rate: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,11 @@ def part_of(name: str) -> Part | None:
     if _ADAPTER_MARK in name:
         return "lora"
     return next((part for part, prefixes in PREFIXES.items() if name.startswith(prefixes)), None)
+
+
+def is_whole_copy(name: str) -> bool:
+    """Whether PEFT trains the parameter as a whole copy beside its matrices."""
+    return _PEFT_COPY in name
 
 
 def freeze_for(model: nn.Module, stage: Stage) -> list[str]:

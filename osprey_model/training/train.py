@@ -89,6 +89,7 @@ def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
         data_collator=Collator(tokenizer.pad_token_id),
         trained=trained,
         keep=run.keep_checkpoints,
+        whole_rate=1.0 if row.lora is None else row.lora.whole_rate,
         callbacks=[
             *([] if run.patience is None else [EarlyStoppingCallback(run.patience)]),
             *([] if on_step is None else [ProgressCallback(on_step)]),

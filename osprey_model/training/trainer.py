@@ -22,6 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from osprey_model.checkpoint import check_complete, raise_problems
 from osprey_model.config import IGNORE_INDEX
 from osprey_model.training.checkpoints import checkpoint_folder, prune, seal
+from osprey_model.training.stages import is_whole_copy
 
 TRAINED_FILE = "trained.safetensors"
 OnStep = Callable[[int, int], None]  # (steps done, steps in all)
@@ -60,15 +61,25 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers is
 
 
 class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped here
-    """See the module. `trained` are the names `freeze_for` gave, `keep` the number of checkpoints kept."""
+    """See the module.
+
+    `trained` are the names `freeze_for` gave, `keep` the number of checkpoints kept, `whole_rate` the rate of what PEFT
+    trains whole beside its matrices, as a share of theirs.
+    """
 
     control: TrainerControl
 
     def __init__(
-        self, *, trained: Sequence[str], keep: int, callbacks: Sequence[TrainerCallback], **arguments: Any
+        self,
+        *,
+        trained: Sequence[str],
+        keep: int,
+        callbacks: Sequence[TrainerCallback],
+        whole_rate: float = 1.0,
+        **arguments: Any,
     ) -> None:
         super().__init__(**arguments, callbacks=[LogAtCheckpoints(), *callbacks])
-        self._trained, self._keep = frozenset(trained), keep
+        self._trained, self._keep, self._whole_rate = frozenset(trained), keep, whole_rate
 
     def trained_state(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
         """The trained parameters on the CPU by name; `state` is a gathered state dict of a sharded model.
@@ -82,6 +93,23 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
             lost = sorted(self._trained - state.keys())
             raise_problems({"missing": lost}, source="what the processes gathered")
         return {k: v.detach().cpu().contiguous() for k, v in state.items() if k in self._trained}
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's; parameters that train whole beside LoRA's matrices are groups with a rate of their own."""
+        is_made = self.optimizer is not None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_made:
+            return optimizer
+        named = (self.model if model is None else model).named_parameters()
+        whole = {id(parameter) for name, parameter in named if is_whole_copy(name)}
+        groups = []
+        for group in optimizer.param_groups:
+            for own, share in ((False, 1.0), (True, self._whole_rate)):
+                params = [each for each in group["params"] if (id(each) in whole) is own]
+                if params:
+                    groups.append({**group, "params": params, "lr": group["lr"] * share})
+        optimizer.param_groups[:] = groups
+        return optimizer
 
     # --- loss -----------------------------------------------------------------------------------------------------
 

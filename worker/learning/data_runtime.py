@@ -111,10 +111,11 @@ class TrainRuntime(DataRuntime):
         served = super().model_versions
         return {TRAIN_QUEUE: served[DATA_QUEUE]} if served else {}
 
-    def pick_device(self) -> str:
-        """`auto` is the GPU where there is one."""
-        from worker.runtime import pick_device
+    def claim_device(self) -> str:
+        """`auto` is the GPU where there is one. Torch is loaded now, and keeps to its share of the cores."""
+        from worker.runtime import default_threads, limit_threads, pick_device
 
+        limit_threads(self.settings.threads or default_threads())
         return pick_device() if self.device == "auto" else self.device
 
 

@@ -1,21 +1,28 @@
-"""How a fine-tune trains: `OSPREY_FINETUNE_*`, or the command's options. No torch, so that a trigger may read it."""
+"""How a fine-tune trains: the command's options, `OSPREY_FINETUNE_*`, or what suits the checkpoint. No torch here.
+
+A checkpoint folder may hold `finetune.json`, an object of the names below: a model of another size wants another rate.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 PREFIX = "OSPREY_FINETUNE_"
+OPTIONS_FILE = "finetune.json"
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuneOptions:
-    """The defaults are for Osprey-7b; a small model wants a higher rate.
+    """The defaults are for Osprey-7b.
 
     Attributes:
-        learning_rate: the highest, after the warm-up.
+        learning_rate: of the LoRA matrices, the highest, after the warm-up.
+        whole_rate: of projector and mask extractor, which train whole: a share of `learning_rate`.
         epochs: passes over new and replayed entries, at most.
         max_steps: stop there, whatever `epochs` says.
         batch_size: entries per optimizer step.
@@ -34,6 +41,7 @@ class FineTuneOptions:
     """
 
     learning_rate: float = 2e-4
+    whole_rate: float = 0.1
     epochs: float = 2.0
     max_steps: int | None = None
     batch_size: int = 4
@@ -56,26 +64,49 @@ class FineTuneOptions:
         Raises:
             ValueError: a number out of its range; the message names it.
         """
-        for name in ("learning_rate", "epochs", "batch_size", "rank", "alpha", "patience"):
+        for name in ("learning_rate", "whole_rate", "epochs", "batch_size", "rank", "alpha", "patience"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} of a fine-tune must be above 0, got {getattr(self, name)!r}")
         if self.replay < 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"replay must not be negative and dropout in 0..1, got {self.replay} and {self.dropout}")
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str], **given: Any) -> Self:
-        """Read `OSPREY_FINETUNE_*`; what is `given` and not None counts more.
+    def for_checkpoint(cls, folder: Path, environ: Mapping[str, str], **given: Any) -> Self:
+        """The options of a fine-tune of a checkpoint.
+
+        Args:
+            folder: the checkpoint's; its `finetune.json` stands in for the defaults.
+            environ: `OSPREY_FINETUNE_*` count more than the file.
+            **given: count more than both, where not None.
 
         Raises:
-            ValueError: a variable that does not parse; the message names it.
+            ValueError: a variable or the file does not parse; the message names it.
         """
-        values = {}
+        values = _suits(folder / OPTIONS_FILE, {field.name: str(field.type) for field in dataclasses.fields(cls)})
         for field in dataclasses.fields(cls):
             name = PREFIX + field.name.upper()
             text = environ.get(name, "").strip()
             if text:
                 values[field.name] = _parsed(name, text, str(field.type))
         return cls(**{**values, **{name: value for name, value in given.items() if value is not None}})
+
+
+def _suits(path: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
+    """What stands in a checkpoint's file; nothing where there is none."""
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict) or values.keys() - kinds.keys():
+        raise ValueError(f"{path}: expected an object with some of {sorted(kinds)}, got {str(values)[:200]}")
+    accepted: dict[str, tuple[type, ...]] = {"bool": (bool,), "float": (int, float)}
+    for name, value in values.items():
+        is_kind = isinstance(value, accepted.get(kinds[name], (int,)))
+        if not is_kind or (isinstance(value, bool) and kinds[name] != "bool"):
+            raise ValueError(f"{path}: {name} must be {kinds[name]}, got {value!r}")
+    return values
 
 
 def _parsed(name: str, text: str, kind: str) -> Any:

@@ -117,7 +117,7 @@ def finetune(job_json: dict[str, Any]) -> dict[str, Any]:
                 collector.reconcile(job.project_id)
             found = train(
                 runtime.settings, runtime.store, job.project_id, runtime.options,
-                device=runtime.pick_device(), on_progress=note.step,
+                device=runtime.claim_device(), on_progress=note.step,
             )  # fmt: skip
         except Exception as error:
             note.end(f"failed: {type(error).__name__}: {error}")

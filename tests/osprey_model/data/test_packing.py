@@ -57,17 +57,19 @@ def image_and_masks(model: OspreyForCausalLM) -> tuple[torch.Tensor, torch.Tenso
     return torch.randn(3, side, side, generator=draw), (torch.rand(3, 40, 50, generator=draw) > 0.6).float()
 
 
-def test_packed_loss_is_the_mean_of_the_rows_alone(nano_model: OspreyForCausalLM, tokenizer: OspreyTokenizer) -> None:
-    """Same positions, same attention: the packed loss is the mean over rows of each row's own mean loss."""
+def test_packed_loss_is_that_of_the_rows_alone(nano_model: OspreyForCausalLM, tokenizer: OspreyTokenizer) -> None:
+    """Same positions, same attention: each row's own mean loss, weighted by the square root of the answer's length."""
     image, masks = image_and_masks(nano_model)
     packed = Sample(encode_rows(tokenizer, rows(), template=INFERENCE), image, masks)
-    alone = []
+    alone, counts = [], []
     for idx, row in enumerate(rows()):
         ids = encode_conversation(tokenizer, [(PREFIX_P + row.message, row.answer)], template=INFERENCE)
+        counts.append(sum(label != IGNORE_INDEX for label in ids.labels) ** 0.5)
         alone.append(collate([Sample(ids, image, masks[idx : idx + 1])], pad_token_id=0))
     with torch.no_grad():
         together = nano_model(**collate([packed], pad_token_id=0)).loss
-        expected = torch.stack([nano_model(**batch).loss for batch in alone]).mean()
+        losses = torch.stack([nano_model(**batch).loss for batch in alone])
+        expected = losses @ torch.tensor(counts) / sum(counts)
     torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -78,10 +80,11 @@ def test_packed_and_plain_samples_share_a_batch(nano_model: OspreyForCausalLM, t
     ids = encode_conversation(tokenizer, [(PREFIX_P + rows()[0].message, "a boat")], template=INFERENCE)
     plain = Sample(ids, image, masks[:1])
     learned = sum(label != IGNORE_INDEX for label in ids.labels)
+    counted = sum(packed.ids.weights)
     with torch.no_grad():
         both = nano_model(**collate([packed, plain], pad_token_id=0)).loss
         first, second = (nano_model(**collate([sample], pad_token_id=0)).loss for sample in (packed, plain))
-    torch.testing.assert_close(both, (3 * first + learned * second) / (3 + learned), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(both, (counted * first + learned * second) / (counted + learned), atol=1e-5, rtol=1e-5)
 
 
 def test_weight_of_a_question(nano_model: OspreyForCausalLM, tokenizer: OspreyTokenizer) -> None:
@@ -148,10 +151,11 @@ def test_reader_pairs_masks_answers_and_weights(tmp_path: Path, tokenizer: Ospre
     assert sample.masks is not None
     assert sample.masks[0, 20, 35] == 1
     assert sample.masks[1, 10, 10] == 1
-    weights = {
-        row: sum(w for r, w in zip(sample.ids.row_ids, sample.ids.weights, strict=True) if r == row) for row in (1, 2)
-    }
-    assert weights == {1: pytest.approx(1.0), 2: pytest.approx(3.0)}
+    given = zip(sample.ids.row_ids, sample.ids.weights, strict=True)
+    tokens = [(row, weight) for row, weight in given if weight]
+    lengths = {row: sum(r == row for r, _ in tokens) for row in (1, 2)}
+    assert min(lengths.values()) > 1  # an answer and its end
+    assert tokens == [(row, pytest.approx((1.0, 3.0)[row - 1] / lengths[row] ** 0.5)) for row, _ in tokens]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""LoRA beside the embedding table and the head, and runs that begin with an adapter."""
+"""LoRA beside the embedding table and the head, runs that begin with an adapter, and who learns how fast."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from osprey_model.adapter import AdapterMismatch, merge_adapter
+from osprey_model.adapter import AdapterMismatch, merge_adapter, read_adapter
 from osprey_model.build import load_osprey
 from osprey_model.training.lora import add_adapter, continue_adapter, save_adapter
+from osprey_model.training.run import TrainingRun
 from osprey_model.training.stages import STAGES, LoraOptions, freeze_for
+from osprey_model.training.train import train
 
 
 def test_vocabulary_is_adapted_saved_and_merged(tiny: Path, tmp_path: Path) -> None:
@@ -56,3 +58,22 @@ def write_changed(model: PeftModel, names: list[str], folder: Path, *, base: Pat
             parameters[name].add_(0.05 * torch.randn_like(parameters[name]))
     save_adapter(model, folder, base=base, state={name: parameters[name].detach() for name in names})
     model.eval()
+
+
+def test_whole_copies_learn_slower_than_the_matrices(tiny: Path, scenes: Path, tmp_path: Path) -> None:
+    """A step of Adam moves a parameter by its rate at most (the first is the warm-up's: zero); B begins at zero."""
+    options = LoraOptions(rank=2, dropout=0.0, whole_rate=0.1)
+    run = TrainingRun(
+        "lora", tiny, scenes / "region_data.json", tmp_path, max_steps=2, learning_rate=1e-3, batch_size=2,
+        lora=options, progress=False,
+    )  # fmt: skip
+    train(run)
+    trained, before = read_adapter(tmp_path), dict(load_osprey(tiny).named_parameters())
+    matrices = max(float(value.abs().max()) for name, value in trained.items() if "lora_B" in name)
+    whole = [
+        float((value - before[name.removeprefix("base_model.model.")]).detach().abs().max())
+        for name, value in trained.items()
+        if ".lora_" not in name
+    ]
+    assert matrices == pytest.approx(1e-3, rel=0.1)
+    assert max(whole) == pytest.approx(1e-4, rel=0.1)

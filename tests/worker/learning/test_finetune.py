@@ -20,6 +20,7 @@ from worker.learning.registry import Registry
 from worker.learning.triggers import trained_revision
 from worker.settings import Settings
 
+NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
 OPTIONS = FineTuneOptions(
     learning_rate=1e-3, max_steps=2, batch_size=1, rank=2, alpha=4, dropout=0.0, gate=False, patience=1
 )
@@ -137,16 +138,41 @@ def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path
         train_candidate(dataclasses.replace(settings, registry=None), data, OPTIONS)
 
 
-def test_options_from_the_environment() -> None:
-    """What is given counts more than a variable, and that more than the default; nonsense is named."""
+def test_options_from_command_environment_and_checkpoint(tmp_path: Path) -> None:
+    """What is given counts more than a variable, that more than the checkpoint's file, that more than the default."""
     environ = {
         "OSPREY_FINETUNE_LEARNING_RATE": "3e-3",
         "OSPREY_FINETUNE_VOCABULARY": "off",
         "OSPREY_FINETUNE_RANK": "8",
     }
-    options = FineTuneOptions.from_env(environ, rank=16, epochs=None)
+    options = FineTuneOptions.for_checkpoint(tmp_path, environ, rank=16, epochs=None)
     assert (options.learning_rate, options.vocabulary, options.rank, options.epochs) == (3e-3, False, 16, 2.0)
+    (tmp_path / "finetune.json").write_text('{"learning_rate": 1e-3, "whole_rate": 0.05, "max_steps": 400}')
+    options = FineTuneOptions.for_checkpoint(tmp_path, environ)
+    assert (options.learning_rate, options.whole_rate, options.max_steps) == (3e-3, 0.05, 400)
+    assert FineTuneOptions.for_checkpoint(NANO, {}).learning_rate > FineTuneOptions().learning_rate
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "finetune.json is not JSON"),
+        ("[]", "finetune.json: expected an object"),
+        ('{"rate": 1}', "expected an object with some of .*learning_rate"),
+        ('{"rank": 8.5}', "rank must be int"),
+        ('{"rank": true}', "rank must be int"),
+        ('{"vocabulary": 1}', "vocabulary must be bool"),
+        ('{"learning_rate": 0}', "learning_rate of a fine-tune must be above 0"),
+    ],
+)
+def test_a_checkpoints_options_are_checked(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "finetune.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        FineTuneOptions.for_checkpoint(tmp_path, {})
+
+
+def test_wrong_options_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="OSPREY_FINETUNE_EPOCHS"):
-        FineTuneOptions.from_env({"OSPREY_FINETUNE_EPOCHS": "many"})
+        FineTuneOptions.for_checkpoint(tmp_path, {"OSPREY_FINETUNE_EPOCHS": "many"})
     with pytest.raises(ValueError, match="rank"):
         FineTuneOptions(rank=0)
