@@ -31,6 +31,7 @@ class Outcome:
     task: int
     annotation: int
     region: str
+    label: str | None
     field: str
     role: str
     expected: tuple[str, ...]
@@ -141,6 +142,7 @@ def _outcomes(
                 task=region.task,
                 annotation=region.annotation,
                 region=region.region,
+                label=region.label,
                 field=field.name,
                 role=field.role,
                 expected=field.expected,

@@ -37,11 +37,12 @@ class ExamField:
 
 @dataclass(frozen=True, slots=True)
 class ExamRegion:
-    """One region: its own mask, for a part also its object's, and its fields."""
+    """One region: its label, its own mask, for a part also its object's, and its fields."""
 
     task: int
     annotation: int
     region: str
+    label: str | None
     masks: tuple[Rle, ...]
     fields: tuple[ExamField, ...]
 
@@ -102,7 +103,7 @@ def _regions(config: LabelConfig, regions: Sequence[ExportedRegion]) -> Iterator
         masks = (region.mask,) if parent is None else (region.mask, parent.mask)
         fields = tuple(_fields(config, region, has_object=parent is not None))
         if fields:
-            yield ExamRegion(region.task, region.annotation, region.region, masks, fields)
+            yield ExamRegion(region.task, region.annotation, region.region, region.label, masks, fields)
 
 
 def _fields(config: LabelConfig, region: ExportedRegion, *, has_object: bool) -> Iterator[ExamField]:

@@ -5,6 +5,7 @@ A candidate passes when all criteria do:
     better      more fields right on the held-out set of at least ten images: the lower bound of the paired
                 difference is above 0
     field       no field is surely worse: the upper bound of its difference is not below minus one point
+    region      the answers fit their regions: by more than five points better than regions of other images
     base        on the frozen base set at most one point of fields right is lost
     calibration the calibration error of a field is small, or not much larger than the champion's
     valid       every answer to a closed list is one of its choices, and nothing failed
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from worker.learning.chance import fit_of
 from worker.learning.evaluate import Latency, Outcome
 from worker.learning.statistics import Estimate, calibration_error, mean_with_bounds
 
@@ -35,6 +37,7 @@ class Bounds:
 
     min_images: int = 10  # bounds from fewer images are narrower than chance
     field_loss: float = 0.01
+    region_gain: float = 0.05
     base_loss: float = 0.01
     calibration_error: float = 0.10
     calibration_loss: float = 0.03
@@ -118,6 +121,7 @@ def judge(held_out: Paired, base: Paired | None, latency: Latency, bounds: Bound
         (
             _better(held_out, bounds),
             *_fields(held_out, bounds),
+            _region(held_out.candidate, bounds),
             _base(base, bounds),
             *_calibration(held_out, bounds),
             _valid((*held_out.candidate, *(base.candidate if base else ()))),
@@ -172,8 +176,13 @@ def _better(paired: Paired, bounds: Bounds) -> Criterion:
         passed=gain.low > 0 and gain.clusters >= bounds.min_images,
         value=gain.low,
         bound=0.0,
-        says=f"right answers {_change(gain)}"
-        + (f"; {gain.clusters} images are too few" if gain.clusters < bounds.min_images else ""),
+        says=f"answers right {_change(gain)}"
+        + (
+            f"; {gain.clusters} images are too few, at least {bounds.min_images} must be held out "
+            "(OSPREY_FINETUNE_HELD_OUT)"
+            if gain.clusters < bounds.min_images
+            else ""
+        ),
         detail=_compared(paired),
     )
 
@@ -182,9 +191,18 @@ def _fields(paired: Paired, bounds: Bounds) -> Iterator[Criterion]:
     for name in paired.fields():
         own = paired.of(name)
         gain = own.gain(_score)
-        says = f"right answers {_change(gain)}"
+        says = f"answers right {_change(gain)}"
         passed = gain.high >= -bounds.field_loss or gain.clusters < bounds.min_images
         yield Criterion("field", passed, gain.high, -bounds.field_loss, says, name, _compared(own))
+
+
+def _region(outcomes: Sequence[Outcome], bounds: Bounds) -> Criterion:
+    fit, bound = fit_of(outcomes, by_words=_BY_DEGREES), bounds.region_gain
+    if fit.gain is None or fit.most < bound:
+        says = "regions of other images have the same answers: nothing to tell apart"
+        return Criterion("region", passed=True, value=None, bound=bound, says=says)
+    says = f"against other regions' answers {_change(fit.gain)}"
+    return Criterion("region", fit.gain.low > bound, fit.gain.low, bound, says, detail=asdict(fit))
 
 
 def _base(paired: Paired | None, bounds: Bounds) -> Criterion:
@@ -197,7 +215,7 @@ def _base(paired: Paired | None, bounds: Bounds) -> Criterion:
         passed=gain.value >= -bounds.base_loss - 1e-9,
         value=gain.value,
         bound=-bounds.base_loss,
-        says=f"right answers on the base set {_change(gain)}",
+        says=f"answers right on the base set {_change(gain)}",
         detail={**_compared(paired), "fields": {name: _compared(paired.of(name)) for name in paired.fields()}},
     )
 

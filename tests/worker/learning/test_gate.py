@@ -17,8 +17,9 @@ FAST = Latency(1.0, 1.0, 8, 3, "cpu")
 def outcomes(right: list[bool], *, field: str = "category", confidence: float = 0.9) -> tuple[Outcome, ...]:
     """One answer per entry, three to an image."""
     return tuple(
-        Outcome(f"image{idx // 3}", idx, idx, "r", field, "category", ("roof",), ("roof",) if is_right else ("wall",),
-                confidence if is_right else 0.1, is_right, float(is_right), True, False)
+        Outcome(f"image{idx // 3}", idx, idx, "r", "Object", field, "category", ("roof",),
+                ("roof",) if is_right else ("wall",), confidence if is_right else 0.1, is_right, float(is_right),
+                True, False)
         for idx, is_right in enumerate(right)
     )  # fmt: skip
 
@@ -97,6 +98,45 @@ def test_one_field_may_not_pay_for_another():
     color = Paired(outcomes(share(0.5, seed=4), field="color"), outcomes(share(0.9, seed=5), field="color"))
     both = Paired(category.candidate + color.candidate, category.champion + color.champion)
     assert failed(judge(both, SAME, FAST)) == [("field", "color")]
+
+
+WORDS = ("car", "boat", "house", "tree")
+
+
+def said(words: list[str], truth: list[str]) -> tuple[Outcome, ...]:
+    """Answers to categories that differ from region to region."""
+    return tuple(
+        dataclasses.replace(
+            each, expected=(right,), given=(word,), is_right=word == right, similarity=float(word == right)
+        )
+        for each, word, right in zip(outcomes([True] * len(truth)), words, truth, strict=True)
+    )
+
+
+def test_frequencies_alone_are_not_enough():
+    """Of shuffled corrections a candidate learns how frequent a word is: more answers are right, but not by looking."""
+    drawn = random.Random(5)
+    truth = drawn.choices(WORDS, (5, 2, 2, 1), k=300)
+    frequent, unheard = said(["car"] * 300, truth), said(["cat"] * 300, truth)
+    assert failed(judge(Paired(frequent, unheard), SAME, FAST)) == [("region", None)]
+    dealt = said(drawn.sample(truth, 300), truth)
+    assert failed(judge(Paired(dealt, unheard), SAME, FAST)) == [("region", None)]
+    seen = said([right if drawn.random() < 0.4 else "car" for right in truth], truth)
+    assert judge(Paired(seen, unheard), SAME, FAST).criteria[2].passed
+
+
+def test_regions_of_other_labels_are_no_comparison():
+    """A part is asked other things than an object: to tell the two apart is not to look at the region."""
+    truth = ["car", "wheel"] * 150
+    both = [
+        tuple(
+            dataclasses.replace(each, label=("Object", "Part")[idx % 2]) for idx, each in enumerate(said(words, truth))
+        )
+        for words in (truth, ["cat"] * 300)
+    ]
+    found = next(each for each in judge(Paired(*both), SAME, FAST).criteria if each.name == "region")
+    assert found.passed
+    assert found.says == "regions of other images have the same answers: nothing to tell apart"
 
 
 @pytest.mark.parametrize(("lost", "passes"), [(1, True), (2, False)])
