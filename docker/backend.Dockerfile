@@ -3,8 +3,10 @@ FROM python:3.11-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
 # Dependencies first: a change of our code does not install them again.
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-RUN pip install -c constraints.txt ".[backend,store]" \
+COPY pyproject.toml constraints.txt LICENSE ./
+# pip wants a README; ours changes more often than what is installed here.
+RUN touch README.md \
+ && pip install -c constraints.txt ".[backend,store]" \
  && pip install -c constraints.txt --no-deps label-studio-ml label-studio-tools colorama
 COPY label_config label_config
 COPY worker worker

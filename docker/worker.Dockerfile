@@ -5,8 +5,10 @@ WORKDIR /app
 # torch in a layer of its own: it is most of the image and changes least.
 COPY constraints.txt ./
 RUN pip install -c constraints.txt torch torchvision
-COPY pyproject.toml README.md LICENSE ./
-RUN pip install -c constraints.txt ".[worker,train,store]"
+COPY pyproject.toml LICENSE ./
+# pip wants a README; ours changes more often than what is installed here.
+RUN touch README.md \
+ && pip install -c constraints.txt ".[worker,train,store]"
 COPY label_config label_config
 COPY worker worker
 COPY osprey_model osprey_model

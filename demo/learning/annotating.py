@@ -18,12 +18,12 @@ from pathlib import Path
 from demo.evaluation.annotator_page import AnnotatorPage, BackendAnsweredBadlyError, RegionAnswer
 from demo.evaluation.quality import mask_iou
 from demo.learning.annotator import Corrected, corrected
-from demo.learning.picked import picked_regions
 from demo.learning.tally import Seen
 from demo.learning.team import is_changed, team_scene
 from demo.learning.team_project import TeamProject
 from demo.scenes import Scene
 from demo.scenes.grammar import Region
+from demo.truth.picked import picked_regions
 from worker.learning.store import Store
 
 ANNOTATORS = 2  # at the same time: while words are made for one, the other's mask is

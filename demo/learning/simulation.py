@@ -27,10 +27,10 @@ from demo.learning.progress_file import ProgressFile
 from demo.learning.shuffled import shuffled
 from demo.learning.tally import Seen
 from demo.learning.team_project import TeamProject
-from demo.learning.truth_sets import write_truth_set
 from demo.stack.components import Stack
 from demo.stack.sample_project import CONFIG
 from demo.stack.settings import CHECKOUT
+from demo.truth.sets import write_truth_set
 from worker.export.splits import Picture, sides_of
 from worker.export.version import ExportOptions, export_version
 from worker.images.resolver import ImageResolver

@@ -10,14 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from demo.scenes import COLORS, MATERIALS, Scene, SceneObject, ScenePart, make_scene
-from demo.scenes.grammar import (
-    Region,
-    detailed_description,
-    detailed_facts,
-    is_short_description,
-    short_description,
-)
+from demo.scenes.grammar import Region, detailed_facts, is_short_description
 from demo.scenes.newcomers import NEWCOMERS
+from demo.truth.fields import plain_fields
 
 # Nearly half of what the team sees is affected by its own words; the rest is what the model knows.
 TEAM_CATEGORIES = ("boat", "house", "lamp", "snowman", "windmill")
@@ -41,20 +36,6 @@ def is_changed(scene: Scene, region: Region) -> bool:
 def true_fields(scene: Scene, region: Region) -> dict[str, tuple[str, ...]]:
     """What a careful annotator of the team writes, by control of `label_config/bitmask.xml`."""
     return {name: tuple(map(in_team_words, values)) for name, values in plain_fields(scene, region).items()}
-
-
-def plain_fields(scene: Scene, region: Region) -> dict[str, tuple[str, ...]]:
-    """The same in the words that the small model was trained on."""
-    owner = region if isinstance(region, SceneObject) else scene.objects[region.object_idx]
-    fields = {
-        "category": (owner.category,),
-        "attribute": (region.color, region.material),
-        "short_description": (short_description(scene, region),),
-        "detailed_description": (detailed_description(scene, region),),
-    }
-    if isinstance(region, ScenePart):
-        fields["part"] = (region.name,)
-    return fields
 
 
 def is_right(scene: Scene, region: Region, control: str, values: Sequence[str]) -> bool:

@@ -1,6 +1,6 @@
 """The one-shot init of docker-compose: `python -m demo.stack.init`.
 
-Waits for Label Studio, makes the workers' token and the sample project, prints the address and the
+Makes the workers' token, the sample project and the small model's base set, prints the address and the
 login. Runs at every `docker compose up` and leaves alone what is there.
 """
 
@@ -17,9 +17,14 @@ from pathlib import Path
 from demo.stack.errors import StackError
 from demo.stack.label_studio_api import LabelStudioApi, make_token, token_works
 from demo.stack.sample_project import BackendAddress, ensure_project
+from demo.stack.settings import SMALL_MODEL
 from demo.stack.state import write_private
+from demo.truth.__main__ import write_sample_sets
+from worker.errors import WorkerError
 
 logger = logging.getLogger(__name__)
+
+_TRUTH = Path("/exports/truth")  # in the volume that the workers `data` and `train` have, too
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class InitSettings:
     token: str
     backend: BackendAddress
     token_file: Path
+    truth: Path | None  # where base set and replay data go; None: other weights are served
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], secrets_folder: Path) -> InitSettings:
@@ -64,6 +70,7 @@ class InitSettings:
                 need("OSPREY_WEBHOOK_SECRET"),
             ),
             token_file=secrets_folder / "token.env",
+            truth=_TRUTH if Path(environ.get("OSPREY_MODEL") or SMALL_MODEL) == SMALL_MODEL else None,
         )
 
 
@@ -72,6 +79,7 @@ def run_init(settings: InitSettings) -> None:
 
     Raises:
         StackError: Label Studio refuses the login, the token or the project.
+        WorkerError: the base set cannot be written.
     """
     token = settings.token
     if not token_works(settings.label_studio_url, token):
@@ -84,6 +92,8 @@ def run_init(settings: InitSettings) -> None:
         project_id = ensure_project(api, settings.backend, logger.info)
     finally:
         api.close()
+    if settings.truth is not None:
+        write_sample_sets(settings.truth)
     logger.info("ready: %s/projects/%d/data", settings.public_url, project_id)
     logger.info("log in as %s password %s", settings.username, settings.password)
 
@@ -97,5 +107,5 @@ if __name__ == "__main__":
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         run_init(InitSettings.from_env(os.environ, Path("/secrets")))
-    except StackError as error:
+    except (StackError, WorkerError) as error:
         sys.exit(str(error))

@@ -12,6 +12,7 @@ from pathlib import Path
 from demo.stack.errors import StackError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+SMALL_MODEL = CHECKOUT / "demo" / "checkpoints" / "osprey-nano"
 
 # Settings of the backend and the workers that the stack hands through; all others it sets itself.
 HANDED_THROUGH = (
@@ -67,6 +68,8 @@ HANDED_THROUGH = (
     "OSPREY_FINETUNE_GATE",
 )
 
+TRUTH = "truth"  # below the state folder: base set and replay data
+
 PORT_VARIABLES = {
     "label_studio": "OSPREY_LABEL_STUDIO_PORT",
     "backend": "OSPREY_BACKEND_PORT",
@@ -96,12 +99,17 @@ class StackSettings:
         executable = Path(
             environ.get("OSPREY_LABEL_STUDIO_EXECUTABLE", CHECKOUT / ".venv-label-studio" / "bin" / "label-studio")
         )
+        state_dir = Path(environ.get("OSPREY_STATE_DIR", CHECKOUT / ".osprey")).absolute()
         defaults = {
-            "OSPREY_MODEL": str(CHECKOUT / "demo" / "checkpoints" / "osprey-nano"),
+            "OSPREY_MODEL": str(SMALL_MODEL),
             "OSPREY_SAM": str(CHECKOUT / "demo" / "checkpoints" / "sam-nano"),
         }
+        if Path(environ.get("OSPREY_MODEL") or SMALL_MODEL) == SMALL_MODEL:
+            # What the small model knows. Other weights know other things: their base set has to be named.
+            truth = state_dir / TRUTH
+            defaults |= {"OSPREY_BASE_SET": str(truth / "base"), "OSPREY_REPLAY": str(truth / "replay" / "data.json")}
         return cls(
-            state_dir=Path(environ.get("OSPREY_STATE_DIR", CHECKOUT / ".osprey")).absolute(),
+            state_dir=state_dir,
             label_studio_executable=executable.absolute(),
             ports={
                 name: _port(variable, environ[variable])
@@ -110,6 +118,13 @@ class StackSettings:
             },
             handed_through=defaults | {name: environ[name] for name in HANDED_THROUGH if environ.get(name)},
         )
+
+    @property
+    def truth(self) -> Path | None:
+        """The folder whose sets `demo.truth` makes; None where others were named."""
+        folder = self.state_dir / TRUTH
+        named = {self.handed_through.get(name) for name in ("OSPREY_BASE_SET", "OSPREY_REPLAY")}
+        return folder if {str(folder / "base"), str(folder / "replay" / "data.json")} & named else None
 
     def check_label_studio(self) -> None:
         """Only starting needs Label Studio; stopping and looking must work without it.

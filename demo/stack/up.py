@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -14,7 +18,7 @@ from demo.stack.components import BACKEND_USER, COMPONENTS, LOGIN, Component, St
 from demo.stack.errors import StackError
 from demo.stack.label_studio_api import LabelStudioApi, make_token, token_works
 from demo.stack.sample_project import BackendAddress, ensure_project
-from demo.stack.settings import StackSettings
+from demo.stack.settings import CHECKOUT, StackSettings
 from demo.stack.state import StateFolder, plan_launch
 from demo.stack.supervisor import Supervisor, end_leftovers
 
@@ -32,9 +36,11 @@ def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Conso
     state = StateFolder(settings.state_dir)
     with state.locked():
         stack, supervisor = _supervised(settings, state, environ)
-        with _progress(console) as progress:
+        with _progress(console) as progress, ExitStack() as begun:
             lines = {each.name: progress.add_task(each.title, total=1, note="waiting") for each in COMPONENTS}
             project_line = progress.add_task("Sample project", total=1, note="waiting")
+            # Beside Label Studio, which takes longer.
+            wait_for_base_set = begun.enter_context(_base_set_beside(settings, stack, progress))
             # The workers' token is made with Label Studio, so the rest starts after it, side by side.
             first, rest = COMPONENTS[:2], COMPONENTS[2:]
             for component in first:
@@ -47,6 +53,7 @@ def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Conso
             for component in rest:
                 _wait(stack, supervisor, component, progress, lines[component.name])
             project_id = _sample_project(stack, progress, project_line)
+            wait_for_base_set()
     console.print(_welcome(stack, project_id, time.monotonic() - started))
 
 
@@ -82,13 +89,44 @@ def _wait(stack: Stack, supervisor: Supervisor, component: Component, progress: 
         progress.update(line, note=process_state.lower())
         if time.monotonic() > deadline:
             log = stack.state.logs / f"{component.name}.log"
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:]) if log.exists() else "(empty)"
             raise StackError(
                 f"{component.title} does not work after {component.start_limit_s:.0f} s "
-                f"(process {process_state}): {problem}\nThe end of {log}:\n{tail}"
+                f"(process {process_state}): {problem}\nThe end of {log}:\n{_tail(log)}"
             )
         time.sleep(0.25)
     progress.update(line, completed=1, note="works")
+
+
+@contextmanager
+def _base_set_beside(settings: StackSettings, stack: Stack, progress: Progress) -> Iterator[Callable[[], None]]:
+    """Make base set and replay data, without which no fine-tune passes the gate, while the block runs.
+
+    The block calls what it is given to wait for them. Nothing is made where they are there, or others are named.
+    """
+    if settings.truth is None or all((settings.truth / name).exists() for name in ("base", "replay")):
+        yield lambda: None
+        return
+    line = progress.add_task("Base set", total=1, note="drawing scenes")
+    log = stack.state.logs / "truth.log"
+    with log.open("wb") as file:
+        command = (sys.executable, "-m", "demo.truth", str(settings.truth))
+        child = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+
+    def wait() -> None:
+        if child.wait():
+            raise StackError(f"base set and replay data were not made\nThe end of {log}:\n{_tail(log)}")
+        progress.update(line, completed=1, note="ready")
+
+    try:
+        yield wait
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+
+
+def _tail(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:]) if log.exists() else "(empty)"
 
 
 def _with_token(stack: Stack) -> Stack:

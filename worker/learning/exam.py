@@ -93,7 +93,22 @@ def read_exam(folder: Path, side: Side | None = "held_out", *, max_images: int |
             images.append(ExamImage(path, regions))
     if not images:
         raise ExamUnusable(f"{folder} has no region on the side {side or 'any'!r}; collect more, or export again")
-    return Exam(folder.name, tuple(images[:max_images]))
+    return Exam(folder.resolve().name, tuple(images[:max_images]))
+
+
+def read_base_exam(folder: Path) -> Exam:
+    """All images of the frozen base set.
+
+    Raises:
+        ExamUnusable: what OSPREY_BASE_SET names is no complete export version with images.
+    """
+    try:
+        return read_exam(folder, None)
+    except WorkerError as error:
+        raise ExamUnusable(
+            f"the base set cannot be used: {error}. OSPREY_BASE_SET names an export version with its images, made by "
+            "`osprey export`; without one nothing passes the gate"
+        ) from error
 
 
 def _regions(config: LabelConfig, regions: Sequence[ExportedRegion]) -> Iterator[ExamRegion]:

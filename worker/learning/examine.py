@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.learning.evaluate import evaluate, measure_latency
-from worker.learning.exam import Exam, ExamUnusable, read_exam
+from worker.learning.exam import Exam, ExamUnusable, read_base_exam, read_exam
 from worker.learning.gate import Bounds, Paired, judge
 from worker.learning.registry import BASE, Registry
 from worker.learning.serving import load_version
@@ -53,7 +53,7 @@ def run_gate(
     data = data or _data_folder(settings, candidate.data_version)
     champion = registry.champion()
     held_out = read_exam(data)
-    base = None if settings.base_set is None else read_exam(settings.base_set, None)
+    base = None if settings.base_set is None else read_base_exam(settings.base_set)
     asked = load_version(settings, device, candidate)
     rival = (
         OspreyDescriber.load(settings.model, device) if champion is None else load_version(settings, device, champion)

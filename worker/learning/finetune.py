@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from worker.errors import WorkerError
 from worker.export.version import ExportOptions, export_version, read_manifest
 from worker.images.resolver import ImageResolver
+from worker.learning.exam import read_base_exam
 from worker.learning.finetune_options import FineTuneOptions
 from worker.learning.registry import BASE, Base, Registry, Version
 from worker.learning.replay import Mixture, write_mixture
@@ -115,6 +116,8 @@ def train_candidate(
         raise NothingToLearn(
             f"the version {data} has no answers with images on its training side; collect more, or export with images"
         )
+    if options.gate and settings.base_set is not None:
+        read_base_exam(settings.base_set)  # whoever cannot be examined shall not train for hours first
     registry = Registry(settings.registry)
     champion = registry.champion()
     run_name = _run_name(data.name, manifest, champion, options, settings)

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from demo.learning.annotator import corrected
-from demo.learning.picked import picked_regions
-from demo.learning.team import is_changed, plain_fields, team_scene, true_fields
+from demo.learning.team import is_changed, team_scene, true_fields
 from demo.scenes import TEAM_SEEDS, Scene, SceneObject
 from demo.scenes.grammar import Region
+from demo.truth.fields import plain_fields
+from demo.truth.picked import picked_regions
 from worker.fields import WHOLE
 
 

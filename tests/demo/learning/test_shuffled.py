@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 from demo.learning.shuffled import shuffled
-from demo.learning.truth_sets import truth_submissions
 from demo.scenes import BASE_SEEDS
 from demo.stack.sample_project import CONFIG
+from demo.truth.sets import truth_submissions
 
 TRUE = truth_submissions(range(BASE_SEEDS.start, BASE_SEEDS.start + 5), CONFIG.read_text(encoding="utf-8"), 7)
 

@@ -80,3 +80,15 @@ def test_settings_say_which_variable_is_wrong(tmp_path):
         StackSettings.from_env({"OSPREY_LABEL_STUDIO_EXECUTABLE": "/bin/true", "OSPREY_REDIS_PORT": "redis"})
     with pytest.raises(StackError, match="make env"):
         StackSettings.from_env({"OSPREY_LABEL_STUDIO_EXECUTABLE": str(tmp_path / "nothing")}).check_label_studio()
+
+
+def test_the_small_model_brings_its_base_set_and_other_weights_do_not(tmp_path):
+    state = {"OSPREY_STATE_DIR": str(tmp_path)}
+    small = StackSettings.from_env(state)
+    assert small.truth == tmp_path / "truth"
+    assert small.handed_through["OSPREY_BASE_SET"] == str(tmp_path / "truth" / "base")
+    others = StackSettings.from_env({**state, "OSPREY_MODEL": "/weights/osprey-7b"})
+    assert others.truth is None
+    assert not others.handed_through.keys() & {"OSPREY_BASE_SET", "OSPREY_REPLAY"}
+    named = StackSettings.from_env({**state, "OSPREY_BASE_SET": "/frozen", "OSPREY_REPLAY": "/old/data.json"})
+    assert named.truth is None

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from demo.learning.plan import MOST_ROUNDS, NUM_SEEDS, Plan
 from demo.learning.shuffled import shuffled
-from demo.learning.truth_sets import truth_submissions, write_truth_set
 from demo.scenes import BASE_SEEDS, DEMO_SEEDS, EVAL_SEEDS, REPLAY_SEEDS, TEAM_SEEDS, TRAIN_SEEDS
 from demo.stack.sample_project import CONFIG
+from demo.truth.__main__ import write_sample_sets
+from demo.truth.sets import truth_submissions, write_truth_set
 from osprey_model.data.mixture import read_data_config
 from worker.export.version import read_export
-from worker.learning.exam import read_exam
+from worker.learning.exam import read_base_exam, read_exam
 
 LABEL_CONFIG = CONFIG.read_text(encoding="utf-8")
 RANGES = (TRAIN_SEEDS, EVAL_SEEDS, DEMO_SEEDS, TEAM_SEEDS, REPLAY_SEEDS, BASE_SEEDS)
@@ -53,6 +54,22 @@ def test_a_set_can_be_learned_from_and_examined(tmp_path: Path) -> None:
     assert any("material" in text for text in asked)
     again = write_truth_set(tmp_path / "exports", tmp_path / "cache", seeds, LABEL_CONFIG, 900_002)
     assert not again.is_new
+
+
+def test_sample_sets_are_made_once(tmp_path: Path) -> None:
+    """Links to versions, left alone where they are; what a kill left out is made by the next call."""
+    few = {
+        "base": (900_012, BASE_SEEDS[50_000:50_001]),
+        "replay": (900_011, REPLAY_SEEDS[50_000:50_001]),
+    }
+    write_sample_sets(tmp_path, {"base": few["base"]})
+    made = (tmp_path / "base").readlink()
+    write_sample_sets(tmp_path, few)
+    assert (tmp_path / "base").readlink() == made
+    assert read_base_exam(tmp_path / "base").name == made.name
+    assert read_data_config(tmp_path / "replay" / "data.json")
+    write_sample_sets(tmp_path, {"base": (900_013, BASE_SEEDS[50_001:50_002])})
+    assert (tmp_path / "base").readlink() == made  # a base set is frozen
 
 
 def test_the_base_set_speaks_plain_words() -> None:

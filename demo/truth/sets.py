@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.learning.picked import picked_regions
-from demo.learning.team import plain_fields
 from demo.scenes import Scene, SceneObject, make_scene
 from demo.scenes.grammar import Region
+from demo.truth.fields import plain_fields
+from demo.truth.picked import picked_regions
 from worker.contracts import ImageRef
 from worker.export.regions import ExportedRegion
 from worker.export.submissions import Submissions
