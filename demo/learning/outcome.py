@@ -12,6 +12,7 @@ from typing import Any
 from rich.table import Table
 
 from demo.learning.tally import Seen, Tally, reduction, split_tally
+from worker.learning.gate import base_share
 
 LEAST_REDUCTION = 0.60
 MOST_BASE_LOSS_POINTS = 1.0
@@ -66,13 +67,13 @@ class Outcome:
     def base_before(self) -> float | None:
         """Share of right answers of the first model on the base set, as the gate counts them."""
         gates = [each.gate for each in self.rounds if each.gate is not None]
-        return _base_share(gates[0], "champion") if gates else None
+        return base_share(gates[0], "champion") if gates else None
 
     @property
     def base_after(self) -> float | None:
         """Of the model that serves in the end: the last candidate that passed, else the first model."""
         passed = [each.gate for each in self.rounds if each.gate is not None and each.gate["passed"]]
-        return _base_share(passed[-1], "candidate") if passed else self.base_before
+        return base_share(passed[-1], "candidate") if passed else self.base_before
 
     @property
     def base_loss_points(self) -> float | None:
@@ -154,11 +155,6 @@ def _then(each: RoundOutcome) -> str:
 
 def _failed(gate: Mapping[str, Any]) -> str:
     return ", ".join(f"{each['name']} {each['field'] or ''}".strip() for each in gate["criteria"] if not each["passed"])
-
-
-def _base_share(gate: Mapping[str, Any], side: str) -> float | None:
-    detail: Mapping[str, Any] = next((each["detail"] for each in gate["criteria"] if each["name"] == "base"), {})
-    return float(detail["score"][side]["value"]) if "score" in detail else None
 
 
 def _percent(share: float | None) -> float | None:

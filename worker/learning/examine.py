@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.learning.evaluate import evaluate, measure_latency
 from worker.learning.exam import Exam, ExamUnusable, read_base_exam, read_exam
-from worker.learning.gate import Bounds, Paired, judge
+from worker.learning.gate import Bounds, Paired, base_share, judge
 from worker.learning.registry import BASE, Registry
 from worker.learning.serving import load_version
 from worker.models import OspreyDescriber
@@ -76,6 +76,7 @@ def run_gate(
         # The base set, where both should say the same: a longer right word is not a slower model.
         measure_latency(asked.model, rival.model, (base or held_out).images[:_LATENCY_IMAGES]),
         bounds,
+        best_before=None if base is None else _best_before(registry, base.name),
     )
     written = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,6 +91,13 @@ def run_gate(
         registry.promote(name, who="gate", why="passed the gate (OSPREY_AUTO_PROMOTE)")
         _LOG.info("%s passed the gate and is the champion", name)
     return written
+
+
+def _best_before(registry: Registry, base_set: str) -> float | None:
+    """The highest share of a base set that a champion has had in an earlier verdict."""
+    verdicts = (each.gate for each in registry.versions() if each.gate is not None)
+    shares = [base_share(verdict, "champion") for verdict in verdicts if verdict.get("base_set") == base_set]
+    return max((share for share in shares if share is not None), default=None)
 
 
 def _data_folder(settings: Settings, data_version: str | None) -> Path:

@@ -6,7 +6,8 @@ A candidate passes when all criteria do:
                 difference is above 0
     field       no field is surely worse: the upper bound of its difference is not below minus one point
     region      the answers fit their regions: by more than five points better than regions of other images
-    base        on the frozen base set at most one point of fields right is lost
+    base        on the frozen base set at most one point is lost, against the champion and against the best champion
+                before it: many small losses would add up
     calibration the calibration error of a field is small, or not much larger than the champion's
     valid       every answer to a closed list is one of its choices, and nothing failed
     latency     at most a tenth slower than the champion
@@ -20,9 +21,9 @@ Neighbours: `worker/learning/evaluate.py` (the outcomes), `worker/learning/exami
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from worker.learning.chance import fit_of
 from worker.learning.evaluate import Latency, Outcome
@@ -107,7 +108,14 @@ class Paired:
         return mean_with_bounds([score(a) - score(b) for a, b in pairs], [each.image for each in self.candidate])
 
 
-def judge(held_out: Paired, base: Paired | None, latency: Latency, bounds: Bounds | None = None) -> Verdict:
+def judge(
+    held_out: Paired,
+    base: Paired | None,
+    latency: Latency,
+    bounds: Bounds | None = None,
+    *,
+    best_before: float | None = None,
+) -> Verdict:
     """Hold a candidate against the champion.
 
     Args:
@@ -115,6 +123,7 @@ def judge(held_out: Paired, base: Paired | None, latency: Latency, bounds: Bound
         base: of the frozen base set; None: there is none, and the candidate cannot pass.
         latency: of both on the same images.
         bounds: what it may cost.
+        best_before: the highest share of the base set that a champion has had, as `base_share` tells it.
     """
     bounds = bounds or Bounds()
     return Verdict(
@@ -122,7 +131,7 @@ def judge(held_out: Paired, base: Paired | None, latency: Latency, bounds: Bound
             _better(held_out, bounds),
             *_fields(held_out, bounds),
             _region(held_out.candidate, bounds),
-            _base(base, bounds),
+            _base(base, bounds, best_before),
             *_calibration(held_out, bounds),
             _valid((*held_out.candidate, *(base.candidate if base else ()))),
             _latency(latency, bounds),
@@ -205,19 +214,28 @@ def _region(outcomes: Sequence[Outcome], bounds: Bounds) -> Criterion:
     return Criterion("region", fit.gain.low > bound, fit.gain.low, bound, says, detail=asdict(fit))
 
 
-def _base(paired: Paired | None, bounds: Bounds) -> Criterion:
+def _base(paired: Paired | None, bounds: Bounds, best_before: float | None) -> Criterion:
     if paired is None or not paired.candidate:
         says = "there is no base set; OSPREY_BASE_SET names an export version"
         return Criterion("base", passed=False, value=None, bound=-bounds.base_loss, says=says)
     gain = paired.gain(_score)
+    share = sum(_score(each) for each in paired.candidate) / len(paired.candidate)
+    since_best = gain.value if best_before is None else min(gain.value, share - best_before)
+    drift = f"; {_points(since_best)} since the best champion" if since_best < gain.value else ""
     return Criterion(
         "base",
-        passed=gain.value >= -bounds.base_loss - 1e-9,
-        value=gain.value,
+        passed=since_best >= -bounds.base_loss - 1e-9,
+        value=since_best,
         bound=-bounds.base_loss,
-        says=f"answers right on the base set {_change(gain)}",
+        says=f"answers right on the base set {_change(gain)}{drift}",
         detail={**_compared(paired), "fields": {name: _compared(paired.of(name)) for name in paired.fields()}},
     )
+
+
+def base_share(verdict: Mapping[str, Any], side: Literal["candidate", "champion"]) -> float | None:
+    """Which share of the base set was right, from a verdict as version.json holds it; None: there was no base set."""
+    detail: Mapping[str, Any] = next((each["detail"] for each in verdict["criteria"] if each["name"] == "base"), {})
+    return float(detail["score"][side]["value"]) if "score" in detail else None
 
 
 def _calibration(paired: Paired, bounds: Bounds) -> Iterator[Criterion]:

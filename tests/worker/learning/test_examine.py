@@ -94,6 +94,9 @@ def test_gate_keeps_the_worse_out_and_lets_the_better_in(settings, version):
     assert failed <= {"latency"}  # of a shared machine
     assert registry.champion_name() == "forgetful"  # promotion is a person's, unless configured
     assert (better["champion"], better["data_version"]) == ("forgetful", version.name)
+    equal = run_gate(settings, "forgetful")
+    told = next(each["says"] for each in equal["criteria"] if each["name"] == "base" and not each["passed"])
+    assert "since the best champion" in told  # as good as the champion, but what served before it knew more
 
 
 def test_auto_promotion_where_it_is_configured(settings, monkeypatch):

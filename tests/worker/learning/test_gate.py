@@ -9,7 +9,7 @@ import random
 import pytest
 
 from worker.learning.evaluate import Latency, Outcome
-from worker.learning.gate import Bounds, Paired, Verdict, judge
+from worker.learning.gate import Bounds, Paired, Verdict, base_share, judge
 
 FAST = Latency(1.0, 1.0, 8, 3, "cpu")
 
@@ -146,6 +146,18 @@ def test_base_set_may_lose_one_point(lost, passes):
     verdict = judge(BETTER, Paired(outcomes(worse), outcomes(right)), FAST)
     assert verdict.passed is passes
     assert failed(verdict) == ([] if passes else [("base", None)])
+
+
+def test_small_losses_do_not_add_up():
+    """Half a point against the champion, but two against a champion before it."""
+    worse, right = [False] * 3 + [True] * 197, [False] * 2 + [True] * 198
+    base = Paired(outcomes(worse), outcomes(right))
+    assert failed(judge(BETTER, base, FAST, best_before=0.99)) == []
+    verdict = judge(BETTER, base, FAST, best_before=1.0)
+    assert failed(verdict) == [("base", None)]
+    assert "-1.5 points since the best champion" in next(e.says for e in verdict.criteria if e.name == "base")
+    assert base_share(verdict.to_json(), "candidate") == pytest.approx(0.985)
+    assert base_share(judge(BETTER, None, FAST).to_json(), "champion") is None
 
 
 def test_without_base_set_or_held_out_set_nothing_passes():
