@@ -96,6 +96,10 @@ def export(
         raise typer.Exit(1) from error
     console.print(_table(version.manifest))
     problems = version.manifest["problems"]
+    if not version.manifest["counts"]["regions"]:
+        console.print(
+            f"[yellow]Nothing is submitted in project {project} yet:[/yellow] the version is empty", soft_wrap=True
+        )
     if problems:
         kinds = ", ".join(f"{kind} {count}" for kind, count in problems.items())
         where = escape(str(version.path / "problems.jsonl"))

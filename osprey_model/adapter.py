@@ -10,14 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import warnings
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from safetensors.torch import load_file
 from torch import Tensor
 
 from osprey_model.checkpoint import CheckpointError, check_complete, fingerprint
 from osprey_model.modeling.osprey import OspreyForCausalLM
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +47,16 @@ def read_adapter(folder: Path | str) -> dict[str, Tensor]:
     return load_file(Path(folder) / ADAPTER_WEIGHTS)
 
 
+def wrap_in_peft(model: OspreyForCausalLM, config: LoraConfig) -> PeftModel:
+    """`PeftModel(model, config)` without a warning that no user can do anything about."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        # PEFT asks for a property under the name it had before transformers 5.20.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return PeftModel(model, config)
+
+
 def merge_adapter(model: OspreyForCausalLM, folder: Path | str, *, base: Path | str) -> OspreyForCausalLM:
     """The model with the adapter in its weights; `model` itself is used up.
 
@@ -56,13 +70,13 @@ def merge_adapter(model: OspreyForCausalLM, folder: Path | str, *, base: Path | 
         AdapterMismatch: names or shapes differ.
         FileNotFoundError: a file of the folder is missing.
     """
-    from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 
     state = read_adapter(folder)
     config = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
     device, dtype = model.device, model.dtype
-    wrapped = PeftModel(model, config)
+    wrapped = wrap_in_peft(model, config)
     wanted = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
     try:
         check_complete(wanted, state, source=str(folder))

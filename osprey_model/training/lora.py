@@ -11,7 +11,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from osprey_model.adapter import AdapterMismatch, read_adapter, write_base
+from osprey_model.adapter import AdapterMismatch, read_adapter, wrap_in_peft, write_base
 from osprey_model.checkpoint import CheckpointError, check_complete
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.training.stages import LoraOptions
@@ -34,7 +34,7 @@ def add_adapter(model: OspreyForCausalLM, options: LoraOptions, *, base: Path | 
         modules_to_save=["mm_projector", "mask_extractor"],
         base_model_name_or_path=str(base),
     )
-    return PeftModel(model, config)
+    return wrap_in_peft(model, config)
 
 
 def continue_adapter(model: PeftModel, folder: Path | str) -> None:
