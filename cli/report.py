@@ -20,7 +20,7 @@ def report(
     data: Annotated[Path | None, typer.Option(help="An export version instead of Label Studio.")] = None,
     figures: Annotated[Path | None, typer.Option("--json", help="The same figures as JSON, into this file.")] = None,
 ) -> None:
-    """Write the report of a project: corrections, edits, calibration, confusions, time, the worst mistakes."""
+    """Write the report of a project: corrections, edits, versions, calibration, confusions, the worst mistakes."""
     from datetime import UTC, datetime
 
     from rich.console import Console
@@ -28,6 +28,8 @@ def report(
 
     from label_config.reader import ConfigError
     from worker.errors import WorkerError
+    from worker.learning.lineage import examined_versions
+    from worker.learning.registry import Registry
     from worker.learning.report import source_of_export, write_report
     from worker.settings import Settings
 
@@ -40,7 +42,16 @@ def report(
         task_url = None
         if settings.label_studio_url and project is not None:
             task_url = f"{settings.label_studio_url.rstrip('/')}/projects/{project}/data?task={{task}}"
-        found = write_report(source, settings, out, figures_file=figures, made_at=datetime.now(UTC), task_url=task_url)
+        versions = () if settings.registry is None else examined_versions(Registry(settings.registry))
+        found = write_report(
+            source,
+            settings,
+            out,
+            figures_file=figures,
+            made_at=datetime.now(UTC),
+            task_url=task_url,
+            versions=versions,
+        )
     except (WorkerError, ConfigError, OSError) as error:
         errors.print(f"[red]No report:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error

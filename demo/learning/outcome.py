@@ -12,7 +12,8 @@ from typing import Any
 from rich.table import Table
 
 from demo.learning.tally import Seen, Tally, reduction, split_tally
-from worker.learning.gate import base_share
+from worker.learning.gate import share_right
+from worker.learning.lineage import failed_criteria
 
 LEAST_REDUCTION = 0.60
 MOST_BASE_LOSS_POINTS = 1.0
@@ -67,13 +68,13 @@ class Outcome:
     def base_before(self) -> float | None:
         """Share of right answers of the first model on the base set, as the gate counts them."""
         gates = [each.gate for each in self.rounds if each.gate is not None]
-        return base_share(gates[0], "champion") if gates else None
+        return share_right(gates[0], "base", "champion") if gates else None
 
     @property
     def base_after(self) -> float | None:
         """Of the model that serves in the end: the last candidate that passed, else the first model."""
         passed = [each.gate for each in self.rounds if each.gate is not None and each.gate["passed"]]
-        return base_share(passed[-1], "candidate") if passed else self.base_before
+        return share_right(passed[-1], "base", "candidate") if passed else self.base_before
 
     @property
     def base_loss_points(self) -> float | None:
@@ -136,7 +137,11 @@ def goal_lines(outcome: Outcome) -> list[str]:
     if outcome.control is None:
         control = "was not run"
     else:
-        control = "passed the gate" if outcome.control["passed"] else f"was kept out by: {_failed(outcome.control)}"
+        control = (
+            "passed the gate"
+            if outcome.control["passed"]
+            else f"was kept out by: {', '.join(failed_criteria(outcome.control))}"
+        )
     said = {
         "corrections_fall": f"corrections for the team's own words fell by {100 * outcome.reduction_changed:.1f} % "
         f"(at least {100 * LEAST_REDUCTION:.0f} %)",
@@ -150,11 +155,11 @@ def goal_lines(outcome: Outcome) -> list[str]:
 def _then(each: RoundOutcome) -> str:
     if each.gate is None:
         return ""
-    return f"{each.candidate} promoted" if each.gate["passed"] else f"{each.candidate} kept out: {_failed(each.gate)}"
-
-
-def _failed(gate: Mapping[str, Any]) -> str:
-    return ", ".join(f"{each['name']} {each['field'] or ''}".strip() for each in gate["criteria"] if not each["passed"])
+    return (
+        f"{each.candidate} promoted"
+        if each.gate["passed"]
+        else f"{each.candidate} kept out: {', '.join(failed_criteria(each.gate))}"
+    )
 
 
 def _percent(share: float | None) -> float | None:
@@ -178,6 +183,6 @@ def _verdict_json(gate: Mapping[str, Any]) -> dict[str, Any]:
         "passed": gate["passed"],
         "champion": gate.get("champion"),
         "data_version": gate.get("data_version"),
-        "failed": [f"{each['name']} {each['field'] or ''}".strip() for each in criteria if not each["passed"]],
+        "failed": list(failed_criteria(gate)),
         "says": {f"{each['name']} {each['field'] or ''}".strip(): each["says"] for each in criteria},
     }

@@ -144,6 +144,7 @@ def _told(plan: Plan, environ: Mapping[str, str], sets: Mapping[str, Any]) -> di
         "OSPREY_BASE_SET": str(sets["base"]),
         "OSPREY_REPLAY": str(Path(sets["replay"]) / "data.json"),
         "OSPREY_BLIND_SHARE": "0",  # corrections are counted: every word is shown
+        "OSPREY_RANDOM_SHARE": "0",  # nothing is queued
         # What is measured is words, on however busy a machine: nothing is cut short.
         "OSPREY_WAIT_BUDGET_S": "60",
         "OSPREY_MASK_WAIT_S": "60",

@@ -24,6 +24,11 @@ from label_config.geometry.region_mask import region_mask
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMPOSE = shlex.split(os.environ.get("OSPREY_COMPOSE", "docker compose"))
 
+# The gate asks it, so a fine-tune reads it before it trains.
+READ_BASE_SET = (
+    'import os, pathlib, worker.learning.exam as exam; exam.read_base_exam(pathlib.Path(os.environ["OSPREY_BASE_SET"]))'
+)
+
 pytestmark = [pytest.mark.slow, pytest.mark.compose, pytest.mark.timeout(3600)]
 
 
@@ -129,6 +134,7 @@ def test_a_click_is_answered_and_survives_down_and_up(stack):
     for service in ("data", "train"):
         stack.inside(service, "osprey status --this-machine", limit_s=120)
         stack.inside(service, f"test -w /registry && grep -q . /exports/{project['id']}-*/regions.jsonl")
+    stack.inside("train", f"test -s $OSPREY_REPLAY && python -c '{READ_BASE_SET}'")
 
     stack.run("down")
     stack.run("up", "-d")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,7 +13,9 @@ import pytest
 from demo.scenes import DEMO_SEEDS
 from demo.stack.sample_project import TITLE
 from demo.stack.state import MARK
+from osprey_model.data.mixture import read_data_config
 from tests.e2e.running_stack import RunningStack
+from worker.learning.exam import read_base_exam
 
 
 def sample(stack: RunningStack) -> tuple[int, list[int], int, int]:
@@ -40,6 +43,13 @@ def test_sample_project_is_ready_and_a_second_up_changes_nothing(stack):
     assert sample(stack) == before
     assert [stack.supervisor.component_pid(name) for name in ("redis", "label-studio", "masks")] == pids
     assert stack.command("status").returncode == 0
+
+
+def test_a_fine_tune_has_what_the_gate_asks_for(stack):
+    """The small model's base set and replay data are drawn once, and every part is told of them."""
+    told = stack.stack.launch.handed_through
+    assert read_base_exam(Path(told["OSPREY_BASE_SET"])).num_regions > 100
+    assert read_data_config(told["OSPREY_REPLAY"])[0].type == "OspreyQuestions"
 
 
 def test_a_killed_worker_comes_back(stack):

@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.learning.evaluate import evaluate, measure_latency
 from worker.learning.exam import Exam, ExamUnusable, read_base_exam, read_exam
-from worker.learning.gate import Bounds, Paired, base_share, judge
+from worker.learning.gate import Bounds, Paired, judge, share_right
 from worker.learning.registry import BASE, Registry
 from worker.learning.serving import load_version
 from worker.models import OspreyDescriber
@@ -96,7 +96,7 @@ def run_gate(
 def _best_before(registry: Registry, base_set: str) -> float | None:
     """The highest share of a base set that a champion has had in an earlier verdict."""
     verdicts = (each.gate for each in registry.versions() if each.gate is not None)
-    shares = [base_share(verdict, "champion") for verdict in verdicts if verdict.get("base_set") == base_set]
+    shares = [share_right(verdict, "base", "champion") for verdict in verdicts if verdict.get("base_set") == base_set]
     return max((share for share in shares if share is not None), default=None)
 
 

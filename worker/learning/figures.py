@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.contracts import ImageRef
 from worker.export.regions import ExportedRegion
-from worker.learning.statistics import Bin, calibration_error, confidence_bins
+from worker.learning.statistics import Bin, Estimate, calibration_error, confidence_bins, mean_with_bounds
 from worker.learning.wording import edit_share, joined, same
 
 _SHORT_CHARS = 40  # a pair of longer texts is no confusion of two names
@@ -22,11 +22,15 @@ _NO_MODEL = "no version noted"
 
 @dataclass(frozen=True, slots=True)
 class SeenRegion:
-    """One submitted region. `is_blind`: the person saw no words, `suggestion` is what the model would have said."""
+    """One submitted region. `is_blind`: the person saw no words, `suggestion` is what the model would have said.
+
+    `arm` is the arm of the queue; None: nobody knows.
+    """
 
     region: ExportedRegion
     image: ImageRef
     is_blind: bool = False
+    arm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,16 @@ class BlindField:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmFigures:
+    """What the tasks of one arm of the queue had to teach. `corrections_per_100` of its regions with a suggestion."""
+
+    arm: str
+    tasks: int
+    regions: int
+    corrections_per_100: Estimate
+
+
+@dataclass(frozen=True, slots=True)
 class Mistake:
     """A region with changed words. `badness`: confidence times edit share, summed over its fields."""
 
@@ -110,6 +124,7 @@ class Figures:
     reliability: tuple[Reliability, ...]
     confusions: tuple[Confusion, ...]
     blind: tuple[BlindField, ...]
+    arms: tuple[ArmFigures, ...]
     worst: tuple[Mistake, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -137,6 +152,7 @@ def figures_of(seen: Sequence[SeenRegion], *, num_worst: int = 12, num_confusion
         reliability=_reliability(shown, fields),
         confusions=_confusions((*shown, *blind), num_confusions),
         blind=_blind(blind, shown, fields),
+        arms=_arms(seen),
         worst=_worst((*shown, *blind), num_worst),
     )
 
@@ -238,6 +254,27 @@ def _blind(
             kept = sum(seen) / len(seen) if seen else None
             found.append(BlindField(field, len(unseen), sum(unseen) / len(unseen), len(seen), kept))
     return tuple(found)
+
+
+def _arms(seen: Sequence[SeenRegion]) -> tuple[ArmFigures, ...]:
+    """Both arms of the queue; nothing where there are not two to compare."""
+    by_arm: dict[str, list[ExportedRegion]] = defaultdict(list)
+    for each in seen:
+        if each.arm is not None and not each.is_blind and each.region.suggestion is not None:
+            by_arm[each.arm].append(each.region)
+    if len(by_arm) < 2:
+        return ()
+    return tuple(
+        ArmFigures(
+            arm=arm,
+            tasks=len({region.task for region in regions}),
+            regions=len(regions),
+            corrections_per_100=mean_with_bounds(
+                [100.0 * len(_changed(region)) for region in regions], [str(region.task) for region in regions]
+            ),
+        )
+        for arm, regions in sorted(by_arm.items())
+    )
 
 
 def _worst(regions: Iterable[ExportedRegion], most: int) -> tuple[Mistake, ...]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from worker.learning.chance import fit_of
 from worker.learning.evaluate import Latency, Outcome
@@ -123,7 +123,7 @@ def judge(
         base: of the frozen base set; None: there is none, and the candidate cannot pass.
         latency: of both on the same images.
         bounds: what it may cost.
-        best_before: the highest share of the base set that a champion has had, as `base_share` tells it.
+        best_before: the highest share of the base set that a champion has had, as `share_right` tells it.
     """
     bounds = bounds or Bounds()
     return Verdict(
@@ -232,9 +232,15 @@ def _base(paired: Paired | None, bounds: Bounds, best_before: float | None) -> C
     )
 
 
-def base_share(verdict: Mapping[str, Any], side: Literal["candidate", "champion"]) -> float | None:
-    """Which share of the base set was right, from a verdict as version.json holds it; None: there was no base set."""
-    detail: Mapping[str, Any] = next((each["detail"] for each in verdict["criteria"] if each["name"] == "base"), {})
+def share_right(verdict: Mapping[str, Any], criterion: str, side: str) -> float | None:
+    """Which share was right, from a verdict as version.json holds it; None where nothing was asked.
+
+    Args:
+        verdict: of the gate.
+        criterion: "better" for the held-out set, "base" for the base set.
+        side: "candidate" or "champion".
+    """
+    detail: Mapping[str, Any] = next((e["detail"] for e in verdict["criteria"] if e["name"] == criterion), {})
     return float(detail["score"][side]["value"]) if "score" in detail else None
 
 

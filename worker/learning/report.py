@@ -7,7 +7,8 @@ the command.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from worker.images.resolver import ImageResolver
 from worker.learning.durable import Disk
 from worker.learning.figures import Figures, SeenRegion, figures_of
 from worker.learning.gallery import pictures_of
+from worker.learning.lineage import Examined
 from worker.learning.report_page import report_page
 from worker.learning.store import Store
 from worker.settings import Settings
@@ -60,6 +62,7 @@ def source_of_store(store: Store, project_id: int) -> ReportSource | None:
             stored.region,
             ImageRef(stored.image_url, task_id=stored.region.task, project_id=project_id),
             stored.is_blind,
+            stored.arm,
         )
         for stored in store.regions(project_id)
     )
@@ -81,8 +84,9 @@ def write_report(
     figures_file: Path | None = None,
     made_at: datetime,
     task_url: str | None = None,
+    versions: Sequence[Examined] = (),
 ) -> Figures:
-    """Write the page, and the figures as JSON where a file is named; the figures.
+    """Write the page, and the figures as JSON where a file is named; the figures. `versions` are the registry's.
 
     An image that cannot be had leaves its reason in the gallery, and no failure.
     """
@@ -102,9 +106,9 @@ def write_report(
     finally:
         images.close()
     disk = Disk()
-    html = report_page(figures, source.title, pictures, made_at=made_at, task_url=task_url)
+    html = report_page(figures, source.title, pictures, made_at=made_at, task_url=task_url, versions=versions)
     disk.write(page, html.encode("utf-8", "replace"))
     if figures_file is not None:
-        data = {"title": source.title, **figures.to_json()}
+        data = {"title": source.title, **figures.to_json(), "versions": [asdict(each) for each in versions]}
         disk.write(figures_file, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace"))
     return figures

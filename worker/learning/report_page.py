@@ -6,7 +6,7 @@ shown), `worker/learning/charts.py` (the drawings), `worker/learning/report.html
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from worker.learning.charts import NARROW, Line, line_chart, reliability_chart
 from worker.learning.figures import Figures
+from worker.learning.lineage import Examined
 
 _TEMPLATE = "report.html.jinja"
 
@@ -26,6 +27,7 @@ def report_page(
     *,
     made_at: datetime,
     task_url: str | None = None,
+    versions: Sequence[Examined] = (),
 ) -> str:
     """The page.
 
@@ -35,6 +37,7 @@ def report_page(
         pictures: of the worst mistakes, from `worker.learning.gallery.pictures_of`.
         made_at: shown in the footer.
         task_url: an address in which `{task}` stands for a task's number.
+        versions: of the registry.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -44,10 +47,12 @@ def report_page(
         lstrip_blocks=True,
     )
     environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.0f} %"
+    environment.filters["tenth"] = lambda share: "–" if share is None else f"{100 * share:.1f} %"
     environment.filters["number"] = lambda value: "–" if value is None else f"{value:.1f}"
     overall = next((each for each in figures.reliability if each.field is None), None)
     return environment.get_template(_TEMPLATE).render(
         figures=figures,
+        versions=versions,
         title=title,
         pictures=pictures,
         made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -89,6 +90,23 @@ def test_seconds_per_region_are_per_annotation():
         seen("y", {"category": "car"}, {"category": "car"}, annotation=3),
     ])  # fmt: skip
     assert (figures.rounds[0].seconds_per_region, figures.rounds[0].timed_annotations) == (9.0, 2)
+
+
+def test_arms_of_the_queue_by_what_there_was_to_correct():
+    """Two corrected fields in the one region of the ordered arm, one in two of the drawn arm; bounds over tasks."""
+    ordered = seen("a", {"category": "cat", "color": "red"}, {"category": "dog", "color": "blue"})
+    drawn = [
+        seen("b", {"category": "cat"}, {"category": "cat"}, annotation=2),
+        seen("c", {"category": "cat"}, {"category": "dog"}, annotation=3),
+        seen("d", {"category": "cat"}, {"category": "dog"}, annotation=4, is_blind=True),
+    ]
+    arms = [("uncertainty", ordered), *(("random", each) for each in drawn)]
+    found = figures_of([dataclasses.replace(each, arm=arm) for arm, each in arms]).arms
+    assert [(each.arm, each.tasks, each.regions, each.corrections_per_100.value) for each in found] == [
+        ("random", 2, 2, 50.0),
+        ("uncertainty", 1, 1, 200.0),
+    ]
+    assert figures_of([ordered]).arms == ()
 
 
 def test_worst_mistakes_are_sure_and_far_off():

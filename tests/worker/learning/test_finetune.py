@@ -14,6 +14,7 @@ import pytest
 from osprey_model import Osprey
 from osprey_model.checkpoint import fingerprint
 from tests.support.scene_exports import scene_export
+from worker.learning.exam import ExamUnusable
 from worker.learning.finetune import FineTuneRefused, NothingToLearn, train_candidate
 from worker.learning.finetune_options import FineTuneOptions
 from worker.learning.registry import Registry
@@ -72,6 +73,7 @@ CHILD = """
 import dataclasses, sys
 from pathlib import Path
 from tests.worker.learning.test_finetune import OPTIONS
+from worker.learning.exam import ExamUnusable
 from worker.learning.finetune import train_candidate
 from worker.settings import Settings
 
@@ -136,6 +138,15 @@ def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path
         train_candidate(settings, bare, OPTIONS)
     with pytest.raises(FineTuneRefused, match="OSPREY_REGISTRY"):
         train_candidate(dataclasses.replace(settings, registry=None), data, OPTIONS)
+
+
+def test_a_base_set_that_cannot_be_asked_stops_before_training(settings: Settings, data: Path, tmp_path: Path) -> None:
+    """Hours of training for a candidate that cannot be examined would be for nothing; without the gate it trains."""
+    nowhere = dataclasses.replace(settings, base_set=tmp_path / "nowhere")
+    with pytest.raises(ExamUnusable, match="OSPREY_BASE_SET names an export version"):
+        train_candidate(nowhere, data, dataclasses.replace(OPTIONS, gate=True))
+    assert not Registry(settings.registry).versions()
+    assert train_candidate(nowhere, data, OPTIONS).is_new
 
 
 def test_options_from_command_environment_and_checkpoint(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from worker.learning.evaluate import Latency, Outcome
-from worker.learning.gate import Bounds, Paired, Verdict, base_share, judge
+from worker.learning.gate import Bounds, Paired, Verdict, judge, share_right
 
 FAST = Latency(1.0, 1.0, 8, 3, "cpu")
 
@@ -156,8 +156,8 @@ def test_small_losses_do_not_add_up():
     verdict = judge(BETTER, base, FAST, best_before=1.0)
     assert failed(verdict) == [("base", None)]
     assert "-1.5 points since the best champion" in next(e.says for e in verdict.criteria if e.name == "base")
-    assert base_share(verdict.to_json(), "candidate") == pytest.approx(0.985)
-    assert base_share(judge(BETTER, None, FAST).to_json(), "champion") is None
+    assert share_right(verdict.to_json(), "base", "candidate") == pytest.approx(0.985)
+    assert share_right(judge(BETTER, None, FAST).to_json(), "base", "champion") is None
 
 
 def test_without_base_set_or_held_out_set_nothing_passes():

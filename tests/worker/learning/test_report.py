@@ -17,6 +17,7 @@ from tests.support.scene_exports import scene_export
 from tests.support.submitted import CONFIG
 from worker.contracts import ImageRef
 from worker.learning.figures import figures_of
+from worker.learning.lineage import Compared, Examined
 from worker.learning.records import AnnotationState, TaskState
 from worker.learning.report import write_report
 from worker.learning.store import Store
@@ -86,6 +87,32 @@ def test_everything_people_wrote_is_escaped(source, tmp_path):
     assert "&lt;script&gt;" in text
 
 
+def test_versions_stand_in_the_page_and_in_the_figures(source, tmp_path):
+    versions = (
+        Examined("v1", "2026-11-20T10:00", "7-abc", "base", True, (), Compared(0.81, 0.64), Compared(0.975, 0.98),
+                 "2026-11-20T11:00"),
+        Examined("v2", "2026-11-21T10:00", "7-def", "v1", False, ("base", "field part"), None, None, None),
+    )  # fmt: skip
+    page, figures = tmp_path / "r.html", tmp_path / "r.json"
+    write_report(
+        source, Settings(cache_dir=tmp_path), page, figures_file=figures, made_at=NOW, versions=versions
+    )  # fmt: skip
+    text = page.read_text("utf-8")
+    assert "81.0 % (64.0 %)" in text
+    assert "97.5 % (98.0 %)" in text
+    assert "base, field part" in text
+    assert [each["name"] for each in json.loads(figures.read_text())["versions"]] == ["v1", "v2"]
+
+
+def test_both_arms_of_the_queue_are_compared(source, tmp_path):
+    """Only where there are two."""
+    assert "Order of the queue" not in written(source, tmp_path)
+    arms = tuple(
+        dataclasses.replace(each, arm="random" if each.region.task % 2 else "uncertainty") for each in source.seen
+    )
+    assert "Order of the queue" in written(dataclasses.replace(source, seen=arms), tmp_path)
+
+
 def test_image_that_is_gone_leaves_its_reason(source, tmp_path):
     """The gallery says why; the rest of the page is there."""
     gone = tuple(dataclasses.replace(each, image=ImageRef("data:image/png;base64,aGVsbG8=", 4)) for each in source.seen)
@@ -132,7 +159,9 @@ def test_command_reads_the_correction_store(source, tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["report", "--project", "7", "--out", str(page), "--json", str(figures)])
     assert done.exit_code == 0, done.output
     expected = json.loads(json.dumps(figures_of(source.seen).to_json()))
-    assert {key: value for key, value in json.loads(figures.read_text()).items() if key != "title"} == expected
+    told = json.loads(figures.read_text())
+    assert (told.pop("title"), told.pop("versions")) == ("Street scenes", [])
+    assert told == expected
     assert page.read_text().count("data:image/jpeg") == 12
 
 
