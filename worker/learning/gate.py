@@ -221,7 +221,7 @@ def _base(paired: Paired | None, bounds: Bounds, best_before: float | None) -> C
     gain = paired.gain(_score)
     share = sum(_score(each) for each in paired.candidate) / len(paired.candidate)
     since_best = gain.value if best_before is None else min(gain.value, share - best_before)
-    drift = f"; {_points(since_best)} since the best champion" if since_best < gain.value else ""
+    drift = f"; {_points(since_best)} since the best champion" if since_best < gain.value - 5e-4 else ""
     return Criterion(
         "base",
         passed=since_best >= -bounds.base_loss - 1e-9,
