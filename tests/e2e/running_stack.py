@@ -50,6 +50,7 @@ class RunningStack:
             # These tests ask what comes, not how fast; the browser shares two cores with both workers.
             "OSPREY_WAIT_BUDGET_S": "40",
             "OSPREY_BLIND_SHARE": "0",
+            "OSPREY_FINETUNE_MAX_STEPS": "2",  # what a fine-tune is made of, not what it learns
         }
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

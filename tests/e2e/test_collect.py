@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from demo.scenes import make_scene
 from tests.e2e.running_stack import RunningStack
 from tests.support.submitted import CAR, CONFIG, region
+from worker.learning.registry import Registry
 from worker.learning.store import Store
+from worker.queue import JobQueue
 
 
 def _wait(claim: Callable[[], bool], limit_s: float = 60.0) -> None:
@@ -62,6 +65,38 @@ def test_store_follows_label_studio(stack: RunningStack) -> None:
         stack.start("backend")
         stack.start("data")  # the first thing it does is look
         _wait(lambda: kept() == [(first, "ship")])
+
+
+def test_start_training_makes_a_candidate(stack: RunningStack) -> None:
+    """Label Studio's own button: what was just submitted is learned from, and the gate says why it does not serve."""
+    scenes = [make_scene(seed, (256, 192)) for seed in (70, 71, 72)]
+    project = stack.make_project("trained", CONFIG, [scene.image for scene in scenes])
+    with stack.api() as api:
+        for task_id, scene in zip(project.task_ids, scenes, strict=True):
+            result = [
+                item
+                for thing in scene.objects[:3]
+                for item in region(
+                    f"thing{task_id}{thing.idx}",
+                    {"category": ["thing"]},
+                    suggestion={"category": [thing.category]},
+                    mask=thing.mask,
+                )
+            ]
+            api.call("POST", f"/api/tasks/{task_id}/annotations/", json={"result": result, "lead_time": 5.0})
+        (connection,) = api.call("GET", "/api/ml", params={"project": project.id})
+        api.call("POST", f"/api/ml/{connection['id']}/train", json={})
+    queue = JobQueue(stack.stack.redis_url)
+    _wait(lambda: bool((found := queue.finetune_progress()) and found.outcome), 400)
+    registry = Registry(Path(str(stack.stack.state.path)) / "registry")
+    (version,) = [each for each in registry.versions() if each.config["project"] == project.id]
+    assert 1 <= version.config["entries"] <= len(scenes)  # an image may be held out: its address decides
+    assert version.config["replayed"] > version.config["entries"]
+    assert version.gate is not None
+    asked = {each["name"]: each for each in version.gate["criteria"]}
+    assert "must be held out" in asked["better"]["says"]  # three images are too few
+    assert asked["base"]["detail"]["score"]["champion"]["value"] > 0.9
+    assert registry.champion() is None
 
 
 def test_lowest_score_is_opened_first(stack: RunningStack) -> None:

@@ -177,21 +177,18 @@ def _compared(paired: Paired) -> dict[str, Any]:
 
 
 def _better(paired: Paired, bounds: Bounds) -> Criterion:
+    wanted = f"at least {bounds.min_images} must be held out (OSPREY_FINETUNE_HELD_OUT)"
     if not paired.candidate:
-        return Criterion("better", passed=False, value=None, bound=0.0, says="nothing is held out to compare on")
+        says = f"no image is held out to compare on, {wanted}"
+        return Criterion("better", passed=False, value=None, bound=0.0, says=says)
     gain = paired.gain(_score)
+    are_few = gain.clusters < bounds.min_images
     return Criterion(
         "better",
-        passed=gain.low > 0 and gain.clusters >= bounds.min_images,
+        passed=gain.low > 0 and not are_few,
         value=gain.low,
         bound=0.0,
-        says=f"answers right {_change(gain)}"
-        + (
-            f"; {gain.clusters} images are too few, at least {bounds.min_images} must be held out "
-            "(OSPREY_FINETUNE_HELD_OUT)"
-            if gain.clusters < bounds.min_images
-            else ""
-        ),
+        says=f"answers right {_change(gain)}" + (f"; {gain.clusters} images are too few, {wanted}" if are_few else ""),
         detail=_compared(paired),
     )
 

@@ -115,6 +115,15 @@ def measure_same(candidate, champion, images):
     return dataclasses.replace(measured, candidate_s=measured.champion_s)
 
 
+def test_nothing_held_out_is_a_verdict(settings, base_set):
+    """Of few images all may be on the training side: the candidate does not pass, and the verdict says why."""
+    verdict = run_gate(settings, "nano", data=base_set)  # an export of four scenes, none of them held out
+    assert not verdict["passed"]
+    assert "no image is held out" in verdict["criteria"][0]["says"]
+    with pytest.raises(ExamUnusable, match="held_out"):
+        run_gate(dataclasses.replace(settings, base_set=None), "nano", data=base_set)
+
+
 def test_candidate_without_a_usable_exam_is_an_error(settings, tmp_path):
     with pytest.raises(ExamUnusable, match="no export version"):
         run_gate(dataclasses.replace(settings, exports=tmp_path), "nano")
