@@ -48,7 +48,7 @@ def simulate(
     from demo.evaluation.private_service import ServiceDidNotStartError
     from demo.learning.annotating import NotCollectedError
     from demo.learning.commands import CommandFailedError
-    from demo.learning.outcome import goal_lines, rounds_table
+    from demo.learning.outcome import fields_table, goal_lines, rounds_table
     from demo.learning.plan import Plan
     from demo.learning.progress_file import SimulationDiffersError
     from demo.learning.simulation import simulate as run_simulation
@@ -76,6 +76,7 @@ def simulate(
         errors.print("The same command continues it.")
         raise typer.Exit(2) from error
     console.print(rounds_table(outcome))
+    console.print(fields_table(outcome))
     for line in goal_lines(outcome):
         console.print(line, soft_wrap=True)
     _point_to(console, plan.report)

@@ -113,20 +113,29 @@ class Outcome:
 
 def rounds_table(outcome: Outcome) -> Table:
     """A row per round."""
+    table = Table(title="Corrections per 100 regions")
+    table.add_column("Round")
+    table.add_column("Words by")
+    for header in ("Team's own words", "The rest"):
+        table.add_column(header, justify="right")
+    table.add_column("Then")
+    for idx, each in enumerate(outcome.rounds):
+        words_by = ", ".join(name.partition("@")[0] for name in each.model_versions)
+        shown = (f"{side.per_100:.1f} ({side.regions} regions)" for side in (each.changed, each.unchanged))
+        table.add_row(str(idx), words_by, *shown, _then(each))
+    return table
+
+
+def fields_table(outcome: Outcome) -> Table:
+    """The same by field, the team's own words and the rest."""
     fields = sorted({name for each in outcome.rounds for name in (*each.changed.fields, *each.unchanged.fields)})
-    table = Table(title="Corrections per 100 regions, the team's own words / the rest")
-    for header in ("Round", "Words by", "Regions", "All fields", *(name.replace("_", " ") for name in fields), "Then"):
-        table.add_column(header, justify="left" if header in ("Round", "Words by", "Then") else "right")
+    table = Table(title="By field, the team's own words / the rest")
+    table.add_column("Round")
+    for name in fields:
+        table.add_column(name.replace("_", " "), justify="right")
     for idx, each in enumerate(outcome.rounds):
         own, rest = each.changed, each.unchanged
-        table.add_row(
-            str(idx),
-            ", ".join(each.model_versions),
-            f"{own.regions} / {rest.regions}",
-            f"{own.per_100:.1f} / {rest.per_100:.1f}",
-            *(f"{own.field_per_100(name):.0f} / {rest.field_per_100(name):.0f}" for name in fields),
-            _then(each),
-        )
+        table.add_row(str(idx), *(f"{own.field_per_100(name):.0f} / {rest.field_per_100(name):.0f}" for name in fields))
     return table
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from demo.learning.outcome import Outcome, RoundOutcome, goal_lines, rounds_table
+from demo.learning.outcome import Outcome, RoundOutcome, fields_table, goal_lines, rounds_table
 from demo.learning.tally import Seen
 
 
@@ -61,9 +61,11 @@ def test_a_candidate_that_was_kept_out_does_not_count_for_the_base_set() -> None
 
 def test_table_and_json_hold_every_round() -> None:
     found = outcome(second=gate(False, 0.895, 0.5))
-    console = Console(width=200, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(rounds_table(found))
+    console.print(fields_table(found))
     shown = console.export_text()
+    assert "…" not in shown  # it fits where nobody has made the window wider
     assert "v2 promoted" in shown
     assert "v3 kept out: base" in shown
     told = json.loads(json.dumps(found.to_json()))

@@ -115,13 +115,14 @@ def measure_same(candidate, champion, images):
     return dataclasses.replace(measured, candidate_s=measured.champion_s)
 
 
-def test_nothing_held_out_is_a_verdict(settings, base_set):
+def test_nothing_held_out_is_a_verdict(settings, tmp_path):
     """Of few images all may be on the training side: the candidate does not pass, and the verdict says why."""
-    verdict = run_gate(settings, "nano", data=base_set)  # an export of four scenes, none of them held out
+    all_learned = scene_export(tmp_path, range(1_000_200, 1_000_202), held_out_share=0.0)
+    verdict = run_gate(settings, "nano", data=all_learned)
     assert not verdict["passed"]
     assert "no image is held out" in verdict["criteria"][0]["says"]
     with pytest.raises(ExamUnusable, match="held_out"):
-        run_gate(dataclasses.replace(settings, base_set=None), "nano", data=base_set)
+        run_gate(dataclasses.replace(settings, base_set=None), "nano", data=all_learned)
 
 
 def test_candidate_without_a_usable_exam_is_an_error(settings, tmp_path):
