@@ -31,10 +31,10 @@ from demo.stack.components import Stack
 from demo.stack.sample_project import CONFIG
 from demo.stack.settings import CHECKOUT
 from demo.truth.sets import write_truth_set
-from worker.export.splits import Picture, sides_of
 from worker.export.version import ExportOptions, export_version
 from worker.images.resolver import ImageResolver
 from worker.learning.gate import Bounds
+from worker.learning.held_out import held_out_share
 from worker.learning.registry import Registry, Version
 from worker.learning.store import Store
 from worker.learning.submissions import submissions_of_store
@@ -42,7 +42,6 @@ from worker.settings import Settings
 
 # Numbers of the sets' own that no project of a new Label Studio has.
 _REPLAY_PROJECT, _BASE_PROJECT, _CONTROL_PROJECT = 900_001, 900_002, 900_003
-_SHARES = (0.25, 0.3, 0.35, 0.4, 0.5)  # of images that are held out
 
 
 class _StoppedError(Exception):
@@ -70,7 +69,6 @@ class _Site:
     settings: Settings
     environ: Mapping[str, str]
     screen: Screen
-    held_out: float = 0.0
 
 
 def simulate(plan: Plan, environ: Mapping[str, str], screen: Screen) -> tuple[Outcome, dict[str, float]]:
@@ -108,9 +106,6 @@ def _rounds(site: _Site, notes: ProgressFile) -> Outcome:
         if idx == site.plan.rounds:
             rounds.append(RoundOutcome(seen, None, None))
             break
-        if idx == 0:
-            share = notes.phase("choose the held-out share", partial(_held_out_share, site))["share"]
-            site = dataclasses.replace(site, held_out=float(share))
         work = partial(_fine_tune_beside_control, site) if idx == 0 else partial(_fine_tune, site, idx)
         tuned = notes.phase(f"{name}: fine-tune and gate", work)
         control = tuned.get("control", control)
@@ -171,20 +166,6 @@ def _annotate(site: _Site, idx: int) -> dict[str, Any]:
     return {"seen": [each.to_json() for each in seen], "corrected_in_store": stored}
 
 
-def _held_out_share(site: _Site) -> dict[str, Any]:
-    """The smallest of some shares that holds out as many images as the gate asks for; the split goes by their address.
-
-    It stays for all rounds, so that what was learned from once is never held out later.
-    """
-    urls = {each.image_url: each.region for each in site.store.regions(site.project.id)}
-    pictures = [Picture(region.image, region.task, url) for url, region in urls.items()]
-    for share in _SHARES:
-        sides = sides_of(pictures, share, ExportOptions().seed)
-        if list(sides.values()).count("held_out") >= Bounds().min_images:
-            break
-    return {"share": share}
-
-
 def _fine_tune_beside_control(site: _Site) -> dict[str, Any]:
     """Round 0: both learn from the first model and are held against it, each with a core of its own."""
     stopped = threading.Event()
@@ -214,8 +195,9 @@ def _control(site: _Site, go_on: Callable[[], None]) -> dict[str, Any]:
     """The verdict on a candidate that learned each answer at another region than its own."""
     true = submissions_of_store(site.store, site.project.id)
     wrong = dataclasses.replace(shuffled(true, site.plan.seed), project_id=_CONTROL_PROJECT)
+    split = ExportOptions(held_out_share=held_out_share(true, ExportOptions().seed, Bounds().min_images))
     with closing(ImageResolver(_with_label_studio(site))) as images:
-        version = export_version(wrong, site.settings.exports, ExportOptions(held_out_share=site.held_out), images)
+        version = export_version(wrong, site.settings.exports, split, images)
     _osprey(site, "finetune", "--data", str(version.path), log="control", on_wait=go_on)
     candidate = next(each for each in _versions(site) if each.data_version == version.path.name)
     assert candidate.gate is not None, "osprey finetune examines what it has trained"
@@ -239,7 +221,6 @@ def _osprey(
     site: _Site, command: str, *arguments: str, log: str | None = None, on_wait: Callable[[], None] = lambda: None
 ) -> None:
     told = {
-        "OSPREY_FINETUNE_HELD_OUT": str(site.held_out),
         "OSPREY_FINETUNE_SEED": str(site.plan.seed),
         **({} if site.plan.steps is None else {"OSPREY_FINETUNE_MAX_STEPS": str(site.plan.steps)}),
     }

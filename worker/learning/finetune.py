@@ -26,6 +26,8 @@ from worker.export.version import ExportOptions, export_version, read_manifest
 from worker.images.resolver import ImageResolver
 from worker.learning.exam import read_base_exam
 from worker.learning.finetune_options import FineTuneOptions
+from worker.learning.gate import Bounds
+from worker.learning.held_out import held_out_share, learned_with
 from worker.learning.registry import BASE, Base, Registry, Version
 from worker.learning.replay import Mixture, write_mixture
 from worker.learning.store import Store
@@ -79,10 +81,13 @@ def finetune(
     report("export", 0, 1)
     revision = store.corrections_since(project_id, 0).revision
     with closing(ImageResolver(settings)) as images:
-        submissions, split = submissions_of_store(store, project_id), ExportOptions(held_out_share=options.held_out)
-        version = export_version(submissions, settings.exports, split, images)
+        submissions, share = submissions_of_store(store, project_id), options.held_out
+        if share is None:
+            learned = None if settings.registry is None else learned_with(Registry(settings.registry), project_id)
+            share = held_out_share(submissions, ExportOptions().seed, Bounds().min_images, at_most=learned)
+        version = export_version(submissions, settings.exports, ExportOptions(held_out_share=share), images)
     report("export", 1, 1)
-    facts = {"project": project_id, "store_revision": revision}
+    facts = {"project": project_id, "store_revision": revision, "held_out_share": share}
     return train_candidate(settings, version.path, options, facts=facts, device=device, on_progress=on_progress)
 
 

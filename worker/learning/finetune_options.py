@@ -32,7 +32,7 @@ class FineTuneOptions:
         dropout: in front of the LoRA matrices.
         vocabulary: adapt embedding table and head too, for words that are new to the model.
         replay: old entries for each new one.
-        held_out: share of the images that nothing is learned from; the gate asks about them.
+        held_out: share of the images that nothing is learned from; the gate asks about them. None: as many as it wants.
         patience: stop when so many epochs in a row did not lower the held-out loss; the best weights are kept.
         gradient_checkpointing: less memory, slower.
         cache_bytes: keep the tower's features of images in so much memory.
@@ -51,7 +51,7 @@ class FineTuneOptions:
     dropout: float = 0.05
     vocabulary: bool = True
     replay: float = 1.0
-    held_out: float = 0.1
+    held_out: float | None = None
     patience: int = 2
     gradient_checkpointing: bool = False
     cache_bytes: int = 1 << 30
@@ -67,6 +67,8 @@ class FineTuneOptions:
         for name in ("learning_rate", "whole_rate", "epochs", "batch_size", "rank", "alpha", "patience"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} of a fine-tune must be above 0, got {getattr(self, name)!r}")
+        if self.held_out is not None and not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out must be a share from 0 to below 1, got {self.held_out!r}")
         if self.replay < 0 or not 0 <= self.dropout < 1:
             raise ValueError(f"replay must not be negative and dropout in 0..1, got {self.replay} and {self.dropout}")
 
@@ -101,9 +103,9 @@ def _suits(path: Path, kinds: Mapping[str, str]) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict) or values.keys() - kinds.keys():
         raise ValueError(f"{path}: expected an object with some of {sorted(kinds)}, got {str(values)[:200]}")
-    accepted: dict[str, tuple[type, ...]] = {"bool": (bool,), "float": (int, float)}
+    accepted: dict[str, tuple[type, ...]] = {"bool": (bool,), "float": (int, float), "int": (int,)}
     for name, value in values.items():
-        is_kind = isinstance(value, accepted.get(kinds[name], (int,)))
+        is_kind = isinstance(value, accepted[kinds[name].removesuffix(" | None")])
         if not is_kind or (isinstance(value, bool) and kinds[name] != "bool"):
             raise ValueError(f"{path}: {name} must be {kinds[name]}, got {value!r}")
     return values
@@ -114,7 +116,7 @@ def _parsed(name: str, text: str, kind: str) -> Any:
         if text not in ("on", "off"):
             raise ValueError(f"{name} must be on or off, got {text!r}")
         return text == "on"
-    convert: Callable[[str], Any] = float if kind == "float" else int
+    convert: Callable[[str], Any] = float if kind.startswith("float") else int
     try:
         return convert(text.replace("_", ""))
     except ValueError as error:

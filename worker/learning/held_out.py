@@ -1,0 +1,58 @@
+"""How many of a project's images nothing is learned from: enough for the gate, and nothing that was learned before.
+
+The split goes by hash (`worker/export/splits.py`): what a small share holds out, a larger one holds out as well. So the
+share may shrink as a project grows, but never grow beyond what the champion and those before it were trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from worker.export.splits import Picture, sides_of
+from worker.export.submissions import Submissions
+from worker.learning.registry import Registry, Version
+
+SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+_SPARE = 2  # images that look the same move to one side together, which is known only when they are exported
+
+
+def held_out_share(submissions: Submissions, seed: int, images: int, *, at_most: float | None = None) -> float:
+    """The smallest of some shares by which so many images are held out.
+
+    Args:
+        submissions: of the project.
+        seed: of the split.
+        images: that the gate wants.
+        at_most: see `learned_with`; None: nothing was learned yet.
+
+    Returns:
+        The smallest share of all where no share suffices: the gate cannot judge, so most is learned from.
+    """
+    pictures = [Picture(name, image.task_id or 0, image.url) for name, image in submissions.images.items()]
+    for share in SHARES:
+        if at_most is not None and share > at_most:
+            break
+        if list(sides_of(pictures, share, seed).values()).count("held_out") >= images + _SPARE:
+            return share
+    return SHARES[0] if at_most is None else min(SHARES[0], at_most)
+
+
+def learned_with(registry: Registry, project_id: int) -> float | None:
+    """The smallest share held out from the champion, or from what it was trained on; None: all are new to it."""
+    shares = [
+        each.config["held_out_share"]
+        for each in _line(registry)
+        if each.config.get("project") == project_id and "held_out_share" in each.config
+    ]
+    return min(shares, default=None)
+
+
+def _line(registry: Registry) -> Iterator[Version]:
+    """The champion, the version that it was trained from, and so on."""
+    versions = {each.name: each for each in registry.versions()}
+    seen: set[str] = set()
+    name = registry.champion_name()
+    while name in versions and name not in seen:
+        seen.add(name)
+        yield versions[name]
+        name = next(iter(versions[name].parents), "")
