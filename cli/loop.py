@@ -90,7 +90,7 @@ def simulate(
             "phases": round(sum(seconds.values()), 1),
         },
         "seconds_by_phase": seconds,
-        "report": str(plan.report),
+        "report": plan.report.name,  # beside result.json
         "hardware": hardware(),
         "versions": versions(),
     }
