@@ -72,3 +72,14 @@ def test_files_and_folders_named_in_the_readme_exist():
     assert folders
     missing = [name for name in (*folders, *pictures, *files) if not (ROOT / name).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "bench/README.md", *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md"))]
+)
+def test_links_lead_to_files(page: str) -> None:
+    """Every relative link of a page, kept results among them."""
+    links = re.findall(r"\]\(([^)#\s]+)", (ROOT / page).read_text())
+    files = [(ROOT / page).parent / link for link in links if "://" not in link]
+    missing = [str(file) for file in files if not file.exists()]
+    assert not missing, f"{page} links to files that are not there: {sorted(missing)}"
