@@ -14,6 +14,7 @@ from label_config.validate import validate_results
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from tests.support.fake_predictions import FakePredictions, task
 from worker.images.resolver import ImageResolver
+from worker.learning.shares import NO_SHARES, Shares
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.prelabel.label_studio_predictions import LabelStudioFailed, prediction_store
 from worker.prelabel.project import Progress, ProjectPrelabeler
@@ -38,13 +39,13 @@ def describer() -> FakeDescriber:
 def run(server, describer, tmp_path):
     """Runs the whole path against the fake server; keyword arguments go to `ProjectPrelabeler.run`."""
 
-    def start(task_ids=None, options=None, on_progress=lambda _: None, **how) -> Progress:
+    def start(task_ids=None, options=None, on_progress=lambda _: None, shares=NO_SHARES, **how) -> Progress:
         settings = Settings(
             label_studio_url=server.url, label_studio_token="legacy", cache_dir=tmp_path, image_timeout_s=5
         )
         annotator = ImageAnnotator(FakeSegmenter(), describer, options or AnnotateOptions())
         with prediction_store(settings) as store, closing(ImageResolver(settings)) as images:
-            return ProjectPrelabeler(store, images, annotator, on_progress).run(1, task_ids, **how)
+            return ProjectPrelabeler(store, images, annotator, on_progress, shares).run(1, task_ids, **how)
 
     return start
 
@@ -71,6 +72,21 @@ def test_parts_hang_below_the_region_around_them(server, run):
     parts = {item["id"]: item["value"]["text"] for item in items if item["from_name"] == "part"}
     assert parts[masks[0]["id"]] == ["whole"]
     assert parts[masks[1]["id"]] == ["part What part is {region}?"]
+
+
+def test_a_blind_task_gets_masks_and_keeps_the_words_to_itself(server, run):
+    """No control is filled; what the model would have said is in the meta, where collecting finds it."""
+    run([1], shares=Shares(blind=1.0))
+    items = server.predictions[0]["result"]
+    assert {item["from_name"] for item in items} == {"mask"}
+    told = items[0]["meta"]["osprey"]
+    assert told["blind"] is True
+    assert told["suggestion"]["category"]
+
+
+def test_the_random_arm_says_so(server, run):
+    run([1], shares=Shares(random=1.0))
+    assert server.predictions[0]["result"][0]["meta"]["osprey"]["arm"] == "random"
 
 
 def test_a_second_run_pushes_nothing(server, run, describer):
