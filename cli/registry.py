@@ -136,18 +136,16 @@ def _announce(settings: Settings, champion: Version | None, verb: str, wait_s: f
 
 
 def _figures(version: Version) -> str:
-    """Shares of right answers in the gate, the champion's in brackets; before the gate the figures of the training."""
-    shares = {
-        each["name"]: each["detail"]["exact"]
-        for each in (version.gate or {}).get("criteria", ())
-        if each["name"] in ("better", "base") and "exact" in each["detail"]
-    }
-    if shares:
-        names = {"better": "held out", "base": "base set"}
-        return ", ".join(
-            f"{names[name]} {100 * exact['candidate']['value']:.1f} % right ({100 * exact['champion']['value']:.1f} %)"
-            for name, exact in shares.items()
-        )
+    """Shares right in the gate, the champion's in brackets; before the gate the figures of the training."""
+    from worker.learning.lineage import compared
+
+    told = []
+    for criterion, name in (("better", "held out"), ("base", "base set")):
+        shares = compared(version.gate, criterion)
+        if shares is not None:
+            told.append(f"{name} {100 * shares.candidate:.1f} % right ({100 * shares.champion:.1f} %)")
+    if told:
+        return ", ".join(told)
     scores = {name: value for name, value in version.metrics.items() if isinstance(value, (int, float))}
     return ", ".join(f"{name} {value:.3g}" for name, value in list(scores.items())[:3])
 

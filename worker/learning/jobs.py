@@ -123,7 +123,8 @@ def finetune(job_json: dict[str, Any]) -> dict[str, Any]:
             note.end(f"failed: {type(error).__name__}: {error}")
             raise
         passed = None if found.gate is None else bool(found.gate["passed"])
-        note.end(f"{found.version.name} {'is not examined' if passed is None else 'passed' if passed else 'failed'}")
+        told = "is not examined" if passed is None else "passed the gate" if passed else "did not pass the gate"
+        note.end(f"{found.version.name} {told}")
         return {"version": found.version.name, "passed": passed, "is_new": found.is_new}
 
     return _reported(f"fine-tune project {job.project_id} ({job.reason})", None, work)

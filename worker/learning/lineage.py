@@ -51,8 +51,8 @@ def examined_versions(registry: Registry) -> tuple[Examined, ...]:
             champion=None if version.gate is None else version.gate.get("champion"),
             passed=None if version.gate is None else bool(version.gate["passed"]),
             failed=() if version.gate is None else failed_criteria(version.gate),
-            held_out=_compared(version.gate, "better"),
-            base_set=_compared(version.gate, "base"),
+            held_out=compared(version.gate, "better"),
+            base_set=compared(version.gate, "base"),
             promoted=promoted.get(version.name),
         )
         for version in registry.versions()
@@ -64,7 +64,8 @@ def failed_criteria(verdict: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"{each['name']} {each['field'] or ''}".strip() for each in verdict["criteria"] if not each["passed"])
 
 
-def _compared(verdict: Mapping[str, Any] | None, criterion: str) -> Compared | None:
+def compared(verdict: Mapping[str, Any] | None, criterion: str) -> Compared | None:
+    """Of the held-out set ("better") or the base set ("base"); None where there is no verdict, or nothing was asked."""
     if verdict is None:
         return None
     candidate, champion = (share_right(verdict, criterion, side) for side in ("candidate", "champion"))
