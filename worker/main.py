@@ -85,7 +85,9 @@ def _work_on_training(settings: Settings, environ: Mapping[str, str]) -> None:
     """A worker that fine-tunes, in a process of its own so that those that serve stay up."""
     from worker.learning.data_runtime import TrainRuntime
     from worker.learning.finetune_options import FineTuneOptions
+    from worker.runtime import give_way
 
+    give_way()
     options = FineTuneOptions.for_checkpoint(settings.model, environ)
     runtime = TrainRuntime(settings, connect(settings.redis_url, settings.queue.redis_timeout_s), options)
     with contextlib.suppress(StopRequested):

@@ -253,6 +253,12 @@ def limit_threads(num_threads: int) -> None:
     torch.set_num_threads(num_threads)
 
 
+def give_way() -> None:
+    """The lowest priority for this process: whoever waits for an answer goes first. Where the system has priorities."""
+    if hasattr(os, "nice"):
+        os.nice(19)
+
+
 def _load_segmenter(settings: Settings, device: str) -> Segmenter:
     from worker.sam.segmenter import Segmenter as SamSegmenter
 

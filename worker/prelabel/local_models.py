@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from worker.learning.following import ChampionWatch
 from worker.learning.serving import load_version
 from worker.models import OspreyDescriber
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
-from worker.runtime import default_threads, limit_threads, pick_device
+from worker.runtime import default_threads, give_way, limit_threads, pick_device
 from worker.settings import Settings
-
-_LOWEST_PRIORITY = 19
 
 
 def local_annotator(settings: Settings, device: str, options: AnnotateOptions) -> ImageAnnotator:
@@ -27,8 +23,7 @@ def local_annotator(settings: Settings, device: str, options: AnnotateOptions) -
 
 def limit_to_spare_time(settings: Settings) -> None:
     """The lowest priority and the workers' number of threads for this process."""
-    if hasattr(os, "nice"):
-        os.nice(_LOWEST_PRIORITY)
+    give_way()
     limit_threads(settings.threads or default_threads())
 
 
