@@ -32,7 +32,7 @@ class FineTuneOptions:
         dropout: in front of the LoRA matrices.
         vocabulary: adapt embedding table and head too, for words that are new to the model.
         replay: old entries for each new one.
-        held_out: share of the images that nothing is learned from; the gate asks about them. None: as many as it wants.
+        held_out: share of the images that nothing is learned from; the gate asks about them. None: see `held_out.py`.
         patience: stop when so many epochs in a row did not lower the held-out loss; the best weights are kept.
         gradient_checkpointing: less memory, slower.
         cache_bytes: keep the tower's features of images in so much memory.

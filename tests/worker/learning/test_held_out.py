@@ -28,18 +28,22 @@ def held_out(images: int, share: float) -> set[str]:
 
 @pytest.mark.parametrize("images", [30, 60, 200, 1000])
 def test_the_gate_gets_what_it_wants_and_not_much_more(images: int) -> None:
+    """Of few images as many as it needs, of more a quarter, of many fifty."""
     share = held_out_share(submissions(images), SEED, 10)
     assert len(held_out(images, share)) >= 12
     smaller = [each for each in SHARES if each < share]
-    assert not smaller or len(held_out(images, smaller[-1])) < 12
+    if share > 0.25:
+        assert len(held_out(images, smaller[-1])) < 12
+    elif smaller:
+        assert len(held_out(images, smaller[-1])) < 50
 
 
 def test_the_share_shrinks_as_a_project_grows_and_holds_out_nothing_that_was_learned() -> None:
     few = held_out_share(submissions(40), SEED, 10)
-    many = held_out_share(submissions(400), SEED, 10, at_most=few)
+    many = held_out_share(submissions(1000), SEED, 10, at_most=few)
     assert SHARES[0] == many < few
     learned = {f"{idx}.png" for idx in range(40)} - held_out(40, few)
-    assert not learned & held_out(400, many)
+    assert not learned & held_out(1000, many)
     assert held_out_share(submissions(40), SEED, 10, at_most=0.1) == 0.1  # too few, but the others are learned
 
 
