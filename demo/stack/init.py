@@ -19,7 +19,7 @@ from demo.stack.label_studio_api import LabelStudioApi, make_token, token_works
 from demo.stack.sample_project import BackendAddress, ensure_project
 from demo.stack.settings import SMALL_MODEL
 from demo.stack.state import write_private
-from demo.truth.__main__ import write_sample_sets
+from demo.truth.sample_sets import write_sample_sets
 from worker.errors import WorkerError
 
 logger = logging.getLogger(__name__)

@@ -20,9 +20,10 @@ from demo.stack.label_studio_api import LabelStudioApi, make_token, token_works
 from demo.stack.sample_project import BackendAddress, ensure_project
 from demo.stack.settings import CHECKOUT, StackSettings
 from demo.stack.state import StateFolder, plan_launch
-from demo.stack.supervisor import Supervisor, end_leftovers
+from demo.stack.supervisor import STOP_LIMIT_S, Supervisor, end_leftovers
 
 LOG_LINES = 15
+_BASE_SET_LIMIT_S = 600.0
 
 
 def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Console) -> None:
@@ -113,16 +114,21 @@ def _base_set_beside(settings: StackSettings, stack: Stack, progress: Progress) 
         child = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
 
     def wait() -> None:
-        if child.wait():
-            raise StackError(f"base set and replay data were not made\nThe end of {log}:\n{_tail(log)}")
+        try:
+            ended = child.wait(_BASE_SET_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            ended = None
+        if ended != 0:
+            why = f"not done after {_BASE_SET_LIMIT_S:.0f} s" if ended is None else f"exit code {ended}"
+            raise StackError(f"base set and replay data were not made ({why})\nThe end of {log}:\n{_tail(log)}")
         progress.update(line, completed=1, note="ready")
 
     try:
         yield wait
     finally:
         if child.poll() is None:
-            child.terminate()
-            child.wait()
+            child.kill()  # what it has not finished is a hidden folder, which the next call clears
+            child.wait(STOP_LIMIT_S)
 
 
 def _tail(log: Path) -> str:

@@ -1,14 +1,14 @@
 """Ordinary scenes with their truth as export versions: what a fine-tune replays, and what no candidate may forget.
 
 Both are written once, from seeds that no round and no other set has. Neighbours: `worker/export/version.py` writes,
-`demo/learning/simulation.py` names them in OSPREY_REPLAY and OSPREY_BASE_SET.
+`sample_sets.py` has the sets of `make up`, `demo/learning/simulation.py` its own.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -33,7 +33,6 @@ def write_truth_set(
     seeds: Sequence[int],
     label_config: str,
     project_id: int,
-    on_image: Callable[[], None] | None = None,
 ) -> Version:
     """Write, or find, the version of these scenes below `out`. Nothing of it is held out.
 
@@ -43,14 +42,13 @@ def write_truth_set(
         seeds: of the scenes.
         label_config: of the project whose controls are answered.
         project_id: any number that is no other set's: it begins the version's name.
-        on_image: called after each image.
 
     Raises:
         ExportRefused: `out` cannot hold versions.
     """
     submissions = truth_submissions(seeds, label_config, project_id)
     with closing(ImageResolver(Settings(cache_dir=cache))) as images:
-        return export_version(submissions, out, ExportOptions(held_out_share=0.0), images, on_image=on_image)
+        return export_version(submissions, out, ExportOptions(held_out_share=0.0), images)
 
 
 def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) -> Submissions:

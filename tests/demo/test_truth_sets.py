@@ -9,7 +9,7 @@ from demo.learning.plan import MOST_ROUNDS, NUM_SEEDS, Plan
 from demo.learning.shuffled import shuffled
 from demo.scenes import BASE_SEEDS, DEMO_SEEDS, EVAL_SEEDS, REPLAY_SEEDS, TEAM_SEEDS, TRAIN_SEEDS
 from demo.stack.sample_project import CONFIG
-from demo.truth.__main__ import write_sample_sets
+from demo.truth.sample_sets import write_sample_sets
 from demo.truth.sets import truth_submissions, write_truth_set
 from osprey_model.data.mixture import read_data_config
 from worker.export.version import read_export

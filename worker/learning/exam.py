@@ -68,15 +68,12 @@ class Exam:
         return sum(len(image.regions) for image in self.images)
 
 
-def read_exam(
-    folder: Path, side: Side | None = "held_out", *, max_images: int | None = None, may_be_empty: bool = False
-) -> Exam:
+def read_exam(folder: Path, side: Side | None = "held_out", *, may_be_empty: bool = False) -> Exam:
     """The exam that an export version holds.
 
     Args:
         folder: a version of the layout osprey-724k with its images.
         side: of the split; None: all images (a base set is held out as a whole).
-        max_images: no more than the first ones by name.
         may_be_empty: of few images all may be on the other side.
 
     Raises:
@@ -96,7 +93,7 @@ def read_exam(
             images.append(ExamImage(path, regions))
     if not images and not may_be_empty:
         raise ExamUnusable(f"{folder} has no region on the side {side or 'any'!r}; collect more, or export again")
-    return Exam(folder.resolve().name, tuple(images[:max_images]))
+    return Exam(folder.resolve().name, tuple(images))
 
 
 def read_base_exam(folder: Path) -> Exam:
