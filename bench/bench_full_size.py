@@ -30,10 +30,10 @@ from bench.harness import report
 from bench.released_checkpoint import write_released_config, write_released_tokenizer, write_released_weights
 from osprey_model import Osprey, Question
 from osprey_model.config import PRESETS
-from osprey_model.convert import convert_checkpoint
-from osprey_model.prompts import CATEGORY
+from osprey_model.inputs.prompts import CATEGORY
 from osprey_model.training.run import TrainingRun
 from osprey_model.training.train import train
+from osprey_model.weights.convert import convert_checkpoint
 
 NANO = Path(__file__).parents[1] / "demo" / "checkpoints" / "osprey-nano"
 NEEDED_DISK_GB = 40

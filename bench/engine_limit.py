@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.engine_setting import Setting
-from osprey_model.engine.linear import Projection, may_pack
-from osprey_model.engine.questions import Planner
+from osprey_model.engine.decoding.packed_linear import Projection, may_pack
+from osprey_model.engine.prompt_plan import Planner
 from osprey_model.engine.requests import Question, RegionRequest
 
 _ROWS = 96  # of the matmul whose rate is measured: a full batch

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from osprey_model import prompts
-from osprey_model.build import build_osprey
 from osprey_model.config import OspreyConfig
 from osprey_model.engine.requests import Question, RegionRequest
+from osprey_model.inputs import prompts
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.weights.build import build_osprey
 
 VOCABULARY = Path(__file__).parent.parent / "demo" / "checkpoints" / "osprey-nano" / "tokenizer.json"
 MASK_HW = (480, 640)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from bench.engine_setting import Setting
-from osprey_model import prompts
 from osprey_model.engine.engine import Osprey
 from osprey_model.engine.requests import RegionRequest
-from osprey_model.masks import as_mask
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.splice import splice
+from osprey_model.inputs import prompts
+from osprey_model.inputs.masks import as_mask
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.modeling.splice import splice
 
 Texts = list[str]
 Way = Callable[[Sequence[RegionRequest]], Texts]

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from osprey_model.build import build_osprey
-from osprey_model.checkpoint import to_reference
 from osprey_model.config import OspreyConfig
+from osprey_model.modeling.weight_names import to_reference
+from osprey_model.weights.build import build_osprey
 
 # What the released config.json says beyond LLaMA's keys; sizes of tower and extractor are not in it.
 RELEASED_KEYS = {

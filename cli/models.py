@@ -75,7 +75,7 @@ def convert(
     from rich.console import Console
     from rich.markup import escape
 
-    from osprey_model.convert import convert_checkpoint
+    from osprey_model.weights.convert import convert_checkpoint
 
     try:
         count = convert_checkpoint(source, target)

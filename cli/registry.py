@@ -215,8 +215,8 @@ def add(
     from rich.console import Console
     from rich.markup import escape
 
-    from osprey_model.adapter import ADAPTER_CONFIG
-    from osprey_model.checkpoint import fingerprint
+    from osprey_model.weights.adapter import ADAPTER_CONFIG
+    from osprey_model.weights.checkpoint import fingerprint
     from worker.learning.registry import Base, RegistryError
 
     settings, registry = _opened()

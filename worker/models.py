@@ -78,7 +78,7 @@ class Describer(Protocol):
 
 
 class DescribeSession(Protocol):
-    """Questions of several jobs in the engine at once; see `osprey_model.engine.session`."""
+    """Questions of several jobs in the engine at once; see `osprey_model.engine.scheduler`."""
 
     @property
     def is_idle(self) -> bool:

@@ -31,10 +31,10 @@ from demo.training.osprey_packing import PromptCoder
 from demo.training.osprey_scenes import SceneCache, draw_cache
 from demo.training.osprey_tower import train_tower
 from demo.training.tokenizer import train_tokenizer, write_tokenizer
-from osprey_model.build import build_osprey
 from osprey_model.config import OspreyConfig
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.weights.build import build_osprey
 
 HELD_OUT_SEEDS = range(900_000, 900_096)  # inside TRAIN_SEEDS but never trained on; EVAL_SEEDS stay untouched
 _TOWER_SHARE = 0.3  # of the minutes; the decoder gets the rest

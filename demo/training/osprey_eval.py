@@ -30,8 +30,8 @@ from demo.training.osprey_questions import (
     part_name,
 )
 from label_config.schema import FieldQuestion
+from osprey_model.inputs.prompts import question_message
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.prompts import question_message
 
 FIELDS: dict[str, FieldQuestion] = {
     "category": CATEGORY,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from osprey_model.checkpoint import save_checkpoint
+from osprey_model.inputs.tokenizer import JSON_FILE, SENTENCEPIECE_FILE, OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.tokenizer import JSON_FILE, SENTENCEPIECE_FILE, OspreyTokenizer
+from osprey_model.weights.checkpoint import save_checkpoint
 
 _TOKENIZER_FILES = (SENTENCEPIECE_FILE, "added_tokens.json", "special_tokens_map.json", "tokenizer_config.json")
 

@@ -23,9 +23,9 @@ from transformers import DynamicCache
 from demo.training.osprey_features import VARIANTS, FeatureCache
 from demo.training.osprey_questions import QuestionItem
 from osprey_model.config import IGNORE_INDEX, IMAGE_TOKEN_ID, LEVELS
+from osprey_model.inputs.prompts import INFERENCE, PREFIX_P
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.prompts import INFERENCE, PREFIX_P
-from osprey_model.tokenizer import OspreyTokenizer
 
 _DETAIL_WEIGHT = 0.4  # of a detailed description's token against a one-word answer's; its last sentence weighs 1
 

@@ -20,8 +20,8 @@ from demo.scenes.questions import Dialogue, positive_negative_questions, short_f
 from demo.scenes.truth import centroid, place_in_picture
 from label_config.questions import DEFAULT_QUESTIONS
 from label_config.schema import FieldQuestion
-from osprey_model.prompts import SUFFIX_SHORT_FORM, part_preamble, question_message
-from osprey_model.tokenizer import REGION_PLACEHOLDER
+from osprey_model.inputs.prompts import SUFFIX_SHORT_FORM, part_preamble, question_message
+from osprey_model.inputs.tokenizer import REGION_PLACEHOLDER
 
 Area = SceneObject | ScenePart
 WHOLE = "whole"  # the part name of an object's own mask

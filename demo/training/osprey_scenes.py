@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from demo.scenes import Scene, make_scene
 from demo.training.osprey_questions import QuestionItem, areas_of, ask_everything, owner_of, part_name
-from osprey_model.preprocess import ImagePreprocessor
+from osprey_model.inputs.preprocess import ImagePreprocessor
 
 IMAGES_FILE, MAPS_FILE, RECORDS_FILE = "images.npy", "region_maps.npy", "records.json"
 _CHUNK = 50  # scenes per message between processes

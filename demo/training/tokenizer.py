@@ -5,7 +5,7 @@ conventions of the released checkpoints' `tokenizer.model`, so `osprey_model` re
 Words of the demo world and of the reference's prompts become single pieces; some plain English besides lets
 any other word be spelled ("rooftop" as roof + top) instead of falling apart into letters.
 
-Neighbours: `demo/training/osprey_questions.py` (what is asked and answered), `osprey_model/tokenizer.py` (reader).
+Neighbours: `demo/training/osprey_questions.py` (what is asked and answered), `osprey_model/inputs/tokenizer.py` (reader).
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from bench.released_checkpoint import write_released_config, write_released_tokenizer, write_released_weights
-from osprey_model import convert
-from osprey_model.build import load_osprey
-from osprey_model.checkpoint import read_weights
 from osprey_model.config import OspreyConfig
-from osprey_model.convert import convert_checkpoint
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.tokenizer import OspreyTokenizer
+from osprey_model.weights import convert
+from osprey_model.weights.build import load_osprey
+from osprey_model.weights.checkpoint import read_weights
+from osprey_model.weights.convert import convert_checkpoint
 
 NANO = Path(__file__).parents[2] / "demo" / "checkpoints" / "osprey-nano"
 # A released config.json does not hold the sizes of tower and extractor: here they are the full ones.

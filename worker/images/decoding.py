@@ -6,7 +6,7 @@ import io
 
 from PIL import Image, ImageOps
 
-from osprey_model.images import to_rgb
+from osprey_model.inputs.images import to_rgb
 from worker.errors import ImageCorrupt, ImageUnavailable
 
 # What browsers show, plus the scientific TIFF. EPS, PSD and the like would start other programs or libraries.

@@ -163,9 +163,9 @@ def _training_run(
     device: str,
 ) -> tuple[TrainingRun, Base]:
     """The run that continues the champion: its adapter on the same base, or new matrices on a complete checkpoint."""
-    from osprey_model.checkpoint import fingerprint
     from osprey_model.training.run import TrainingRun
     from osprey_model.training.stages import LoraOptions
+    from osprey_model.weights.checkpoint import fingerprint
 
     adapter = None
     if champion is None:
@@ -217,8 +217,8 @@ def _has_rows(data_config: Path) -> bool:
 
 
 def _train(run: TrainingRun, report: OnProgress) -> TrainingResult:
-    from osprey_model.adapter import AdapterMismatch
     from osprey_model.training.train import train
+    from osprey_model.weights.adapter import AdapterMismatch
 
     try:
         return train(run, lambda done, total: report("training", done, total))

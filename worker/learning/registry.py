@@ -42,7 +42,7 @@ class RegistryError(WorkerError):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The checkpoint an adapter belongs on: a folder with its `osprey_model.checkpoint.fingerprint`, or a version."""
+    """The checkpoint an adapter belongs on: a folder with its `osprey_model.weights.checkpoint.fingerprint`, or a version."""
 
     path: str
     fingerprint: str

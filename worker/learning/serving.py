@@ -27,7 +27,7 @@ def load_version(settings: Settings, device: str, version: Version) -> OspreyDes
 
 def base_folder(settings: Settings, version: Version) -> Path:
     """The folder whose weights are those the adapter was trained on: the one served as base, else the recorded one."""
-    from osprey_model.checkpoint import fingerprint
+    from osprey_model.weights.checkpoint import fingerprint
 
     assert version.base is not None, "the registry refuses adapters without a base"
     tried = []

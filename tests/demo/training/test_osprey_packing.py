@@ -10,9 +10,9 @@ from demo.scenes import make_scene
 from demo.training.osprey_features import FeatureCache, compute_features, region_masks, waver
 from demo.training.osprey_packing import PromptCoder, answer_losses, pack, run_prefix
 from demo.training.tokenizer import train_tokenizer, write_tokenizer
-from osprey_model.build import build_osprey
-from osprey_model.prompts import INFERENCE, PREFIX_P
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.prompts import INFERENCE, PREFIX_P
+from osprey_model.inputs.tokenizer import OspreyTokenizer
+from osprey_model.weights.build import build_osprey
 
 
 @pytest.fixture(scope="module")

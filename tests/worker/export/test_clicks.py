@@ -5,7 +5,7 @@ from __future__ import annotations
 from label_config.reader import read_label_config
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
-from osprey_model.prompts import question_message
+from osprey_model.inputs.prompts import question_message
 from tests.support.exports import ALL_TRAINED, street
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CONFIG, PROJECT

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from osprey_model import Osprey
-from osprey_model.checkpoint import fingerprint
+from osprey_model.weights.checkpoint import fingerprint
 from tests.support.scene_exports import scene_export
 from worker.learning.exam import ExamUnusable
 from worker.learning.finetune import FineTuneRefused, NothingToLearn, train_candidate

@@ -10,8 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from cli.main import app
-from osprey_model.build import load_osprey
-from osprey_model.checkpoint import fingerprint
+from osprey_model.weights.build import load_osprey
+from osprey_model.weights.checkpoint import fingerprint
 from tests.support.worker_process import CHECKOUT
 from worker.errors import ModelUnavailable
 from worker.learning.registry import Base, Registry
