@@ -38,8 +38,8 @@ def pull(
         TransferSpeedColumn,
     )
 
-    from worker.checkpoints.downloads import DownloadFailed, fetch
-    from worker.checkpoints.official_models import Mirrors, default_place, files_of
+    from registry.downloads import DownloadFailed, fetch
+    from registry.official_models import Mirrors, default_place, files_of
 
     console, errors = Console(), Console(stderr=True)
     columns = (

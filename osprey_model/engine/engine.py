@@ -174,8 +174,8 @@ class Osprey:
         """Answer all questions on all regions of one image.
 
         Args:
-            image: PIL, numpy, torch or a path, see `osprey_model.inputs.images.as_image`; masks refer to its pixels as they
-                are stored (their resolution may differ).
+            image: PIL, numpy, torch or a path, see `osprey_model.inputs.images.as_image`; masks refer to its pixels
+                as they are stored (their resolution may differ).
             masks: one per region (see `osprey_model.inputs.masks.as_mask`); or `RegionRequest`s, where regions have
                 questions of their own or several masks.
             questions: about every region; strings hold `{region}`. None with `RegionRequest`s.
@@ -275,8 +275,8 @@ class Osprey:
             image: as in `describe`; None for text only.
             masks: one for every `<mask><pos>` (or `{region}`) of the messages, in order of appearance.
             messages: a question, (message, answer) pairs, or dicts of role and content; see
-                `osprey_model.inputs.messages.as_turns`. With an image, prefix P is put before the first message unless it
-                already holds `<image>`.
+                `osprey_model.inputs.messages.as_turns`. With an image, prefix P is put before the first message
+                unless it already holds `<image>`.
             choices: not empty: the answer is one of them (several with `multiple`).
             multiple: see `choices`.
             max_new_tokens: limit of a free answer.

@@ -80,7 +80,8 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         """Inputs of `OspreyForCausalLM.forward` and `generate`, on the CPU.
 
         Args:
-            images: one image (see `osprey_model.inputs.images.as_image`), or None for text alone; a list of them for a batch.
+            images: one image (see `osprey_model.inputs.images.as_image`), or None for text alone; a list of
+                them for a batch.
             masks: one per `<mask><pos>` or `{region}` of the text, in order; a list of lists for a batch.
             text: a question, a conversation (see `osprey_model.inputs.messages.as_turns`) or what `apply_chat_template`
                 gave; a list of strings or conversations for a batch.

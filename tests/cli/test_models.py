@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cli.main import app
+from registry.official_models import NAMES, SAM_FILES
 from tests.support.fake_hub import FakeHub, serving
-from worker.checkpoints.official_models import NAMES, SAM_FILES
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "osprey_tiny_a"
 REPOSITORY = "sunshine-lwt/Osprey-7b"

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer, GenerationConfig
 
 import osprey_model.auto  # noqa: F401 - registers
-from bench.released_checkpoint import write_released_config, write_released_tokenizer, write_released_weights
+from bench.speed.released_checkpoint import write_released_config, write_released_tokenizer, write_released_weights
 from osprey_model.config import OspreyConfig
 from osprey_model.engine.engine import Osprey
 from osprey_model.hf.processor import OspreyProcessor
@@ -21,7 +21,7 @@ from osprey_model.modeling.weight_names import CheckpointError
 from osprey_model.weights.build import load_osprey
 from osprey_model.weights.checkpoint import save_checkpoint
 
-NANO = Path(__file__).parents[2] / "demo" / "checkpoints" / "osprey-nano"
+NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
 TEXT = "What is the category of <mask><pos>? Using only one word.</s>USER: Zürich\n"
 MASK = np.pad(np.ones((30, 40), bool), 20)
 IMAGE = np.random.default_rng(0).integers(0, 256, (*MASK.shape, 3), dtype=np.uint8)

@@ -17,7 +17,7 @@ from osprey_model.inputs.masks import BadMask, EmptyMask
 from osprey_model.inputs.messages import BadMessages
 from osprey_model.modeling.splice import PlaceholderMismatch
 
-NANO = Path(__file__).parents[2] / "demo" / "checkpoints" / "osprey-nano"
+NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
 DETAILED = "Can you give me a detailed description of {region}?"
 LIMIT = 48
 

@@ -9,7 +9,7 @@ import pytest
 
 from osprey_model.inputs import prompts
 
-GOLDEN_EVAL = Path(__file__).parents[1] / "data" / "golden" / "eval"
+GOLDEN_EVAL = Path(__file__).parents[2] / "data" / "golden" / "eval"
 
 
 def test_the_part_form_is_the_trained_sentence() -> None:

@@ -11,7 +11,7 @@ import pytest
 from osprey_model.inputs.prompts import INFERENCE, PREFIX_D, PREFIX_X
 from osprey_model.inputs.protocols import PROTOCOLS
 
-GOLDEN_EVAL = Path(__file__).parents[1] / "data" / "golden" / "eval"
+GOLDEN_EVAL = Path(__file__).parents[2] / "data" / "golden" / "eval"
 
 
 def golden(name: str) -> Any:

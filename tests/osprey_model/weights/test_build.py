@@ -15,7 +15,7 @@ from osprey_model.modeling.weight_names import to_reference
 from osprey_model.weights.build import build_osprey, load_osprey
 from osprey_model.weights.checkpoint import save_checkpoint
 
-GOLDEN = Path(__file__).parents[1] / "data" / "golden"
+GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 
 
 def test_the_full_size_preset_has_exactly_the_released_keys() -> None:

@@ -17,7 +17,7 @@ from osprey_model.weights.build import load_osprey
 from osprey_model.weights.checkpoint import save_checkpoint
 from osprey_model.weights.quantize import Bits, QuantizationUnavailable
 
-NANO = Path(__file__).parents[2] / "demo" / "checkpoints" / "osprey-nano"
+NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
 IMAGE = np.full((100, 120, 3), (90, 160, 220), np.uint8)
 IMAGE[20:60, 30:70] = (200, 30, 30)
 MASK = (IMAGE[..., 0] == 200).astype(bool)

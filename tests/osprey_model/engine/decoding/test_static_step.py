@@ -26,7 +26,7 @@ from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.weights.build import build_osprey
 from tests.support.plain_answers import plain_answer
 
-NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
+NANO = Path(__file__).parents[4] / "demo" / "checkpoints" / "osprey-nano"
 
 
 def test_counts_go_up_to_powers_of_two() -> None:
