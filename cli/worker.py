@@ -37,7 +37,8 @@ def status(
     ] = False,
 ) -> None:
     """Show Redis, the queues, the workers with their models, and the last failures."""
-    from job_queue.queue import QUEUE_NAMES, JobQueue
+    from job_queue.job_kinds import QUEUE_NAMES
+    from job_queue.queue import JobQueue
     from worker.settings import Settings
 
     settings = Settings.from_env(os.environ)

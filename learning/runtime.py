@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from redis import Redis
 
 from job_queue.errors import OspreyError
-from job_queue.queue import DATA_QUEUE, TRAIN_QUEUE
+from job_queue.job_kinds import DATA_QUEUE, TRAIN_QUEUE
 from learning.corrections.collect import Collector
 from learning.corrections.schema import SCHEMA_VERSION
 from learning.corrections.store import Store

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from rq.exceptions import StopRequested
 
-from job_queue.queue import DATA_QUEUE, PRELABEL_QUEUE, QUEUE_NAMES, TRAIN_QUEUE, connect
+from job_queue.job_kinds import DATA_QUEUE, PRELABEL_QUEUE, QUEUE_NAMES, TRAIN_QUEUE
+from job_queue.queue import connect
 from worker.queue_worker import QueueWorker, handle_early_signal
 from worker.settings import Settings
 

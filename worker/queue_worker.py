@@ -26,7 +26,8 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from job_queue.heartbeat import WorkerBeat, remove_beat, write_beat
-from job_queue.queue import connect, rq_queue_name
+from job_queue.job_kinds import rq_queue_name
+from job_queue.queue import connect
 from worker.settings import Settings
 
 if TYPE_CHECKING:

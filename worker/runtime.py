@@ -16,7 +16,7 @@ from redis import Redis
 
 from job_queue.contracts import DescribeAnswer
 from job_queue.errors import ModelTooLarge, ModelUnavailable
-from job_queue.queue import QUEUE_NAMES
+from job_queue.job_kinds import QUEUE_NAMES
 from registry.champion_watch import ChampionWatch
 from registry.versions import BASE, ModelVersion, RegistryError
 from worker.images.resolver import ImageResolver, ResolvedImage

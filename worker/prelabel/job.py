@@ -14,7 +14,7 @@ from typing import Any
 from job_queue.contracts import PrelabelJob
 from job_queue.errors import OspreyError
 from job_queue.failures import record_failure
-from job_queue.queue import enqueue_prelabel
+from job_queue.queue import enqueue
 from label_config.reader import ConfigError
 from worker.label_studio.prediction_store import prediction_store
 from worker.prelabel.annotate import AnnotateOptions
@@ -63,6 +63,6 @@ def prelabel(job_json: dict[str, Any]) -> dict[str, Any]:
     state = before.and_then(progress)
     if not progress.is_complete:
         following = dataclasses.replace(job, after_task_id=progress.last_task_id)
-        enqueue_prelabel(runtime.redis, runtime.settings.queue, following)
+        enqueue(runtime.redis, runtime.settings.queue, following)
     write_run(runtime.redis, job.run_id, state)
     return {"ok": {"pushed": state.pushed, "is_ended": state.is_ended}}

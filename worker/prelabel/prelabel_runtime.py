@@ -11,7 +11,7 @@ from collections.abc import Callable
 from redis import Redis
 
 from job_queue.errors import ModelUnavailable
-from job_queue.queue import PRELABEL_QUEUE
+from job_queue.job_kinds import PRELABEL_QUEUE
 from registry.champion_watch import ChampionWatch
 from registry.versions import RegistryError
 from worker.images.resolver import ImageResolver
