@@ -22,9 +22,10 @@ from label_config.reader import ConfigError
 from learning.corrections.collect import served_projects
 from learning.corrections.stored_submissions import submissions_of_store
 from learning.export.version import ExportOptions, export_version
-from learning.runtime import DataRuntime, TrainRuntime, current
+from learning.runtime import DataRuntime, TrainRuntime
 from learning.training.triggers import due_projects
 from registry.versions import Registry
+from worker.current_runtime import current
 from worker.images.resolver import ImageResolver
 
 _LOG = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ def finetune(job_json: dict[str, Any]) -> dict[str, Any]:
 
 def _reported(name: str, task_id: int | None, work: Callable[[DataRuntime], dict[str, Any]]) -> dict[str, Any]:
     """Run a job. A failure is a line in the log, one in `osprey status`, and raised, so that RQ tries once more."""
-    runtime = current()
+    runtime = current(DataRuntime)
     try:
         done = work(runtime)
     except RedisError:

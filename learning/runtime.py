@@ -62,11 +62,6 @@ class DataRuntime:
     def follow_champion(self) -> None:
         """Nothing: see `champion_moved`."""
 
-    def install(self) -> None:
-        """Make this the runtime that this process's jobs use."""
-        global _installed
-        _installed = self
-
     def close(self) -> None:
         """Close the store and kept connections."""
         if self._store is not None:
@@ -117,12 +112,3 @@ class TrainRuntime(DataRuntime):
 
         limit_threads(self.settings.threads or default_threads())
         return pick_device() if self.device == "auto" else self.device
-
-
-_installed: DataRuntime | None = None
-
-
-def current() -> DataRuntime:
-    """The runtime whose `install` was called."""
-    assert _installed is not None, "data jobs run inside a worker that was started with --queues data or train"
-    return _installed
