@@ -1,23 +1,20 @@
-"""What crosses the queue: frozen, versioned, JSON only.
+"""The contracts: the jobs and answers that cross the queue, frozen and as JSON.
 
-The backend fills a job (`SegmentJob`, `DescribeJob`, `WarmJob`, `LookAheadJob`, `CollectJob`), a worker answers it
-(`SegmentAnswer`, `DescribeAnswer`). Neither side imports the other; both import this file.
-Masks travel as COCO RLE (`job_queue.mask_codec`), images as references that the worker resolves
-(`worker.images.resolver`).
-
-Neighbours on the path of one click: `backend/predict.py` -> here -> `worker/jobs.py`.
+A sender fills a job and a worker answers it; `job_kinds.py` lists the jobs with the functions that answer them. Masks
+travel as COCO RLE (`mask_codec.py`), images as references that the worker resolves (`worker/images/resolver.py`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import json
-import types
-import typing
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, Self
+
+from typing_extensions import TypedDict  # pydantic reads this one on Python 3.11
+
+from job_queue.records import build_record
 
 CONTRACT_VERSION = 1
 
@@ -30,7 +27,7 @@ class Rle(TypedDict):
 
 
 class Contract:
-    """JSON in both directions, with the version checked on the way in."""
+    """Base of the contracts: to JSON and back."""
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values with the contract's `version`."""
@@ -38,10 +35,12 @@ class Contract:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote.
+        """Read what `to_json` wrote, in this release or another one.
+
+        Unknown keys are ignored and missing ones take their default: see `records.py`.
 
         Raises:
-            ValueError: another contract version, or a missing or unknown key.
+            ValueError: another contract version, a missing key without a default, or a value of another type.
         """
         version = data.get("version")
         if version != CONTRACT_VERSION:
@@ -49,11 +48,10 @@ class Contract:
                 f"{cls.__name__} of contract version {version!r} reached a process that speaks version "
                 f"{CONTRACT_VERSION}; restart backend and workers from the same release"
             )
-        built: Self = _build(cls, {key: value for key, value in data.items() if key != "version"})
-        return built
+        return build_record(cls, data)
 
     def content_id(self) -> str:
-        """40 hex digits that depend on nothing but the content: the job id and cache key."""
+        """Return 40 hex digits that depend only on the content: job id and cache key."""
         canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(f"{type(self).__name__}:{canonical}".encode()).hexdigest()[:40]
 
@@ -266,38 +264,3 @@ class TriggerJob(Contract):
     """Look whether a project has enough new corrections for a fine-tune. `at_any_count`: whenever there is one."""
 
     at_any_count: bool = False
-
-
-def _build(kind: Any, value: Any) -> Any:
-    """Rebuild `kind` from JSON: dataclasses from dicts, tuples from lists, the rest as it is."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        return _build(next(arg for arg in args if arg is not type(None)), value)
-    if origin is tuple:
-        item_kinds = [args[0]] * len(value) if args[-1] is Ellipsis else args
-        if len(item_kinds) != len(value):
-            raise ValueError(f"expected {len(item_kinds)} values for {kind}, got {len(value)}: {value!r}")
-        return tuple(_build(item_kind, item) for item_kind, item in zip(item_kinds, value, strict=True))
-    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-        hints, required = _fields(kind)
-        unknown, missing = value.keys() - hints.keys(), required - value.keys()
-        if unknown or missing:
-            raise ValueError(
-                f"{kind.__name__}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}; "
-                "sender and receiver are of different releases"
-            )
-        return kind(**{key: _build(hints[key], item) for key, item in value.items()})
-    return value
-
-
-@functools.cache
-def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
-    """The types of a contract's fields, and which of them have no default: the same for every job of a process."""
-    required = frozenset(
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    )
-    return typing.get_type_hints(kind), required

@@ -39,6 +39,10 @@ class JobFailed(OspreyError):
         self.kind = kind
 
 
+class UnknownJob(OspreyError):
+    """The job names a function that this release does not have: sender and worker are of different releases."""
+
+
 class ImageUnavailable(OspreyError):
     """The task's image cannot be fetched (gone, refused, too large, timed out)."""
 

@@ -1,16 +1,13 @@
-"""How far the running fine-tune is: one record in Redis, for `osprey status`.
-
-Neighbours: `learning/jobs.py` writes, `cli/worker.py` shows.
-"""
+"""The progress of the running fine-tune: one record in Redis, which `osprey status` shows."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from dataclasses import dataclass
 
 from redis import Redis
+
+from job_queue.records import read_record, write_record
 
 _KEY = "osprey:finetune"
 _KEPT_S = 7 * 86_400
@@ -18,26 +15,26 @@ _KEPT_S = 7 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class FineTuneProgress:
-    """What a fine-tune is doing, or how it ended. `at` is Unix time of the last word."""
+    """The step of a fine-tune, or how it ended. `at` is the Unix time of the last change."""
 
     project_id: int
-    what: str
-    done: int
-    total: int
-    started_at: float
-    at: float
+    what: str = ""
+    done: int = 0
+    total: int = 0
+    started_at: float = 0.0
+    at: float = 0.0
     outcome: str = ""  # empty while it runs
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until `what` is done, if it goes on as since the start of the fine-tune; None: cannot be told."""
+        """Seconds until `what` is done at the speed so far; None: not known."""
         if self.outcome or not 0 < self.done < self.total:
             return None
         return (self.at - self.started_at) / self.done * (self.total - self.done)
 
 
 class ProgressNote:
-    """Writes the progress of one fine-tune, at most twice a second."""
+    """Write the progress of one fine-tune, at most twice a second."""
 
     def __init__(self, redis: Redis, project_id: int) -> None:
         self._redis = redis
@@ -45,7 +42,7 @@ class ProgressNote:
         self._what, self._started_at, self._written_at = "", time.time(), 0.0
 
     def step(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` of something."""
+        """Record that `done` of `total` parts of a step are done."""
         now = time.time()
         if what != self._what:
             self._what, self._started_at, self._written_at = what, now, 0.0
@@ -55,15 +52,15 @@ class ProgressNote:
         self._write(FineTuneProgress(self._project_id, what, done, total, self._started_at, now))
 
     def end(self, outcome: str) -> None:
-        """It is over, well or not."""
+        """Record how the fine-tune ended."""
         now = time.time()
         self._write(FineTuneProgress(self._project_id, self._what, 0, 0, self._started_at, now, outcome))
 
     def _write(self, progress: FineTuneProgress) -> None:
-        self._redis.set(_KEY, json.dumps(dataclasses.asdict(progress)), ex=_KEPT_S)
+        self._redis.set(_KEY, write_record(progress), ex=_KEPT_S)
 
 
 def read_progress(redis: Redis) -> FineTuneProgress | None:
-    """The last fine-tune's, None where there was none for a week."""
+    """Read the progress of the last fine-tune; None where there was none for a week."""
     data = redis.get(_KEY)
-    return FineTuneProgress(**json.loads(data)) if isinstance(data, (bytes, str)) else None
+    return read_record(FineTuneProgress, data) if isinstance(data, (bytes, str)) else None

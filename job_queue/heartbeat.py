@@ -1,35 +1,35 @@
-"""What a living worker says about itself every few seconds.
+"""The heartbeat that each worker writes to Redis every few seconds.
 
-RQ's `SimpleWorker` is silent while a job runs, so the GPU worker's own thread writes these keys and
-the queue decides from them whether a click has anybody to serve it. Ages come from the key's
-remaining lifetime, so clocks of different machines do not matter.
+RQ's `SimpleWorker` sends none while a job runs, so a thread of our worker writes these keys. The queue reads them to
+decide whether a click can be answered. The age comes from the key's remaining lifetime, so the clocks of different
+machines do not matter.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from redis import Redis
 from rq.utils import as_text
+
+from job_queue.records import read_record, write_record
 
 WORKERS_KEY = "osprey:workers"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerBeat:
-    """One worker's last sign of life. `state` is starting, idle, busy or broken."""
+    """The last heartbeat of one worker. `state` is starting, idle, busy or broken."""
 
     name: str
-    queues: tuple[str, ...]  # "masks", "describe"
-    pid: int
-    host: str
-    device: str
-    state: str
-    model_versions: dict[str, str]  # queue -> version served; a queue whose model is not loaded is missing
+    queues: tuple[str, ...] = ()  # "masks", "describe"
+    pid: int = 0
+    host: str = ""
+    device: str = ""
+    state: str = "starting"
+    model_versions: dict[str, str] = field(default_factory=dict)  # queue -> version; none where no model is loaded
     problem: str | None = None  # why a model does not load
     serving: str | None = None  # the registry's name of the Osprey it serves, `base` without a champion
     age_s: float = 0.0
@@ -41,15 +41,15 @@ def beat_key(name: str) -> str:
 
 
 def write_beat(redis: Redis, beat: WorkerBeat, ttl_s: float) -> None:
-    """Say that the worker lives for the next `ttl_s` seconds."""
+    """Write a heartbeat that is valid for `ttl_s` seconds."""
     pipeline = redis.pipeline(transaction=False)
-    pipeline.set(beat_key(beat.name), json.dumps(dataclasses.asdict(beat)), px=int(ttl_s * 1000))
+    pipeline.set(beat_key(beat.name), write_record(beat), px=int(ttl_s * 1000))
     pipeline.sadd(WORKERS_KEY, beat.name)
     pipeline.execute()
 
 
 def remove_beat(redis: Redis, name: str) -> None:
-    """Say goodbye: the queue stops counting on this worker at once."""
+    """Delete the heartbeat so that the queue stops using this worker immediately."""
     pipeline = redis.pipeline(transaction=False)
     pipeline.delete(beat_key(name))
     pipeline.srem(WORKERS_KEY, name)
@@ -57,9 +57,10 @@ def remove_beat(redis: Redis, name: str) -> None:
 
 
 def read_beats(redis: Redis, ttl_s: float, expected: Sequence[str] = ()) -> tuple[WorkerBeat, ...]:
-    """All living workers, by name. Names of dead ones are forgotten on the way.
+    """Read the heartbeats of all living workers, sorted by name, and remove the names of dead ones.
 
-    Where the workers are those `expected`, which they nearly always are, it takes one trip to Redis instead of two.
+    One trip to Redis is enough where the workers are those `expected`, else it takes two. A heartbeat that this release
+    cannot read is skipped: that worker serves nothing for us.
     """
     names, replies = _read_names_and(redis, expected)
     if names != sorted(expected):
@@ -69,10 +70,9 @@ def read_beats(redis: Redis, ttl_s: float, expected: Sequence[str] = ()) -> tupl
         if payload is None:
             dead.append(name)
             continue
-        data = json.loads(payload)
-        data["queues"] = tuple(data["queues"])
-        data["age_s"] = max(0.0, ttl_s - left_ms / 1000)
-        beats.append(WorkerBeat(**data))
+        beat = read_record(WorkerBeat, payload, age_s=max(0.0, ttl_s - left_ms / 1000))
+        if beat is not None:
+            beats.append(beat)
     if dead:
         redis.srem(WORKERS_KEY, *dead)
     return tuple(beats)

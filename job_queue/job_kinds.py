@@ -60,6 +60,11 @@ class JobKind:
     at_front: bool = False
     keeps_result: bool = True
 
+    @property
+    def name(self) -> str:
+        """The function's name, for logs and RQ's description."""
+        return self.function.rpartition(".")[2]
+
     def timeout_s(self, settings: QueueSettings) -> int:
         """Seconds that the job may run."""
         limit: int = getattr(settings, self.timeout)

@@ -217,7 +217,7 @@ class JobQueue:
             job_id=job_id,
             unique=True,
             at_front=kind.at_front,
-            description=f"{kind.function} task={job.task_id if isinstance(job, LookAheadJob) else job.image.task_id}",
+            description=f"{kind.name} task={job.task_id if isinstance(job, LookAheadJob) else job.image.task_id}",
             timeout=settings.background_timeout_s if background else kind.timeout_s(settings),
             ttl=settings.background_queued_ttl_s if background else settings.queued_ttl_s,
             result_ttl=settings.result_ttl_s,

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,8 +26,10 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
+from job_queue.errors import UnknownJob
+from job_queue.failures import record_failure
 from job_queue.heartbeat import WorkerBeat, remove_beat, write_beat
-from job_queue.job_kinds import rq_queue_name
+from job_queue.job_kinds import FUNCTIONS, rq_queue_name
 from job_queue.queue import connect
 from worker.current_runtime import install
 from worker.settings import Settings
@@ -165,6 +168,8 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
                 self._batch.run(job, queue)
                 self.set_state(WorkerStatus.IDLE)
             else:
+                if job.func_name not in FUNCTIONS:
+                    job.perform = partial(_refuse, job, self.connection)
                 super().execute_job(job, queue)
         finally:
             self._busy = self._running_queue = None
@@ -302,6 +307,20 @@ class QueueWorker:
                 remove_beat(redis, self.name)
         except RedisError as error:
             _LOG.info("left without a goodbye, Redis is away: %s", error)
+
+
+def _refuse(job: Job, redis: Redis) -> None:
+    """Fail a job whose function this release does not have, instead of importing whatever path it names.
+
+    Raises:
+        UnknownJob: always.
+    """
+    message = (
+        f"job {job.id} asks for {job.func_name!r}, which this worker does not know: the process that sent it is of "
+        "another release; restart backend and workers from the same release"
+    )
+    record_failure(redis, f"UnknownJob: {message}", None, "worker")
+    raise UnknownJob(message)
 
 
 def _renew_lease(worker: InterruptibleWorker | None, redis: Redis) -> None:
