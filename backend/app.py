@@ -28,8 +28,8 @@ from backend.ml_backend import OspreyBackend, Reply
 from backend.ports import ClickQueue
 from backend.settings import Settings
 from backend.webhook import WebhookError, WebhookInbox
+from job_queue.errors import QueueBusy, QueueUnavailable
 from label_config.reader import ConfigError, read_label_config
-from worker.errors import QueueBusy, QueueUnavailable
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from backend.page import BoolMask
 from backend.prompts import Box
-from worker.contracts import MaskCandidate, PromptPoint, Rle, SegmentAnswer
-from worker.mask_codec import decode_mask, encode_mask
+from job_queue.contracts import MaskCandidate, PromptPoint, Rle, SegmentAnswer
+from job_queue.mask_codec import decode_mask, encode_mask
 
 LEAST_IOU = 0.5  # below it SAM itself says that one click hit no object
 IOU_SLACK = 0.1  # SAM's own quality estimates this close together say nothing about which is meant

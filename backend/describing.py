@@ -14,10 +14,10 @@ from backend.ports import ClickQueue
 from backend.segmenting import Target
 from backend.session import RegionRecord
 from backend.steps import Steps
+from job_queue.contracts import DescribeJob, FieldAnswer, ImageRef, Question, RegionQuery
+from job_queue.errors import JobTimedOut, OspreyError, QueueUnavailable
+from job_queue.field_answers import Filled, fill, label_question, questions_for, without_words
 from label_config.reader import LabelConfig
-from worker.contracts import DescribeJob, FieldAnswer, ImageRef, Question, RegionQuery
-from worker.errors import JobTimedOut, QueueUnavailable, WorkerError
-from worker.fields import Filled, fill, label_question, questions_for, without_words
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Description:
     questions: tuple[Question, ...]
     model_version: str | None = None
     job_id: str | None = None
-    failure: WorkerError | None = None
+    failure: OspreyError | None = None
 
     @property
     def is_late(self) -> bool:
@@ -49,7 +49,7 @@ class LateRegion:
     record: RegionRecord
     filled: Filled
     model_version: str | None = None
-    failure: WorkerError | None = None
+    failure: OspreyError | None = None
 
 
 class Describer:
@@ -86,7 +86,7 @@ class Describer:
         with steps.step("describe"):
             try:
                 job_id = self._queue.submit(DescribeJob(image, image_wh, (query,), self._model_version))
-            except WorkerError as error:
+            except OspreyError as error:
                 return Description(Filled(), questions, failure=error)
             answers, version, late, failure = self._wait(job_id, wait_s, steps)
         filled = fill(config, target.label, questions, answers, part=part)
@@ -96,14 +96,14 @@ class Describer:
 
     def _wait(
         self, job_id: str, wait_s: float, steps: Steps
-    ) -> tuple[tuple[FieldAnswer, ...], str | None, bool, WorkerError | None]:
+    ) -> tuple[tuple[FieldAnswer, ...], str | None, bool, OspreyError | None]:
         """Answers, the model's version, whether more will come, and why none will."""
         try:
             try:
                 answer = self._queue.wait_describe(job_id, wait_s)
             except JobTimedOut:
                 return self._queue.partial_describe(job_id), None, True, None
-        except WorkerError as error:
+        except OspreyError as error:
             return (), None, False, error
         steps.add_worker("describe", answer.timings_ms)
         return answer.answers, answer.model_version, False, None
@@ -138,7 +138,7 @@ class Describer:
             return None
         except QueueUnavailable:
             raise
-        except WorkerError as error:
+        except OspreyError as error:
             logger.warning("region %s stays without words: %s", region.region_id, error)
             return LateRegion(region, replace(record, describe_job=None), Filled(values=record.sent), failure=error)
         filled = fill(config, region.meant_label, record.questions, answer.answers, part=record.is_part)

@@ -17,7 +17,7 @@ from backend.session import SessionStore
 from backend.settings import Settings
 from backend.versions import ServedVersion
 from backend.webhook import WebhookInbox
-from worker.queue import JobQueue, connect
+from job_queue.queue import JobQueue, connect
 from worker.settings import QueueSettings
 
 logger = logging.getLogger(__name__)

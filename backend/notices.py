@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from backend.prompts import PromptError
-from label_config.reader import ConfigError, LabelConfig
-from worker.errors import (
+from job_queue.errors import (
     ImageCorrupt,
     ImageUnavailable,
     JobFailed,
@@ -20,6 +19,7 @@ from worker.errors import (
     QueueBusy,
     QueueUnavailable,
 )
+from label_config.reader import ConfigError, LabelConfig
 
 NOTICE_ID = "osprey-notice"
 

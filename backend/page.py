@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backend.session import RegionRecord
+from job_queue.contracts import Rle
+from job_queue.mask_codec import decode_mask, mask_bounds_xyxy
 from label_config.geometry import region_mask
 from label_config.reader import LabelConfig
-from worker.contracts import Rle
-from worker.mask_codec import decode_mask, mask_bounds_xyxy
 
 logger = logging.getLogger(__name__)
 

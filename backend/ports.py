@@ -1,15 +1,15 @@
-"""What the backend needs from the queue: `worker.queue.JobQueue` in service, a fake in tests."""
+"""What the backend needs from the queue: `job_queue.queue.JobQueue` in service, a fake in tests."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from worker.contracts import CollectJob, DescribeAnswer, FieldAnswer, FineTuneJob, ReconcileJob, SegmentAnswer
-from worker.queue import AnyJob, QueueHealth
+from job_queue.contracts import CollectJob, DescribeAnswer, FieldAnswer, FineTuneJob, ReconcileJob, SegmentAnswer
+from job_queue.queue import AnyJob, QueueHealth
 
 
 class ClickQueue(Protocol):
-    """`worker.queue.JobQueue`, as far as a click uses it; see there for what each method raises."""
+    """`job_queue.queue.JobQueue`, as far as a click uses it; see there for what each method raises."""
 
     def submit(self, job: AnyJob, *, bulk: bool = False) -> str: ...
 
@@ -25,6 +25,6 @@ class ClickQueue(Protocol):
 
 
 class HintQueue(Protocol):
-    """`worker.queue.JobQueue`, as far as a webhook uses it."""
+    """`job_queue.queue.JobQueue`, as far as a webhook uses it."""
 
     def submit_data(self, job: CollectJob | ReconcileJob | FineTuneJob) -> str: ...

@@ -28,12 +28,12 @@ from backend.session import RegionRecord, SessionStore
 from backend.settings import Settings
 from backend.steps import Steps
 from backend.versions import ServedVersion
+from job_queue.contracts import ImageRef, LookAheadJob, WarmJob
+from job_queue.errors import OspreyError, QueueUnavailable
+from job_queue.task_image import image_ref
 from label_config.reader import ConfigError, LabelConfig, read_label_config
 from label_config.results import AnsweredRegion, region_items, region_score
 from label_config.validate import validate_results
-from worker.contracts import ImageRef, LookAheadJob, WarmJob
-from worker.errors import QueueUnavailable, WorkerError
-from worker.images.task_image import image_ref
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class ClickService:
                 self._look_ahead(image_ref(tasks[0], config), config.image_key)
             for task in tasks[:_WARM_AT_ONCE]:
                 self._queue.submit(WarmJob(image_ref(task, config)), bulk=True)
-        except (ConfigError, WorkerError) as error:
+        except (ConfigError, OspreyError) as error:
             logger.info("no warm-up for %d opened tasks: %s", len(tasks), error)
 
     def _look_ahead(self, image: ImageRef, image_key: str) -> None:
@@ -115,7 +115,7 @@ class ClickService:
         try:
             # Before the task's own warm-up, which then goes to the front of it.
             self._queue.submit(job)
-        except WorkerError as error:
+        except OspreyError as error:
             logger.info("no look-ahead after task_id=%s: %s", image.task_id, error)
 
     def _answer(self, task: Mapping[str, Any], config: LabelConfig, prompt: Prompt, steps: Steps) -> Answer:
@@ -222,7 +222,7 @@ class ClickService:
 
     def _report(self, error: Exception, task_id: Any) -> None:
         """To the log (with a traceback where the error is not a named one) and to `osprey status`."""
-        known = isinstance(error, (WorkerError, ValueError))
+        known = isinstance(error, (OspreyError, ValueError))
         logger.error("click failed: task_id=%s %s: %s", task_id, type(error).__name__, error, exc_info=not known)
         # Redis being away is the very thing that is reported; the log has it.
         with contextlib.suppress(QueueUnavailable):

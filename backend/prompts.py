@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from job_queue.contracts import PromptPoint
 from label_config.geometry.coordinates import pct_to_px, rectangle_bounds_px
 from label_config.reader import LabelConfig
-from worker.contracts import PromptPoint
 
 _POINT_TYPES = ("keypoint", "keypointlabels")
 _BOX_TYPES = ("rectangle", "rectanglelabels")

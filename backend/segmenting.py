@@ -19,10 +19,10 @@ from backend.page import BoolMask, Page, PageRegion
 from backend.ports import ClickQueue
 from backend.prompts import Box, Prompt
 from backend.steps import Steps
+from job_queue.contracts import ImageRef, PromptPoint, Rle, SegmentAnswer, SegmentJob
+from job_queue.mask_codec import decode_mask, encode_mask
 from label_config.labels import classes, object_label, part_label
 from label_config.reader import LabelConfig
-from worker.contracts import ImageRef, PromptPoint, Rle, SegmentAnswer, SegmentJob
-from worker.mask_codec import decode_mask, encode_mask
 
 _INSIDE_PARENT = 0.8
 
@@ -79,7 +79,7 @@ class RegionFinder:
 
         Raises:
             Refused: the click means nothing here.
-            WorkerError: no mask could be had.
+            OspreyError: no mask could be had.
         """
         if isinstance(gesture, Refuse):
             raise Refused(gesture.reason)

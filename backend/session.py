@@ -16,8 +16,8 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import RedisError
 
-from worker.contracts import Contract, PromptPoint, Question, Rle
-from worker.errors import QueueUnavailable
+from job_queue.contracts import Contract, PromptPoint, Question, Rle
+from job_queue.errors import QueueUnavailable
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from worker.learning.shares import Shares
+from job_queue.task_arms import Shares
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Webhooks: a hint that something changed becomes a `data` job. Label Studio waits at most 1 s and never retries.
 
 The request is read, a few ids are enqueued, the answer leaves. What really changed is pulled from Label Studio's API
-by the job (`worker/learning/collect.py`): the bodies hold project secrets and are neither stored nor logged.
+by the job (`learning/corrections/collect.py`): the bodies hold project secrets and are neither stored nor logged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from backend.ports import HintQueue
 from backend.predict import ClickService
 from backend.session import SessionStore
-from worker.contracts import CollectJob, FineTuneJob, ReconcileJob
+from job_queue.contracts import CollectJob, FineTuneJob, ReconcileJob
 
 logger = logging.getLogger(__name__)
 

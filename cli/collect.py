@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from worker.learning.records import Counts
+    from learning.corrections.records import Counts
 
 
 def collect(
@@ -31,12 +31,12 @@ def collect(
     from rich.markup import escape
     from rich.progress import Progress, TaskID
 
+    from job_queue.errors import OspreyError
     from label_config.reader import ConfigError
-    from worker.errors import WorkerError
-    from worker.export.annotation_source import annotation_source
+    from learning.corrections.collect import Collector, served_projects
+    from learning.corrections.store import Store
     from worker.images.resolver import ImageResolver
-    from worker.learning.collect import Collector, served_projects
-    from worker.learning.store import Store
+    from worker.label_studio.annotations import annotation_source
     from worker.settings import Settings
 
     console, errors = Console(), Console(stderr=True)
@@ -59,12 +59,12 @@ def collect(
 
                 try:
                     found = collector.reconcile(number, full=True, again=everything, on_task=show)
-                except (ConfigError, WorkerError) as error:
+                except (ConfigError, OspreyError) as error:
                     complaints.append(f"project {number}: {error}")
                     continue
                 complaints += [f"project {number}, task {each.task_id}: {each.reason}" for each in found.failed]
                 counts[f"{number} {store.projects()[number]}"] = store.counts(number)
-    except (WorkerError, OSError) as error:
+    except (OspreyError, OSError) as error:
         errors.print(f"[red]Not collected:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(_table(counts))

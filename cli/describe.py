@@ -37,8 +37,8 @@ def describe(
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    from worker.errors import WorkerError
-    from worker.learning.registry import RegistryError
+    from job_queue.errors import OspreyError
+    from registry.versions import RegistryError
     from worker.prelabel.annotate import AnnotateOptions
     from worker.prelabel.folder import FolderProgress, describe_folder
     from worker.prelabel.local_models import local_annotator
@@ -75,7 +75,7 @@ def describe(
     except KeyboardInterrupt:
         errors.print("Stopped. What was finished is in the file; run the same command to go on.")
         raise typer.Exit(130) from None
-    except (WorkerError, RegistryError, OSError, ValueError) as error:
+    except (OspreyError, RegistryError, OSError, ValueError) as error:
         errors.print(f"[red]Not described:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(
@@ -90,8 +90,8 @@ def describe(
 
 
 def _config(path: Path | None, questions: list[str]) -> LabelConfig:
-    import label_config as room
     from label_config.reader import ConfigError, read_label_config
+    from label_config.ready_configs import BITMASK
     from worker.prelabel.folder import config_of_questions
 
     if questions and path is not None:
@@ -99,6 +99,6 @@ def _config(path: Path | None, questions: list[str]) -> LabelConfig:
     try:
         if questions:
             return config_of_questions(questions)
-        return read_label_config((path or Path(room.__file__).with_name("bitmask.xml")).read_text())
+        return read_label_config((path or BITMASK).read_text())
     except (ConfigError, ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from error

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Layout(StrEnum):
-    """The layouts of `worker.export.layouts`, for the command's help."""
+    """The layouts of `learning.export.layouts`, for the command's help."""
 
     OSPREY_724K = "osprey-724k"
     COCO = "coco"
@@ -53,12 +53,12 @@ def export(
     from rich.markup import escape
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    from job_queue.errors import OspreyError
     from label_config.reader import ConfigError
-    from worker.errors import WorkerError
-    from worker.export.annotation_source import annotation_source
-    from worker.export.submissions import submissions_of_tasks
-    from worker.export.version import ExportOptions, export_version
+    from learning.export.version import ExportOptions, export_version
+    from learning.submitted.submissions import submissions_of_tasks
     from worker.images.resolver import ImageResolver
+    from worker.label_studio.annotations import annotation_source
     from worker.settings import Settings
 
     console, errors = Console(), Console(stderr=True)
@@ -71,8 +71,8 @@ def export(
     try:
         with Progress(*columns, console=errors, transient=True) as progress:
             if from_store:
-                from worker.learning.store import Store
-                from worker.learning.submissions import submissions_of_store
+                from learning.corrections.store import Store
+                from learning.corrections.stored_submissions import submissions_of_store
 
                 with Store.open(settings.database_url) as store:
                     submissions = submissions_of_store(store, project)
@@ -91,7 +91,7 @@ def export(
                     images if with_images else None,
                     on_image=lambda: progress.advance(image_bar),
                 )
-    except (WorkerError, ConfigError, OSError) as error:
+    except (OspreyError, ConfigError, OSError) as error:
         errors.print(f"[red]Not exported:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     console.print(_table(version.manifest))

@@ -11,8 +11,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from worker.learning.finetune import FineTuned
-    from worker.learning.store import Store
+    from learning.corrections.store import Store
+    from learning.training.finetune import FineTuned
     from worker.settings import Settings
 
 
@@ -38,12 +38,12 @@ def finetune(
     from rich.markup import escape
     from rich.progress import Progress, TaskID
 
-    from worker.errors import WorkerError
-    from worker.learning.finetune import finetune as tune
-    from worker.learning.finetune import train_candidate
-    from worker.learning.finetune_options import FineTuneOptions
-    from worker.learning.store import Store
-    from worker.runtime import pick_device
+    from job_queue.errors import OspreyError
+    from learning.corrections.store import Store
+    from learning.training.finetune import finetune as tune
+    from learning.training.finetune import train_candidate
+    from learning.training.options import FineTuneOptions
+    from worker.processor import pick_device
     from worker.settings import Settings
 
     console, errors = Console(), Console(stderr=True)
@@ -75,7 +75,7 @@ def finetune(
                     _collect(settings, store, project)
                     show("collect", 1, 1)
                 found = tune(settings, store, project, options, device=device, on_progress=show)
-    except (WorkerError, ValueError, OSError) as error:
+    except (OspreyError, ValueError, OSError) as error:
         errors.print(f"[red]Not fine-tuned:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     _show(console, found)
@@ -84,9 +84,9 @@ def finetune(
 def _collect(settings: Settings, store: Store, project_id: int) -> None:
     from contextlib import closing
 
-    from worker.export.annotation_source import annotation_source
+    from learning.corrections.collect import Collector
     from worker.images.resolver import ImageResolver
-    from worker.learning.collect import Collector
+    from worker.label_studio.annotations import annotation_source
 
     with closing(ImageResolver(settings, decoded_bytes=1)) as images, annotation_source(settings) as source:
         Collector(store, source, settings.shares, images).reconcile(project_id)

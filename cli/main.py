@@ -4,21 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from cli import (
-    backend,
-    collect,
-    config,
-    describe,
-    export,
-    finetune,
-    loop,
-    models,
-    prelabel,
-    registry,
-    report,
-    train,
-    worker,
-)
+from cli import backend, collect, config, describe, export, finetune, models, prelabel, registry, report, train, worker
 
 app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
 
@@ -45,7 +31,6 @@ app.command()(registry.gate)
 app.command()(registry.promote)
 app.command()(registry.rollback)
 app.command()(train.train)
-app.add_typer(loop.app, name="loop")
 
 if __name__ == "__main__":
     app()

@@ -38,8 +38,8 @@ def pull(
         TransferSpeedColumn,
     )
 
-    from worker.checkpoints.downloads import DownloadFailed, fetch
-    from worker.checkpoints.official_models import Mirrors, default_place, files_of
+    from registry.downloads import DownloadFailed, fetch
+    from registry.official_models import Mirrors, default_place, files_of
 
     console, errors = Console(), Console(stderr=True)
     columns = (
@@ -75,7 +75,7 @@ def convert(
     from rich.console import Console
     from rich.markup import escape
 
-    from osprey_model.convert import convert_checkpoint
+    from osprey_model.weights.convert import convert_checkpoint
 
     try:
         count = convert_checkpoint(source, target)

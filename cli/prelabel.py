@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from worker.contracts import PrelabelJob
+    from job_queue.contracts import PrelabelJob
     from worker.prelabel.runs import RunState
     from worker.settings import Settings
 
@@ -47,10 +47,10 @@ def prelabel(
         TimeRemainingColumn,
     )
 
+    from job_queue.contracts import PrelabelJob
+    from job_queue.errors import OspreyError
     from label_config.reader import ConfigError
-    from worker.contracts import PrelabelJob
-    from worker.errors import WorkerError
-    from worker.learning.registry import RegistryError
+    from registry.versions import RegistryError
     from worker.prelabel.task_ids import parse_task_ids
     from worker.settings import Settings
 
@@ -85,7 +85,7 @@ def prelabel(
         )
         errors.print(f"Stopped. {goes_on}")
         raise typer.Exit(130) from None
-    except (WorkerError, RegistryError, ConfigError) as error:
+    except (OspreyError, RegistryError, ConfigError) as error:
         errors.print(f"[red]Not pre-annotated:[/red] {escape(str(error))}", soft_wrap=True)
         errors.print("What was pushed stays; run the same command to go on.")
         raise typer.Exit(1) from error
@@ -102,8 +102,8 @@ def prelabel(
 def _run(settings: Settings, job: PrelabelJob, device: str, show: Callable[[RunState], None]) -> RunState:
     """Do it here."""
     from worker.images.resolver import ImageResolver
+    from worker.label_studio.prediction_store import prediction_store
     from worker.prelabel.annotate import AnnotateOptions
-    from worker.prelabel.label_studio_predictions import prediction_store
     from worker.prelabel.local_models import local_annotator
     from worker.prelabel.project import ProjectPrelabeler
     from worker.prelabel.runs import RunState
@@ -124,11 +124,11 @@ def _watch(settings: Settings, job: PrelabelJob, show: Callable[[RunState], None
     """Hand it to a worker and look how far it is.
 
     Raises:
-        WorkerError: nobody serves the queue, or the run ended before its last task.
+        OspreyError: nobody serves the queue, or the run ended before its last task.
     """
-    from worker.errors import WorkerError
+    from job_queue.errors import OspreyError
+    from job_queue.queue import JobQueue, connect
     from worker.prelabel.runs import read_run
-    from worker.queue import JobQueue, connect
 
     JobQueue(settings.redis_url, settings.queue).submit_prelabel(job)
     with connect(settings.redis_url, settings.queue.redis_timeout_s) as redis:
@@ -137,5 +137,5 @@ def _watch(settings: Settings, job: PrelabelJob, show: Callable[[RunState], None
             time.sleep(_LOOK_EVERY_S)
     show(state)
     if state.error is not None:
-        raise WorkerError(state.error)
+        raise OspreyError(state.error)
     return state

@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from worker.learning.registry import Registry, Version
+    from registry.versions import ModelVersion, Registry
     from worker.settings import Settings
 
 Why = Annotated[str, typer.Option(help="Kept in the history.")]
@@ -27,7 +27,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Also without a passed gate.")] = False,
 ) -> None:
     """Make a version the champion: running workers serve it from their next job on."""
-    from worker.learning.registry import BASE, RegistryError
+    from registry.versions import BASE, RegistryError
 
     settings, registry = _opened()
     try:
@@ -43,7 +43,7 @@ def promote(
 
 def rollback(why: Why = "", wait: Wait = 60.0) -> None:
     """Serve the champion from before the last promotion again."""
-    from worker.learning.registry import RegistryError
+    from registry.versions import RegistryError
 
     settings, registry = _opened()
     try:
@@ -59,7 +59,7 @@ def list_versions() -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from worker.learning.registry import BASE, RegistryError
+    from registry.versions import BASE, RegistryError
 
     settings, registry = _opened()
     console = Console()
@@ -90,7 +90,7 @@ def list_versions() -> None:
 
 
 def _opened() -> tuple[Settings, Registry]:
-    from worker.learning.registry import Registry
+    from registry.versions import Registry
     from worker.settings import Settings
 
     settings = Settings.from_env(os.environ)
@@ -107,13 +107,13 @@ def _stop(message: str) -> NoReturn:
     raise typer.Exit(1)
 
 
-def _announce(settings: Settings, champion: Version | None, verb: str, wait_s: float) -> None:
+def _announce(settings: Settings, champion: ModelVersion | None, verb: str, wait_s: float) -> None:
     """Say what serves now, once the workers do; late ones are named."""
     from rich.console import Console
     from rich.markup import escape
 
-    from worker.learning.registry import BASE
-    from worker.queue import JobQueue
+    from job_queue.queue import JobQueue
+    from registry.versions import BASE
 
     console, name = Console(), champion.name if champion else BASE
     queue, deadline = JobQueue(settings.redis_url, settings.queue), time.monotonic() + wait_s
@@ -135,9 +135,9 @@ def _announce(settings: Settings, champion: Version | None, verb: str, wait_s: f
         console.print(f"{escape(name)} {verb}, in {len(beats)} of {len(beats)} workers.", soft_wrap=True)
 
 
-def _figures(version: Version) -> str:
+def _figures(version: ModelVersion) -> str:
     """Shares right in the gate, the champion's in brackets; before the gate the figures of the training."""
-    from worker.learning.lineage import compared
+    from learning.report.version_history import compared
 
     told = []
     for criterion, name in (("better", "held out"), ("base", "base set")):
@@ -168,9 +168,9 @@ def gate(
     from rich.console import Console
     from rich.progress import Progress
 
-    from worker.errors import WorkerError
-    from worker.learning.examine import run_gate
-    from worker.runtime import pick_device
+    from job_queue.errors import OspreyError
+    from learning.gate.run_gate import run_gate
+    from worker.processor import pick_device
 
     settings, _ = _opened()
     console, errors = Console(), Console(stderr=True)
@@ -185,7 +185,7 @@ def gate(
 
             device = pick_device() if device == "auto" else device
             verdict = run_gate(settings, version, data=data, device=device, on_progress=show)
-    except WorkerError as error:
+    except OspreyError as error:
         _stop(str(error))
     print_verdict(console, version, verdict)
     raise typer.Exit(0 if verdict["passed"] else 3)
@@ -215,9 +215,9 @@ def add(
     from rich.console import Console
     from rich.markup import escape
 
-    from osprey_model.adapter import ADAPTER_CONFIG
-    from osprey_model.checkpoint import fingerprint
-    from worker.learning.registry import Base, RegistryError
+    from osprey_model.weights.adapter import ADAPTER_CONFIG
+    from osprey_model.weights.checkpoint import fingerprint
+    from registry.versions import Base, RegistryError
 
     settings, registry = _opened()
     try:

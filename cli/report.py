@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from worker.learning.report import ReportSource
+    from learning.report.report import ReportSource
     from worker.settings import Settings
 
 
@@ -26,11 +26,11 @@ def report(
     from rich.console import Console
     from rich.markup import escape
 
+    from job_queue.errors import OspreyError
     from label_config.reader import ConfigError
-    from worker.errors import WorkerError
-    from worker.learning.lineage import examined_versions
-    from worker.learning.registry import Registry
-    from worker.learning.report import source_of_export, write_report
+    from learning.report.report import source_of_export, write_report
+    from learning.report.version_history import examined_versions
+    from registry.versions import Registry
     from worker.settings import Settings
 
     console, errors = Console(), Console(stderr=True)
@@ -52,7 +52,7 @@ def report(
             task_url=task_url,
             versions=versions,
         )
-    except (WorkerError, ConfigError, OSError) as error:
+    except (OspreyError, ConfigError, OSError) as error:
         errors.print(f"[red]No report:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from error
     for each in found.rounds:
@@ -67,8 +67,8 @@ def report(
 
 def _of_project(settings: Settings, project: int) -> ReportSource:
     """What was collected; where nothing was, what Label Studio has now (it does not know which regions were blind)."""
-    from worker.learning.report import source_of_store
-    from worker.learning.store import Store
+    from learning.corrections.store import Store
+    from learning.report.report import source_of_store
 
     with Store.open(settings.database_url) as store:
         collected = source_of_store(store, project)
@@ -77,12 +77,12 @@ def _of_project(settings: Settings, project: int) -> ReportSource:
 
 def _from_label_studio(settings: Settings, project: int) -> ReportSource:
     """Every submitted annotation as Label Studio has it now."""
-    from worker.errors import ImageUnavailable
-    from worker.export.annotation_source import AnnotationSource
-    from worker.export.submissions import submissions_of_tasks
-    from worker.images.guarded_http import AllowedHosts, GuardedHttp
-    from worker.label_studio import LabelStudio, origin_of
-    from worker.learning.report import source_of_submissions
+    from job_queue.errors import ImageUnavailable
+    from learning.report.report import source_of_submissions
+    from learning.submitted.submissions import submissions_of_tasks
+    from worker.guarded_http import AllowedHosts, GuardedHttp
+    from worker.label_studio.annotations import AnnotationSource
+    from worker.label_studio.credentials import LabelStudio, origin_of
 
     url = settings.label_studio_url
     if not url:

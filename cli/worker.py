@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from worker.queue import JobQueue, QueueHealth
+    from job_queue.queue import JobQueue, QueueHealth
 
 
 def worker(
@@ -37,7 +37,7 @@ def status(
     ] = False,
 ) -> None:
     """Show Redis, the queues, the workers with their models, and the last failures."""
-    from worker.queue import QUEUE_NAMES, JobQueue
+    from job_queue.queue import QUEUE_NAMES, JobQueue
     from worker.settings import Settings
 
     settings = Settings.from_env(os.environ)

@@ -25,7 +25,7 @@ _VALUE_KEYS = {"textarea": "text", "choices": "choices", "taxonomy": "taxonomy"}
 
 @dataclass(frozen=True)
 class AnsweredRegion:
-    """One region as it goes to the page. `values` as `worker.fields.Filled.values`.
+    """One region as it goes to the page. `values` as `job_queue.field_answers.Filled.values`.
 
     `drawn` is the geometry item as the page has it: then it goes back unchanged instead of `mask`, so that a
     description never moves a pixel.

@@ -1,6 +1,6 @@
 """The functions RQ calls by path. Each gives `{"ok": answer}` or `{"error": {"kind", "message"}}`, plain JSON.
 
-Neighbours on the path of one click: `worker/queue.py` -> here -> `worker/sam/segmenter.py`, `osprey_model`.
+Neighbours on the path of one click: `job_queue/queue.py` -> here -> `worker/sam/segmenter.py`, `osprey_model`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from rq import get_current_job
 
-from worker.contracts import (
+from job_queue.contracts import (
     Contract,
     DescribeAnswer,
     DescribeJob,
@@ -22,11 +22,11 @@ from worker.contracts import (
     SegmentJob,
     WarmJob,
 )
+from job_queue.errors import ImageUnavailable, NoWorker, OspreyError, QueueBusy
+from job_queue.failures import record_failure
+from job_queue.queue import JobQueue
 from worker.describing.run import Stopwatch, check_version, describe_alone
-from worker.errors import ImageUnavailable, NoWorker, QueueBusy, WorkerError
-from worker.failures import record_failure
-from worker.next_tasks import TasksUnavailable, next_images
-from worker.queue import JobQueue
+from worker.label_studio.next_tasks import TasksUnavailable, next_images
 from worker.runtime import ModelRuntime, current
 
 _LOG = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _reported(name: str, job_json: dict[str, Any], work: Callable[[], Contract])
         raise  # the queue itself is gone: RQ and the worker's loop deal with it
     except Exception as error:
         kind, message = type(error).__name__, str(error) or repr(error)
-        if isinstance(error, WorkerError):
+        if isinstance(error, OspreyError):
             _LOG.warning("%s: %s: %s", context, kind, message)
         else:
             _LOG.exception("%s: %s", context, kind)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from rq.exceptions import StopRequested
 
-from worker.gpu_worker import GpuWorker, handle_early_signal
-from worker.queue import DATA_QUEUE, PRELABEL_QUEUE, QUEUE_NAMES, TRAIN_QUEUE, connect
+from job_queue.queue import DATA_QUEUE, PRELABEL_QUEUE, QUEUE_NAMES, TRAIN_QUEUE, connect
+from worker.queue_worker import QueueWorker, handle_early_signal
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def main(
             work(settings, environ)
             return
     # Here, so that a worker without models needs none of their libraries.
-    from worker.runtime import ModelRuntime, default_threads, limit_threads
+    from worker.processor import default_threads, limit_threads
+    from worker.runtime import ModelRuntime
 
     runtime = ModelRuntime(settings, queues, connect(settings.redis_url, settings.queue.redis_timeout_s), loaders)
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
@@ -66,43 +67,43 @@ def main(
     if loaders is None:
         limit_threads(settings.threads or default_threads())
     with contextlib.suppress(StopRequested):
-        GpuWorker(runtime, settings.redis_url).work()
+        QueueWorker(runtime, settings.redis_url).work()
 
 
 def _work_on_projects(settings: Settings, _environ: Mapping[str, str], loaders: Loaders | None) -> None:
     """A worker that pre-annotates projects in the time that others leave."""
     from worker.prelabel.local_models import limit_to_spare_time
-    from worker.prelabel.runtime import PrelabelRuntime
+    from worker.prelabel.prelabel_runtime import PrelabelRuntime
 
     if loaders is None:
         limit_to_spare_time(settings)
     redis = connect(settings.redis_url, settings.queue.redis_timeout_s)
     with contextlib.suppress(StopRequested):
-        GpuWorker(PrelabelRuntime(settings, redis, loaders), settings.redis_url).work()
+        QueueWorker(PrelabelRuntime(settings, redis, loaders), settings.redis_url).work()
 
 
 def _work_on_training(settings: Settings, environ: Mapping[str, str]) -> None:
     """A worker that fine-tunes, in a process of its own so that those that serve stay up."""
-    from worker.learning.data_runtime import TrainRuntime
-    from worker.learning.finetune_options import FineTuneOptions
-    from worker.runtime import give_way
+    from learning.runtime import TrainRuntime
+    from learning.training.options import FineTuneOptions
+    from worker.processor import give_way
 
     give_way()
     options = FineTuneOptions.for_checkpoint(settings.model, environ)
     runtime = TrainRuntime(settings, connect(settings.redis_url, settings.queue.redis_timeout_s), options)
     with contextlib.suppress(StopRequested):
-        GpuWorker(runtime, settings.redis_url).work()
+        QueueWorker(runtime, settings.redis_url).work()
 
 
 def _work_on_data(settings: Settings, _environ: Mapping[str, str]) -> None:
     """A worker without models, with the schedule beside it."""
     # Here, so that workers with models need no database library.
-    from worker.learning.data_runtime import DataRuntime
-    from worker.learning.schedule import Schedule, periodic_work
+    from learning.runtime import DataRuntime
+    from learning.schedule import Schedule, periodic_work
 
     timeout_s = settings.queue.redis_timeout_s
     runtime = DataRuntime(settings, connect(settings.redis_url, timeout_s))
-    worker = GpuWorker(runtime, settings.redis_url)
+    worker = QueueWorker(runtime, settings.redis_url)
     schedule = Schedule(connect(settings.redis_url, timeout_s), worker.name, periodic_work(settings))
     schedule.start()
     try:

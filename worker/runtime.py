@@ -2,33 +2,32 @@
 
 Models load per queue; one that does not load is reported in the heartbeat and tried again later, so that
 a checkpoint put right is served without a restart. With a registry the describer is its champion's, and follows it
-from one job to the next (`worker/learning/following.py`, `worker/learning/serving.py`).
+from one job to the next (`registry/champion_watch.py`, `worker/load_version.py`).
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 from redis import Redis
 
-from worker.contracts import DescribeAnswer
-from worker.errors import ModelTooLarge, ModelUnavailable
+from job_queue.contracts import DescribeAnswer
+from job_queue.errors import ModelTooLarge, ModelUnavailable
+from job_queue.queue import QUEUE_NAMES
+from registry.champion_watch import ChampionWatch
+from registry.versions import BASE, ModelVersion, RegistryError
 from worker.images.resolver import ImageResolver, ResolvedImage
-from worker.learning.following import ChampionWatch
-from worker.learning.registry import BASE, RegistryError, Version
-from worker.learning.serving import load_version
-from worker.models import Describer, OspreyDescriber, Segmenter
-from worker.queue import QUEUE_NAMES
+from worker.load_version import load_version
+from worker.model_protocols import Describer, Segmenter
+from worker.osprey_describer import OspreyDescriber
+from worker.processor import free_memory, pick_device
 from worker.sam.embedding_store import EmbeddingStore
 from worker.sam.logits_store import LogitsStore
-from worker.sam.shared_embedding import embed_shared
 from worker.settings import Settings
+from worker.shared_embedding import embed_shared
 
 _LOG = logging.getLogger(__name__)
 _WARM_UP_WH = (64, 48)
@@ -40,7 +39,7 @@ class Loaders:
 
     segmenter: Callable[[Settings, str], Segmenter]
     describer: Callable[[Settings, str], Describer]
-    version: Callable[[Settings, str, Version], Describer] = load_version
+    version: Callable[[Settings, str, ModelVersion], Describer] = load_version
 
 
 class ModelRuntime:
@@ -193,14 +192,14 @@ class ModelRuntime:
             self._serve(name)
         except ModelTooLarge:
             self._describer = None
-            _free_memory()
+            free_memory()
             try:
                 self._serve(name)
             except (ModelUnavailable, RegistryError):
-                _free_memory()
+                free_memory()
                 self._serve(before or BASE)
                 raise
-        _free_memory()
+        free_memory()
 
     def _serve(self, name: str) -> None:
         version = self._champion.version(name)
@@ -218,49 +217,8 @@ class ModelRuntime:
         self._problems[key] = problem
 
 
-def _free_memory() -> None:
-    """Give what a dropped model held back to the device."""
-    gc.collect()
-    if "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def pick_device() -> str:
-    """`cuda` where there is a usable GPU, else `cpu`."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_threads() -> int:
-    """Half of the cores this process may use: a worker for masks and one for texts usually share a machine.
-
-    More threads than free cores do not slow a click down a little: every parallel step of PyTorch waits for
-    the thread that does not run.
-    """
-    # Only Linux knows which cores a process was given.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 2)
-
-
-def limit_threads(num_threads: int) -> None:
-    """Let torch use `num_threads` cores instead of all of them."""
-    import torch
-
-    torch.set_num_threads(num_threads)
-
-
-def give_way() -> None:
-    """The lowest priority for this process: whoever waits for an answer goes first. Where the system has priorities."""
-    if hasattr(os, "nice"):
-        os.nice(19)
-
-
 def _load_segmenter(settings: Settings, device: str) -> Segmenter:
-    from worker.sam.segmenter import Segmenter as SamSegmenter
+    from worker.sam.segmenter import SamSegmenter
 
     return SamSegmenter.load(settings.sam, device, compile_encoder=settings.compile)
 
@@ -285,5 +243,5 @@ def install(runtime: ModelRuntime) -> None:
 
 def current() -> ModelRuntime:
     """The runtime that `install` was given."""
-    assert _installed is not None, "jobs run inside a GpuWorker, which installs its runtime first"
+    assert _installed is not None, "jobs run inside a QueueWorker, which installs its runtime first"
     return _installed

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from worker.learning.shares import Shares
+from job_queue.task_arms import Shares
 
 _CHECKPOINTS = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
 

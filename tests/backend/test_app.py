@@ -21,10 +21,10 @@ from backend.notices import NOTICE_ID
 from backend.predict import ClickService
 from backend.settings import Settings
 from backend.webhook import WebhookInbox, hint_of
+from job_queue.contracts import CollectJob, FineTuneJob, ReconcileJob, WarmJob
+from job_queue.errors import NoWorker
+from job_queue.queue import JobQueue
 from tests.support.click_fakes import FakeQueue, FixedVersion, MemorySessions, payload, point_item
-from worker.contracts import CollectJob, FineTuneJob, ReconcileJob, WarmJob
-from worker.errors import NoWorker
-from worker.queue import JobQueue
 
 CONFIGS = Path(__file__).parents[2] / "label_config"
 XML = (CONFIGS / "bitmask.xml").read_text()

@@ -15,8 +15,8 @@ from backend.candidates import (
     pick_refined,
     subtract,
 )
+from job_queue.contracts import PromptPoint
 from tests.support.click_fakes import BALL, BOX, DOT
-from worker.contracts import PromptPoint
 
 EVERYTHING = np.ones_like(BALL)
 HALF_BALL = BALL & (np.arange(BALL.shape[1]) < 160)

@@ -12,9 +12,9 @@ from backend.gestures import Describe, NewRegion, Refine, Refuse, Subtract, deci
 from backend.page import Page, PageRegion
 from backend.prompts import Prompt
 from backend.session import RegionRecord
+from job_queue.contracts import PromptPoint
+from job_queue.mask_codec import encode_mask
 from tests.support.click_fakes import BALL, BOX, DOT, HEIGHT, WIDTH
-from worker.contracts import PromptPoint
-from worker.mask_codec import encode_mask
 
 IMAGE_WH = (WIDTH, HEIGHT)
 

@@ -14,8 +14,8 @@ from backend.main import model_class
 from backend.ml_backend import OspreyBackend, PredictMixin, backend_class
 from backend.predict import ClickService
 from backend.settings import Settings
+from job_queue.contracts import WarmJob
 from tests.support.click_fakes import FakeQueue, FixedVersion, MemorySessions, point_item
-from worker.contracts import WarmJob
 
 ROOT = Path(__file__).parents[2]
 XML = (ROOT / "label_config" / "bitmask.xml").read_text()

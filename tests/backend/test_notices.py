@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from backend.notices import failure_text
-from worker import errors
+from job_queue import errors
 
 
 def named_errors() -> list[type[Exception]]:
-    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.WorkerError)]
+    return [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.OspreyError)]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in named_errors() if kind is not errors.WorkerError])
+@pytest.mark.parametrize("kind", [kind for kind in named_errors() if kind is not errors.OspreyError])
 def test_every_error_of_the_workers_has_words_of_its_own(kind: type[Exception]) -> None:
     error = kind("why", 1.0) if kind is errors.QueueBusy else kind("why")
     assert "its log says why" not in failure_text(error, 7)

@@ -12,10 +12,10 @@ import pytest
 from backend import page as page_module
 from backend.page import DRAFT_LAG_S, RECENT_S, Page, read_page
 from backend.session import RegionRecord
+from job_queue.mask_codec import encode_mask
 from label_config.geometry import encode_bitmask_png
 from label_config.reader import LabelConfig, read_label_config
 from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH, payload
-from worker.mask_codec import encode_mask
 
 XML = """<View><Image name="image" value="$image"/><KeyPoint name="click" toName="image" smart="true"/>
 <BitmaskLabels name="mask" toName="image"><Label value="Object"/></BitmaskLabels>

@@ -14,6 +14,18 @@ import pytest
 from backend.notices import LATE, NOTICE_ID
 from backend.predict import Answer, ClickService
 from backend.settings import Settings
+from job_queue.contracts import DescribeJob, LookAheadJob, SegmentJob, WarmJob
+from job_queue.errors import (
+    ImageCorrupt,
+    ImageUnavailable,
+    JobFailed,
+    JobTimedOut,
+    ModelUnavailable,
+    NoWorker,
+    QueueBusy,
+    QueueUnavailable,
+)
+from job_queue.task_arms import Shares
 from label_config.geometry import region_mask
 from label_config.reader import read_label_config
 from label_config.validate import validate_results
@@ -29,18 +41,6 @@ from tests.support.click_fakes import (
     payload,
     point_item,
 )
-from worker.contracts import DescribeJob, LookAheadJob, SegmentJob, WarmJob
-from worker.errors import (
-    ImageCorrupt,
-    ImageUnavailable,
-    JobFailed,
-    JobTimedOut,
-    ModelUnavailable,
-    NoWorker,
-    QueueBusy,
-    QueueUnavailable,
-)
-from worker.learning.shares import Shares
 
 CONFIGS = Path(__file__).parents[2] / "label_config"
 XML = (CONFIGS / "bitmask.xml").read_text()
@@ -532,8 +532,8 @@ def test_every_recorded_request_is_answered_without_a_failure(name: str) -> None
 
 
 def _draw_everywhere(queue: FakeQueue) -> None:
-    from worker.contracts import MaskCandidate, SegmentAnswer
-    from worker.mask_codec import encode_mask
+    from job_queue.contracts import MaskCandidate, SegmentAnswer
+    from job_queue.mask_codec import encode_mask
 
     def answer(job_id: str, timeout_s: float) -> SegmentAnswer:
         mask = np.zeros((768, 1024), dtype=np.bool_)

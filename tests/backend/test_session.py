@@ -10,11 +10,11 @@ from redis import Redis
 
 from backend import session
 from backend.session import RegionRecord, SessionStore
+from job_queue.contracts import PromptPoint, Question
+from job_queue.errors import QueueUnavailable
+from job_queue.mask_codec import encode_mask
+from job_queue.queue import connect
 from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH
-from worker.contracts import PromptPoint, Question
-from worker.errors import QueueUnavailable
-from worker.mask_codec import encode_mask
-from worker.queue import connect
 
 pytestmark = pytest.mark.redis
 

@@ -9,8 +9,8 @@ from redis import Redis
 
 from backend import versions
 from backend.versions import NEVER_SEEN, ServedVersion
+from job_queue.queue import connect
 from tests.support.click_fakes import FakeQueue
-from worker.queue import connect
 
 pytestmark = pytest.mark.redis
 

@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from cli.main import app
-from osprey_model.build import build_osprey
 from osprey_model.config import OspreyConfig
+from osprey_model.weights.build import build_osprey
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "demo" / "checkpoints" / "osprey-nano"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from demo.stack.sample_project import CONFIG
 from label_config.reader import read_label_config
 from label_config.validate import validate_results
+from stack.sample_project import CONFIG
 from tests.e2e.targets import scene_with
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from backend.session import RegionRecord
-from worker.contracts import (
+from job_queue.contracts import (
     DescribeAnswer,
     DescribeJob,
     FieldAnswer,
@@ -24,9 +24,9 @@ from worker.contracts import (
     SegmentAnswer,
     SegmentJob,
 )
-from worker.errors import JobTimedOut
-from worker.mask_codec import encode_mask
-from worker.queue import AnyJob, QueueHealth, QueueState
+from job_queue.errors import JobTimedOut
+from job_queue.mask_codec import encode_mask
+from job_queue.queue import AnyJob, QueueHealth, QueueState
 
 WIDTH, HEIGHT = 512, 384
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]

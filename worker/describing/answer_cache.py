@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from redis import Redis
 
-from worker.contracts import FieldAnswer, Question, Rle
+from job_queue.contracts import FieldAnswer, Question, Rle
 
 _TTL_S = 86_400
 

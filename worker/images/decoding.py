@@ -6,8 +6,8 @@ import io
 
 from PIL import Image, ImageOps
 
-from osprey_model.images import to_rgb
-from worker.errors import ImageCorrupt, ImageUnavailable
+from job_queue.errors import ImageCorrupt, ImageUnavailable
+from osprey_model.inputs.images import to_rgb
 
 # What browsers show, plus the scientific TIFF. EPS, PSD and the like would start other programs or libraries.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF")

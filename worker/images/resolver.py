@@ -1,7 +1,7 @@
 """A task's image reference -> upright RGB pixels: the one place where images enter the workers.
 
 Understands what task data holds: Label Studio's own paths, http(s) addresses, `data:` URLs and cloud
-storage URIs (through Label Studio's presign route). Guarded by `worker.images.guarded_http`, bounded in bytes,
+storage URIs (through Label Studio's presign route). Guarded by `worker.guarded_http`, bounded in bytes,
 pixels and time, cached on disk and decoded in memory.
 """
 
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import httpcore
 from PIL import Image
 
-from worker.contracts import ImageRef
-from worker.errors import ImageCorrupt, ImageUnavailable
+from job_queue.contracts import ImageRef
+from job_queue.errors import ImageCorrupt, ImageUnavailable
+from worker.guarded_http import AddressRefusedError, AllowedHosts, GuardedHttp, Response, ResponseTooLargeError
 from worker.images.decoding import decode_image
 from worker.images.disk_cache import DiskCache
-from worker.images.guarded_http import AddressRefusedError, AllowedHosts, GuardedHttp, Response, ResponseTooLargeError
-from worker.label_studio import LabelStudio, origin_of
+from worker.label_studio.credentials import LabelStudio, origin_of
 from worker.settings import Settings
 
 _CLOUD_SCHEMES = ("s3", "gs", "azure-blob", "azure_spi")

@@ -11,16 +11,16 @@ import logging
 import time
 from typing import Any
 
+from job_queue.contracts import PrelabelJob
+from job_queue.errors import OspreyError
+from job_queue.failures import record_failure
+from job_queue.queue import enqueue_prelabel
 from label_config.reader import ConfigError
-from worker.contracts import PrelabelJob
-from worker.errors import WorkerError
-from worker.failures import record_failure
+from worker.label_studio.prediction_store import prediction_store
 from worker.prelabel.annotate import AnnotateOptions
-from worker.prelabel.label_studio_predictions import prediction_store
+from worker.prelabel.prelabel_runtime import current
 from worker.prelabel.project import Progress, ProjectPrelabeler
 from worker.prelabel.runs import read_run, write_run
-from worker.prelabel.runtime import current
-from worker.queue import enqueue_prelabel
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def prelabel(job_json: dict[str, Any]) -> dict[str, Any]:
                 after_task_id=job.after_task_id,
                 should_stop=should_stop,
             )
-    except (WorkerError, ConfigError, ValueError) as error:
+    except (OspreyError, ConfigError, ValueError) as error:
         _LOG.warning("prelabel project_id=%s run=%s: %s", job.project_id, job.run_id, error)
         record_failure(runtime.redis, f"{type(error).__name__}: {error}", None, f"prelabel project {job.project_id}")
         state = dataclasses.replace(read_run(runtime.redis, job.run_id), is_ended=True, error=str(error))

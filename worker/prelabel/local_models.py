@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from worker.learning.following import ChampionWatch
-from worker.learning.serving import load_version
-from worker.models import OspreyDescriber
+from registry.champion_watch import ChampionWatch
+from worker.load_version import load_version
+from worker.osprey_describer import OspreyDescriber
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
-from worker.runtime import default_threads, give_way, limit_threads, pick_device
+from worker.processor import default_threads, give_way, limit_threads, pick_device
 from worker.settings import Settings
 
 
@@ -33,7 +33,7 @@ def load_annotator(settings: Settings, device: str, options: AnnotateOptions) ->
     Raises:
         ModelUnavailable, RegistryError: as for `local_annotator`.
     """
-    from worker.sam.segmenter import Segmenter
+    from worker.sam.segmenter import SamSegmenter
 
     device = pick_device() if device == "auto" else device
     champion = ChampionWatch(settings.registry)
@@ -42,4 +42,4 @@ def load_annotator(settings: Settings, device: str, options: AnnotateOptions) ->
         describer = OspreyDescriber.load(settings.model, device)
     else:
         describer = load_version(settings, device, version)
-    return ImageAnnotator(Segmenter.load(settings.sam, device), describer, options)
+    return ImageAnnotator(SamSegmenter.load(settings.sam, device), describer, options)

@@ -1,6 +1,6 @@
 """An annotated image -> a prediction as Label Studio stores it: result items with parents, scores and provenance.
 
-Next: `worker/prelabel/label_studio_predictions.py` pushes it.
+Next: `worker/label_studio/prediction_store.py` pushes it.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from job_queue.mask_codec import decode_mask
+from job_queue.task_arms import QueueScore
 from label_config.reader import LabelConfig
 from label_config.results import AnsweredRegion, region_items
 from label_config.validate import validate_results
-from worker.learning.shares import QueueScore
-from worker.mask_codec import decode_mask
 from worker.prelabel.annotate import AnnotatedImage
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from worker.contracts import Rle
-from worker.models import Segmenter
+from job_queue.contracts import Rle
+from worker.model_protocols import Segmenter
 
 PART_OF_AREA = 0.85  # a part is clearly smaller than its object (as for a click)
 PART_INSIDE = 0.8  # and lies mostly inside it

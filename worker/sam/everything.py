@@ -1,7 +1,7 @@
 """Every region of an image without a prompt: a grid of points, filters, and of near duplicates the best one.
 
 A part and its whole are both kept: only masks that agree are duplicates. Masks stay at SAM's low resolution until
-they have survived; nothing here grows with the image's pixels. Called by `Segmenter.everything`.
+they have survived; nothing here grows with the image's pixels. Called by `SamSegmenter.everything`.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from job_queue.contracts import ImageRef
+from job_queue.errors import ImageCorrupt, ImageUnavailable
 from tests.support.fake_label_studio import PERSONAL_ACCESS_TOKEN, FakeLabelStudio, Reply, make_jwt
-from worker.contracts import ImageRef
-from worker.errors import ImageCorrupt, ImageUnavailable
+from worker.guarded_http import AllowedHosts, is_public
 from worker.images.disk_cache import DiskCache
-from worker.images.guarded_http import AllowedHosts, is_public
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
 
@@ -153,7 +153,7 @@ def test_redirect_to_a_private_address_is_refused(studio, stranger, resolver):
 def test_name_that_resolves_to_loopback_is_refused(monkeypatch, stranger, resolver):
     """The address decides, not the name (DNS rebinding)."""
     entry = (2, 1, 6, "", ("127.0.0.1", stranger.port))
-    monkeypatch.setattr("worker.images.guarded_http.socket.getaddrinfo", lambda *args, **kwargs: [entry])
+    monkeypatch.setattr("worker.guarded_http.socket.getaddrinfo", lambda *args, **kwargs: [entry])
     with pytest.raises(ImageUnavailable, match=r"images\.example\.com resolves to 127\.0\.0\.1"):
         resolver.resolve(ref(f"http://images.example.com:{stranger.port}/a.png"))
     assert stranger.seen == []

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import label_config
+from job_queue.contracts import PrelabelJob
+from job_queue.errors import NoWorker
+from job_queue.queue import JobQueue
 from tests.support.fake_predictions import FakePredictions, task
 from tests.support.worker_process import WorkerProcess
-from worker.contracts import PrelabelJob
-from worker.errors import NoWorker
 from worker.prelabel.runs import RunState, read_run
-from worker.queue import JobQueue
 
 pytestmark = pytest.mark.redis
 
