@@ -18,7 +18,7 @@ from backend.settings import Settings
 from backend.versions import ServedVersion
 from backend.webhook import WebhookInbox
 from job_queue.queue import JobQueue, connect
-from worker.settings import QueueSettings
+from job_queue.settings import QueueSettings
 
 logger = logging.getLogger(__name__)
 

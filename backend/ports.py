@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from job_queue.contracts import CollectJob, DescribeAnswer, FieldAnswer, FineTuneJob, ReconcileJob, SegmentAnswer
-from job_queue.queue import AnyJob, QueueHealth
+from job_queue.job_kinds import AnyJob
+from job_queue.queue import QueueHealth
 
 
 class ClickQueue(Protocol):
@@ -27,4 +28,4 @@ class ClickQueue(Protocol):
 class HintQueue(Protocol):
     """`job_queue.queue.JobQueue`, as far as a webhook uses it."""
 
-    def submit_data(self, job: CollectJob | ReconcileJob | FineTuneJob) -> str: ...
+    def submit(self, job: CollectJob | ReconcileJob | FineTuneJob) -> str: ...

@@ -45,7 +45,7 @@ class WebhookInbox:
             raise WebhookError("expected a webhook body with an action, such as ANNOTATION_CREATED")
         job = hint_of(action, body)
         if job is not None:
-            job_id = self._queue.submit_data(job)
+            job_id = self._queue.submit(job)
             logger.info("webhook %s project=%s job_id=%s", action, job.project_id, job_id)
         self._act(action, body)
         return action

@@ -130,7 +130,7 @@ def _watch(settings: Settings, job: PrelabelJob, show: Callable[[RunState], None
     from job_queue.queue import JobQueue, connect
     from worker.prelabel.runs import read_run
 
-    JobQueue(settings.redis_url, settings.queue).submit_prelabel(job)
+    JobQueue(settings.redis_url, settings.queue).submit(job)
     with connect(settings.redis_url, settings.queue.redis_timeout_s) as redis:
         while not (state := read_run(redis, job.run_id)).is_ended:
             show(state)

@@ -22,11 +22,18 @@ def worker(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
 ) -> None:
     """Serve SAM and Osprey jobs until stopped."""
-    from worker.main import main
+    from job_queue.job_kinds import DATA_QUEUE, TRAIN_QUEUE
 
     names = [name.strip() for name in queues.split(",") if name.strip()]
     try:
-        main(os.environ, names, device or None)
+        if {DATA_QUEUE, TRAIN_QUEUE} & set(names):
+            from learning.main import main as learn
+
+            learn(os.environ, names, device or None)
+        else:
+            from worker.main import main as serve
+
+            serve(os.environ, names, device or None)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -37,7 +44,8 @@ def status(
     ] = False,
 ) -> None:
     """Show Redis, the queues, the workers with their models, and the last failures."""
-    from job_queue.queue import QUEUE_NAMES, JobQueue
+    from job_queue.job_kinds import QUEUE_NAMES
+    from job_queue.queue import JobQueue
     from worker.settings import Settings
 
     settings = Settings.from_env(os.environ)

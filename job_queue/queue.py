@@ -1,9 +1,7 @@
-"""The queue as both sides see it: submit a job, wait for its answer, look at its health.
+"""The client of the queue: submit a job, wait for its answer, read the queue's health.
 
-On top of RQ: JSON only, job paths as strings, job id = content hash (the served model version is
-part of it), bounded depth, and errors that come back as the named ones of `job_queue.errors`.
-
-Neighbours on the path of one click: `backend/predict.py` -> here -> `worker/jobs.py`.
+It adds to RQ: JSON only, job paths as strings, a job id that is the content's hash (with the served model version),
+bounded queues, and errors that come back as the classes of `job_queue/errors.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from redis import Redis
 from redis.backoff import NoBackoff
@@ -28,58 +26,39 @@ from rq.serializers import JSONSerializer
 
 from job_queue import errors, failures
 from job_queue.contracts import (
-    CollectJob,
     DescribeAnswer,
     DescribeJob,
-    ExportJob,
     FieldAnswer,
-    FineTuneJob,
     LookAheadJob,
     PrelabelJob,
-    ReconcileJob,
     SegmentAnswer,
     SegmentJob,
-    TriggerJob,
-    WarmJob,
 )
 from job_queue.errors import JobFailed, JobTimedOut, ModelUnavailable, NoWorker, QueueBusy, QueueUnavailable
 from job_queue.finetune_progress import FineTuneProgress, read_progress
 from job_queue.heartbeat import WorkerBeat, beat_key, read_beats
+from job_queue.job_kinds import (
+    DATA_QUEUE,
+    JOB_KINDS,
+    PRELABEL_QUEUE,
+    QUEUE_NAMES,
+    TRAIN_QUEUE,
+    AnyJob,
+    ClickJob,
+    LearningJob,
+    QueueName,
+    rq_queue_name,
+)
 from job_queue.partial_answers import partial_key, read_partial_answers
-from worker.settings import QueueSettings
-
-QueueName = Literal["masks", "describe", "data", "train", "prelabel"]
-QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")  # these serve clicks, with a model each
-PRELABEL_QUEUE: QueueName = "prelabel"  # whole projects, by a worker with both models and the lowest priority
-DATA_QUEUE: QueueName = "data"  # corrections, exports: no model
-TRAIN_QUEUE: QueueName = "train"  # fine-tunes and the gate
+from job_queue.settings import QueueSettings
 
 _JobState = tuple[str | None, str | None]  # RQ's status of a job, and the worker that has it
-AnyJob = SegmentJob | DescribeJob | WarmJob | LookAheadJob
-_FUNCTIONS = {  # in worker.jobs
-    SegmentJob: "segment",
-    DescribeJob: "describe",
-    WarmJob: "warm",
-    LookAheadJob: "look_ahead",
-}
 # Short enough that a Redis which hangs runs into the client's socket timeout, not into the caller's deadline.
 _BLOCK_SLICE_S = 0.4
-LearningJob = CollectJob | ReconcileJob | ExportJob | TriggerJob | FineTuneJob
-_LEARNING_FUNCTIONS = {  # in learning.jobs
-    CollectJob: "collect",
-    ReconcileJob: "reconcile",
-    ExportJob: "export",
-    TriggerJob: "trigger",
-    FineTuneJob: "finetune",
-}
+_UNDER_WAY = ("queued", "started", "scheduled", "deferred", "finished")
 _NAMED_ERRORS: dict[str, type[errors.OspreyError]] = {
     kind.__name__: kind for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable)
 }
-
-
-def rq_queue_name(queue: str, *, background: bool = False) -> str:
-    """RQ's name of one of our queues. Background jobs (warm-up, bulk) wait behind every click."""
-    return f"osprey-{queue}-background" if background else f"osprey-{queue}"
 
 
 def connect(redis_url: str, timeout_s: float) -> Redis:
@@ -123,57 +102,41 @@ class JobQueue:
         self._worker_names: tuple[str, ...] = ()  # as last read
 
     def submit(self, job: AnyJob, *, bulk: bool = False) -> str:
-        """Enqueue a job and return its id, which names its content and the model that answers it.
+        """Enqueue a job and return its id, which names its content and, for a click, the model that answers it.
 
         A job that waits, runs or has an answer already is not enqueued again; one that failed is.
-        A `WarmJob` goes to every queue with a live worker, before other background jobs; the id returned is of no
-        use. A `LookAheadJob` goes before the background jobs of the queue `masks`.
+
+        Args:
+            job: A `WarmJob` goes to every queue with a live worker; its id is of no use. A job on corrections needs
+                no live worker: it waits for one.
+            bulk: the job waits behind every click.
 
         Raises:
             QueueUnavailable: Redis does not answer.
             NoWorker: no live worker serves the queue.
             ModelUnavailable: the queue's model does not load, or the version asked for is not served.
-            QueueBusy: the queue is at its bound.
+            QueueBusy: the queue is at its bound; a reconcile finds later what a refused hint was about.
         """
         with self._named_redis_errors():
+            if isinstance(job, LearningJob):
+                return enqueue(self._redis, self._settings, job)
             beats = self._read_beats()
-            if isinstance(job, WarmJob):
-                served: list[QueueName] = [name for name in QUEUE_NAMES if any(name in b.model_versions for b in beats)]
-                if not served:
-                    raise NoWorker("no worker is ready; start one with `osprey worker --queues masks,describe`")
-                ids = [self._submit_to(name, job, beats, background=True, front=True) for name in served]
-                return ids[0]
-            queue: QueueName = "describe" if isinstance(job, DescribeJob) else "masks"
-            is_ahead = isinstance(job, LookAheadJob)
-            return self._submit_to(queue, job, beats, background=bulk or is_ahead, front=is_ahead)
-
-    def submit_data(self, job: LearningJob) -> str:
-        """Enqueue work on corrections and return its id. Takes about a millisecond; no worker has to be there yet.
-
-        The same job is not enqueued again while it waits, and a hint not while it is remembered as done.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-            QueueBusy: the queue is at its bound; the next reconcile finds what is not enqueued now.
-        """
-        with self._named_redis_errors():
-            return enqueue_data(self._redis, self._settings, job)
+            if isinstance(job, PrelabelJob):
+                _served_versions(PRELABEL_QUEUE, beats)
+                return enqueue(self._redis, self._settings, job)
+            kind = JOB_KINDS[type(job)]
+            if kind.queue is not None:
+                return self._submit_to(kind.queue, job, beats, background=bulk or kind.is_background)
+            served = [name for name in QUEUE_NAMES if any(name in beat.model_versions for beat in beats)]
+            if not served:
+                raise NoWorker("no worker is ready; start one with `osprey worker --queues masks,describe`")
+            ids = [self._submit_to(name, job, beats, background=True) for name in served]
+            return ids[0]
 
     def finetune_progress(self) -> FineTuneProgress | None:
         """How far the last fine-tune is, or how it ended."""
         with self._named_redis_errors():
             return read_progress(self._redis)
-
-    def submit_prelabel(self, job: PrelabelJob) -> str:
-        """Enqueue a project to be pre-annotated (or what is left of it) and return the job's id.
-
-        Raises:
-            QueueUnavailable: Redis does not answer.
-            NoWorker, ModelUnavailable: nobody serves the queue.
-        """
-        with self._named_redis_errors():
-            _served_versions(PRELABEL_QUEUE, read_beats(self._redis, self._settings.heartbeat_ttl_s))
-            return enqueue_prelabel(self._redis, self._settings, job)
 
     def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer:
         """The answer of a `SegmentJob`, waiting at most `timeout_s` seconds.
@@ -219,13 +182,7 @@ class JobQueue:
         return beats
 
     def _submit_to(
-        self,
-        queue: QueueName,
-        job: AnyJob,
-        beats: tuple[WorkerBeat, ...],
-        *,
-        background: bool,
-        front: bool,
+        self, queue: QueueName, job: ClickJob, beats: tuple[WorkerBeat, ...], *, background: bool
     ) -> str:
         versions = _served_versions(queue, beats)
         wanted = job.model_version if isinstance(job, (SegmentJob, DescribeJob)) else None
@@ -239,52 +196,34 @@ class JobQueue:
         state, depth = self._look_up(job_id, rq_queue)
         if self._reusable(job_id, state, versions):
             return job_id
-        self._refuse_when_full(rq_queue, depth, background=background)
+        bound = self._settings.background_bound if background else self._settings.interactive_bound
+        _refuse_when_full(rq_queue, depth, bound, retry_after_s=30.0 if background else 2.0)
         try:
-            self._enqueue(rq_queue, job_id, queue, job, background=background, front=front)
+            self._enqueue_click(rq_queue, job_id, queue, job, background=background)
         except DuplicateJobError:
             # Left over from a failure, or another backend process enqueued it just now.
             if not self._reusable(job_id, self._look_up(job_id, rq_queue)[0], versions):
                 self._forget(job_id)
-                self._enqueue(rq_queue, job_id, queue, job, background=background, front=front)
+                self._enqueue_click(rq_queue, job_id, queue, job, background=background)
         return job_id
 
-    def _enqueue(
-        self,
-        rq_queue: Queue,
-        job_id: str,
-        queue: QueueName,
-        job: AnyJob,
-        *,
-        background: bool,
-        front: bool,
+    def _enqueue_click(
+        self, rq_queue: Queue, job_id: str, queue: QueueName, job: ClickJob, *, background: bool
     ) -> None:
-        settings = self._settings
-        function = _FUNCTIONS[type(job)]
-        interactive_timeout_s = settings.segment_timeout_s if queue == "masks" else settings.describe_timeout_s
+        settings, kind = self._settings, JOB_KINDS[type(job)]
         rq_queue.enqueue_call(
-            f"worker.jobs.{function}",
-            args=(queue, job.to_json()) if function == "warm" else (job.to_json(),),
+            kind.function,
+            args=(queue, job.to_json()) if kind.queue is None else (job.to_json(),),
             job_id=job_id,
             unique=True,
-            at_front=front,
-            description=f"{function} task={job.task_id if isinstance(job, LookAheadJob) else job.image.task_id}",
-            timeout=settings.background_timeout_s if background else interactive_timeout_s,
+            at_front=kind.at_front,
+            description=f"{kind.function} task={job.task_id if isinstance(job, LookAheadJob) else job.image.task_id}",
+            timeout=settings.background_timeout_s if background else kind.timeout_s(settings),
             ttl=settings.background_queued_ttl_s if background else settings.queued_ttl_s,
             result_ttl=settings.result_ttl_s,
             failure_ttl=settings.failure_ttl_s,
             retry=Retry(max=settings.max_retries),
         )
-
-    def _refuse_when_full(self, rq_queue: Queue, depth: int, *, background: bool) -> None:
-        bound = self._settings.background_bound if background else self._settings.interactive_bound
-        if depth >= bound:
-            retry_after_s = 30.0 if background else 2.0
-            raise QueueBusy(
-                f"{depth} jobs wait in {rq_queue.name} (bound {bound}); try again in {retry_after_s:.0f} s "
-                "or start another worker",
-                retry_after_s,
-            )
 
     def _look_up(self, job_id: str, rq_queue: Queue) -> tuple[_JobState, int]:
         """What is known of the job, and how many jobs wait in the queue."""
@@ -370,27 +309,31 @@ class JobQueue:
             ) from error
 
 
-def enqueue_data(redis: Redis, settings: QueueSettings, job: LearningJob) -> str:
-    """`JobQueue.submit_data` for who has a connection: webhooks before whatever is done in the background."""
-    is_hint, is_training = isinstance(job, CollectJob), isinstance(job, FineTuneJob)
-    name = rq_queue_name(TRAIN_QUEUE if is_training else DATA_QUEUE, background=not is_hint)
+def enqueue(redis: Redis, settings: QueueSettings, job: LearningJob | PrelabelJob) -> str:
+    """Enqueue a job that no annotator waits for, over a connection that is there, and return its id.
+
+    The same job is not enqueued again while it waits or runs, nor while its result is kept.
+
+    Raises:
+        QueueBusy: the queue is at its bound.
+    """
+    kind = JOB_KINDS[type(job)]
+    assert kind.queue is not None, "every job without an annotator has one queue"
+    name = rq_queue_name(kind.queue, background=kind.is_background)
     queue = Queue(name, connection=redis, serializer=JSONSerializer)
-    depth = redis.llen(queue.key)
-    if depth >= settings.data_bound:
-        raise QueueBusy(f"{depth} jobs wait in {queue.name} (bound {settings.data_bound}); is its worker alive?", 60.0)
+    _refuse_when_full(queue, redis.llen(queue.key), kind.most_waiting(settings), retry_after_s=60.0)
     job_id = job.content_id()
     for _ in range(2):
         try:
             queue.enqueue_call(
-                f"learning.jobs.{_LEARNING_FUNCTIONS[type(job)]}",
+                kind.function,
                 args=(job.to_json(),),
                 job_id=job_id,
                 unique=True,
                 description=str(job),
-                timeout=settings.train_timeout_s if is_training else settings.data_timeout_s,
+                timeout=kind.timeout_s(settings),
                 ttl=settings.background_queued_ttl_s,
-                # A hint is remembered, so that it may come twice; the others may follow the one before.
-                result_ttl=settings.result_ttl_s if is_hint else 0,
+                result_ttl=settings.result_ttl_s if kind.keeps_result else 0,
                 failure_ttl=settings.failure_ttl_s,
                 retry=Retry(max=settings.max_retries),
             )
@@ -402,24 +345,13 @@ def enqueue_data(redis: Redis, settings: QueueSettings, job: LearningJob) -> str
     return job_id
 
 
-def enqueue_prelabel(redis: Redis, settings: QueueSettings, job: PrelabelJob) -> str:
-    """`JobQueue.submit_prelabel` for a worker that goes on with a run."""
-    job_id = job.content_id()
-    Queue(rq_queue_name(PRELABEL_QUEUE, background=True), connection=redis, serializer=JSONSerializer).enqueue_call(
-        "worker.prelabel.job.prelabel",
-        args=(job.to_json(),),
-        job_id=job_id,
-        description=f"prelabel project={job.project_id} after task {job.after_task_id}",
-        timeout=settings.background_timeout_s,
-        ttl=settings.background_queued_ttl_s,
-        result_ttl=settings.result_ttl_s,
-        failure_ttl=settings.failure_ttl_s,
-        retry=Retry(max=settings.max_retries),
-    )
-    return job_id
-
-
-_UNDER_WAY = ("queued", "started", "scheduled", "deferred", "finished")
+def _refuse_when_full(queue: Queue, depth: int, bound: int | None, *, retry_after_s: float) -> None:
+    if bound is not None and depth >= bound:
+        raise QueueBusy(
+            f"{depth} jobs wait in {queue.name} (bound {bound}); try again in {retry_after_s:.0f} s, "
+            "look at `osprey status` whether its worker lives, or start another one",
+            retry_after_s,
+        )
 
 
 def _served_versions(queue: QueueName, beats: tuple[WorkerBeat, ...]) -> list[str]:

@@ -1,6 +1,6 @@
 """The functions of the queues `data` and `train` that RQ calls by path: JSON in, JSON out. About ten lines each.
 
-Neighbours: `job_queue/queue.py` (`submit_data`) and `learning/schedule.py` enqueue,
+Neighbours: `job_queue/queue.py` (`submit`) and `learning/schedule.py` enqueue,
 `learning/corrections/collect.py` and `learning/export/version.py` work.
 """
 
@@ -17,14 +17,15 @@ from job_queue.contracts import CollectJob, ExportJob, FineTuneJob, ReconcileJob
 from job_queue.errors import OspreyError
 from job_queue.failures import record_failure
 from job_queue.finetune_progress import ProgressNote
-from job_queue.queue import enqueue_data
+from job_queue.queue import enqueue
 from label_config.reader import ConfigError
 from learning.corrections.collect import served_projects
 from learning.corrections.stored_submissions import submissions_of_store
 from learning.export.version import ExportOptions, export_version
-from learning.runtime import DataRuntime, TrainRuntime, current
+from learning.runtime import DataRuntime, TrainRuntime
 from learning.training.triggers import due_projects
 from registry.versions import Registry
+from worker.current_runtime import current
 from worker.images.resolver import ImageResolver
 
 _LOG = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def trigger(job_json: dict[str, Any]) -> dict[str, Any]:
         due = [] if at_least is None else list(due_projects(runtime.store, Registry(settings.registry), at_least))
         for each in due:
             reason = f"{each.corrected_regions} corrected regions"
-            enqueue_data(runtime.redis, settings.queue, FineTuneJob(each.project_id, reason))
+            enqueue(runtime.redis, settings.queue, FineTuneJob(each.project_id, reason))
         return {"due": [each.project_id for each in due]}
 
     return _reported("trigger", None, work)
@@ -132,7 +133,7 @@ def finetune(job_json: dict[str, Any]) -> dict[str, Any]:
 
 def _reported(name: str, task_id: int | None, work: Callable[[DataRuntime], dict[str, Any]]) -> dict[str, Any]:
     """Run a job. A failure is a line in the log, one in `osprey status`, and raised, so that RQ tries once more."""
-    runtime = current()
+    runtime = current(DataRuntime)
     try:
         done = work(runtime)
     except RedisError:

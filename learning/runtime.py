@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from redis import Redis
 
 from job_queue.errors import OspreyError
-from job_queue.queue import DATA_QUEUE, TRAIN_QUEUE
+from job_queue.job_kinds import DATA_QUEUE, TRAIN_QUEUE
 from learning.corrections.collect import Collector
 from learning.corrections.schema import SCHEMA_VERSION
 from learning.corrections.store import Store
@@ -61,11 +61,6 @@ class DataRuntime:
 
     def follow_champion(self) -> None:
         """Nothing: see `champion_moved`."""
-
-    def install(self) -> None:
-        """Make this the runtime that this process's jobs use."""
-        global _installed
-        _installed = self
 
     def close(self) -> None:
         """Close the store and kept connections."""
@@ -117,12 +112,3 @@ class TrainRuntime(DataRuntime):
 
         limit_threads(self.settings.threads or default_threads())
         return pick_device() if self.device == "auto" else self.device
-
-
-_installed: DataRuntime | None = None
-
-
-def current() -> DataRuntime:
-    """The runtime whose `install` was called."""
-    assert _installed is not None, "data jobs run inside a worker that was started with --queues data or train"
-    return _installed

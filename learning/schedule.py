@@ -18,8 +18,10 @@ from rq.cron import CronJob, CronScheduler
 
 from job_queue.contracts import ReconcileJob, TriggerJob
 from job_queue.errors import OspreyError
-from job_queue.queue import DATA_QUEUE, enqueue_data, rq_queue_name
-from worker.settings import QueueSettings, Settings
+from job_queue.job_kinds import DATA_QUEUE, rq_queue_name
+from job_queue.queue import enqueue
+from job_queue.settings import QueueSettings
+from worker.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ def _training(settings: Settings) -> Iterator[Periodic]:
 
 
 def _submits(settings: QueueSettings, job: ReconcileJob | TriggerJob) -> Callable[[Redis], object]:
-    return lambda redis: enqueue_data(redis, settings, job)
+    return lambda redis: enqueue(redis, settings, job)
 
 
 class _Job(CronJob):  # type: ignore[misc]

@@ -42,7 +42,7 @@ class RegistryError(OspreyError):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The checkpoint an adapter belongs on: a folder with its fingerprint (`osprey_model/weights/checkpoint.py`), or a version."""
+    """The checkpoint an adapter belongs on: a folder with its fingerprint, or a version."""
 
     path: str
     fingerprint: str

@@ -25,16 +25,17 @@ from job_queue.contracts import (
 from job_queue.errors import ImageUnavailable, NoWorker, OspreyError, QueueBusy
 from job_queue.failures import record_failure
 from job_queue.queue import JobQueue
+from worker.current_runtime import current
 from worker.describing.run import Stopwatch, check_version, describe_alone
 from worker.label_studio.next_tasks import TasksUnavailable, next_images
-from worker.runtime import ModelRuntime, current
+from worker.runtime import ModelRuntime
 
 _LOG = logging.getLogger(__name__)
 
 
 def segment(job_json: dict[str, Any]) -> dict[str, Any]:
     """`SegmentJob` -> `SegmentAnswer`."""
-    return _reported("segment", job_json, lambda: _segment(current(), SegmentJob.from_json(job_json)))
+    return _reported("segment", job_json, lambda: _segment(current(ModelRuntime), SegmentJob.from_json(job_json)))
 
 
 def describe(job_json: dict[str, Any]) -> dict[str, Any]:
@@ -42,19 +43,21 @@ def describe(job_json: dict[str, Any]) -> dict[str, Any]:
 
     In a worker the answer is ready by now: see `worker/describing/batch.py`.
     """
-    rq_job, runtime = get_current_job(), current()
+    rq_job, runtime = get_current_job(), current(ModelRuntime)
     ready = None if rq_job is None else runtime.ready.pop(rq_job.id, None)
     return _reported("describe", job_json, ready or (lambda: _describe(runtime, DescribeJob.from_json(job_json))))
 
 
 def warm(queue: str, job_json: dict[str, Any]) -> dict[str, Any]:
     """`WarmJob` -> its image is embedded (queue `masks`) or its prefix is ready (queue `describe`)."""
-    return _reported("warm", job_json, lambda: _warm(current(), queue, WarmJob.from_json(job_json)))
+    return _reported("warm", job_json, lambda: _warm(current(ModelRuntime), queue, WarmJob.from_json(job_json)))
 
 
 def look_ahead(job_json: dict[str, Any]) -> dict[str, Any]:
     """`LookAheadJob` -> the images of the next tasks wait to be warmed."""
-    return _reported("look_ahead", job_json, lambda: _look_ahead(current(), LookAheadJob.from_json(job_json)))
+    return _reported(
+        "look_ahead", job_json, lambda: _look_ahead(current(ModelRuntime), LookAheadJob.from_json(job_json))
+    )
 
 
 def _segment(runtime: ModelRuntime, job: SegmentJob) -> SegmentAnswer:
@@ -125,7 +128,7 @@ def _reported(name: str, job_json: dict[str, Any], work: Callable[[], Contract])
             _LOG.warning("%s: %s: %s", context, kind, message)
         else:
             _LOG.exception("%s: %s", context, kind)
-        record_failure(current().redis, f"{kind}: {message}", task_id, f"worker {name}")
+        record_failure(current(ModelRuntime).redis, f"{kind}: {message}", task_id, f"worker {name}")
         return {"error": {"kind": kind, "message": message}}
     _LOG.info("%s done %s", context, getattr(answer, "timings_ms", ""))
     return {"ok": answer.to_json()}

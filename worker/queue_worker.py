@@ -26,7 +26,9 @@ from rq.serializers import JSONSerializer
 from rq.worker import WorkerStatus
 
 from job_queue.heartbeat import WorkerBeat, remove_beat, write_beat
-from job_queue.queue import connect, rq_queue_name
+from job_queue.job_kinds import rq_queue_name
+from job_queue.queue import connect
+from worker.current_runtime import install
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,8 +66,6 @@ class Runtime(Protocol):
 
     on_change: Callable[[], None]
     serving: str | None
-
-    def install(self) -> None: ...
 
     def load_missing(self) -> None: ...
 
@@ -210,7 +210,7 @@ class QueueWorker:
 
     def work(self) -> None:
         """Work until SIGTERM or SIGINT. Redis may be away at the start and may go away in between."""
-        self._runtime.install()
+        install(self._runtime)
         self._runtime.on_change = self._news.set
         beats = threading.Thread(target=self._beat_until_ended, name="heartbeat", daemon=True)
         beats.start()

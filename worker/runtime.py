@@ -16,13 +16,11 @@ from redis import Redis
 
 from job_queue.contracts import DescribeAnswer
 from job_queue.errors import ModelTooLarge, ModelUnavailable
-from job_queue.queue import QUEUE_NAMES
-from registry.champion_watch import ChampionWatch
+from job_queue.job_kinds import QUEUE_NAMES
 from registry.versions import BASE, ModelVersion, RegistryError
 from worker.images.resolver import ImageResolver, ResolvedImage
-from worker.load_version import load_version
+from worker.load_version import WARM_UP_WH, ChampionLoader, load_base, load_version
 from worker.model_protocols import Describer, Segmenter
-from worker.osprey_describer import OspreyDescriber
 from worker.processor import free_memory, pick_device
 from worker.sam.embedding_store import EmbeddingStore
 from worker.sam.logits_store import LogitsStore
@@ -30,15 +28,14 @@ from worker.settings import Settings
 from worker.shared_embedding import embed_shared
 
 _LOG = logging.getLogger(__name__)
-_WARM_UP_WH = (64, 48)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaders:
-    """How the models are made; tests put their own in."""
+    """Functions that load the models; tests pass their own."""
 
     segmenter: Callable[[Settings, str], Segmenter]
-    describer: Callable[[Settings, str], Describer]
+    describer: Callable[[Settings, str], Describer] = load_base
     version: Callable[[Settings, str, ModelVersion], Describer] = load_version
 
 
@@ -65,7 +62,7 @@ class ModelRuntime:
         self._segmenter: Segmenter | None = None
         self._describer: Describer | None = None
         self._problems: dict[str, str] = {}
-        self._champion = ChampionWatch(settings.registry)
+        self._champion = ChampionLoader(settings, self._loaders.describer, self._loaders.version)
         self.serving: str | None = None  # the registry's name of what the describer is
         self.ready: dict[str, Callable[[], DescribeAnswer]] = {}  # by job id: see `worker.describing.batch`
         self.on_change: Callable[[], None] = lambda: None  # told when another model serves, or a problem came or went
@@ -150,40 +147,22 @@ class ModelRuntime:
                 _LOG.info("queue describe serves %s instead of %s", self.model_versions["describe"], before)
         self.on_change()
 
-    def install(self) -> None:
-        """Make this the runtime that this process's jobs use."""
-        install(self)
-
     def close(self) -> None:
         """Close connections."""
         self.images.close()
 
     def _load(self, queue: str) -> None:
         if queue == "masks":
-            image = Image.new("RGB", _WARM_UP_WH, "gray")
+            image = Image.new("RGB", WARM_UP_WH, "gray")
             segmenter = self._loaders.segmenter(self.settings, self.device)
             segmenter.embed(image, "warm-up")
             segmenter.segment("warm-up", [(32.0, 24.0)], [1])
             self._segmenter = segmenter
         else:
-            self._load_champion()
-
-    def _load_champion(self) -> None:
-        """At the start: the champion, else what served before it, at last the base."""
-        name = self._champion.read()
-        try:
-            self._serve(name)
-        except (ModelUnavailable, RegistryError) as error:
-            for fallback in (each for each in self._champion.fallbacks() if each != name):
-                try:
-                    self._serve(fallback)
-                except (ModelUnavailable, RegistryError) as another:
-                    _LOG.warning("%s does not load either: %s", fallback, another)
-                else:
-                    self._champion.try_again_later()
-                    self._report("champion", f"the champion does not load, {fallback} serves instead: {error}")
-                    return
-            raise
+            served = self._champion.load_first(self.device)
+            self._describer, self.serving = served.describer, served.name
+            if served.problem:
+                self._report("champion", served.problem)
 
     def _replace_describer(self, name: str) -> None:
         """The old one goes when the new one is ready, or before where the device has no room for both."""
@@ -202,14 +181,7 @@ class ModelRuntime:
         free_memory()
 
     def _serve(self, name: str) -> None:
-        version = self._champion.version(name)
-        if version is None:
-            describer = self._loaders.describer(self.settings, self.device)
-        else:
-            describer = self._loaders.version(self.settings, self.device, version)
-        # The first forward pass allocates and tunes; it must not be an annotator's.
-        describer.warm(Image.new("RGB", _WARM_UP_WH, "gray"), "warm-up")
-        self._describer, self.serving = describer, name
+        self._describer, self.serving = self._champion.load(name, self.device), name
 
     def _report(self, key: str, problem: str) -> None:
         if self._problems.get(key) != problem:
@@ -223,25 +195,6 @@ def _load_segmenter(settings: Settings, device: str) -> Segmenter:
     return SamSegmenter.load(settings.sam, device, compile_encoder=settings.compile)
 
 
-def _load_describer(settings: Settings, device: str) -> Describer:
-    return OspreyDescriber.load(settings.model, device)
-
-
 def default_loaders() -> Loaders:
     """The settings' own models."""
-    return Loaders(_load_segmenter, _load_describer)
-
-
-_installed: ModelRuntime | None = None
-
-
-def install(runtime: ModelRuntime) -> None:
-    """Make `runtime` the one that this process's jobs use; RQ calls jobs by name, without arguments of ours."""
-    global _installed
-    _installed = runtime
-
-
-def current() -> ModelRuntime:
-    """The runtime that `install` was given."""
-    assert _installed is not None, "jobs run inside a QueueWorker, which installs its runtime first"
-    return _installed
+    return Loaders(_load_segmenter)

@@ -1,7 +1,7 @@
 """How many of a project's images nothing is learned from: enough for the gate, and nothing that was learned before.
 
 The split goes by hash (`learning/export/splits.py`): what a small share holds out, a larger one holds out as well.
-So the share may shrink as a project grows, but never grow beyond what the champion and those before it were trained with.
+So the share may shrink as a project grows, but never grow beyond the share that the champion and its parents used.
 """
 
 from __future__ import annotations

@@ -27,9 +27,10 @@ from job_queue.errors import (
     QueueUnavailable,
 )
 from job_queue.heartbeat import WorkerBeat, remove_beat, write_beat
+from job_queue.job_kinds import rq_queue_name
 from job_queue.partial_answers import partial_key
-from job_queue.queue import JobQueue, rq_queue_name
-from worker.settings import QueueSettings
+from job_queue.queue import JobQueue
+from job_queue.settings import QueueSettings
 
 pytestmark = pytest.mark.redis
 

@@ -43,7 +43,7 @@ def car(number: int = 1, category: str = "car"):
 
 
 def submit(redis_url: str, hook) -> None:
-    JobQueue(redis_url).submit_data(hint_of(hook["action"], hook))
+    JobQueue(redis_url).submit(hint_of(hook["action"], hook))
 
 
 def categories(worker: DataWorker) -> list[tuple]:
@@ -144,12 +144,12 @@ def test_export_job_writes_a_version_of_the_store(redis_server, label_studio, st
     label_studio.add_task(1)
     submit(redis_server.url, label_studio.annotate(1, car()))
     wait_for(lambda: categories(worker) == [(1, "car")])
-    JobQueue(redis_server.url).submit_data(ExportJob(PROJECT, with_images=False))
+    JobQueue(redis_server.url).submit(ExportJob(PROJECT, with_images=False))
     pointer = tmp_path / "exports" / "3.latest"
     wait_for(pointer.exists)
     export = read_export(tmp_path / "exports" / pointer.read_text().strip())
     assert [each.region for each in export.regions] == ["car00001"]
     before = pointer.stat().st_mtime_ns
-    JobQueue(redis_server.url).submit_data(ExportJob(PROJECT, with_images=False))
+    JobQueue(redis_server.url).submit(ExportJob(PROJECT, with_images=False))
     wait_for(lambda: pointer.stat().st_mtime_ns > before)
     assert len(list((tmp_path / "exports").glob("3-*"))) == 1

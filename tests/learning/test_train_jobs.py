@@ -40,7 +40,7 @@ def test_enough_corrections_become_a_candidate(redis_server, label_studio, tmp_p
             annotate(label_studio, queue, task, seed)
             expected = 3 * task
             wait_for(lambda expected=expected: stored(data) == expected)
-            queue.submit_data(TriggerJob())
+            queue.submit(TriggerJob())
             if task == 1:
                 time.sleep(1.0)
                 assert queue.finetune_progress() is None
@@ -50,8 +50,8 @@ def test_enough_corrections_become_a_candidate(redis_server, label_studio, tmp_p
         assert found.outcome == "v1 is not examined", trainer.log_path.read_text()
         (version,) = Registry(tmp_path / "registry").versions()
         assert version.config["project"] == PROJECT
-        queue.submit_data(TriggerJob(at_any_count=True))
-        queue.submit_data(FineTuneJob(PROJECT, "by hand"))
+        queue.submit(TriggerJob(at_any_count=True))
+        queue.submit(FineTuneJob(PROJECT, "by hand"))
         wait_for(lambda: idle(queue), 60)
         assert len(Registry(tmp_path / "registry").versions()) == 1
     finally:
@@ -72,7 +72,7 @@ def test_corrections_arrive_during_a_fine_tune(redis_server, label_studio, tmp_p
         annotate(label_studio, queue, 1, 70)
         annotate(label_studio, queue, 2, 71)
         wait_for(lambda: stored(data) == 6)
-        queue.submit_data(FineTuneJob(PROJECT, "by hand"))
+        queue.submit(FineTuneJob(PROJECT, "by hand"))
         wait_for(lambda: (found := queue.finetune_progress()) and (found.what == "training" or found.outcome), 100)
         started = queue.finetune_progress()
         assert started is not None
@@ -83,7 +83,7 @@ def test_corrections_arrive_during_a_fine_tune(redis_server, label_studio, tmp_p
         assert during is not None
         assert not during.outcome
         wait_for(lambda: (found := queue.finetune_progress()) is not None and found.outcome, 120)
-        queue.submit_data(TriggerJob())
+        queue.submit(TriggerJob())
         wait_for(lambda: len(Registry(tmp_path / "registry").versions()) == 2, 120)
         trained_on = [version.data_version for version in Registry(tmp_path / "registry").versions()]
         assert len(set(trained_on)) == 2
@@ -106,7 +106,7 @@ def annotate(label_studio, queue: JobQueue, task: int, seed: int) -> None:
         )
     ]
     hook = label_studio.annotate(task, result)
-    queue.submit_data(CollectJob(PROJECT, (task,), (hook["annotation"]["id"],), hook["annotation"]["updated_at"]))
+    queue.submit(CollectJob(PROJECT, (task,), (hook["annotation"]["id"],), hook["annotation"]["updated_at"]))
 
 
 def stored(worker: DataWorker) -> int:

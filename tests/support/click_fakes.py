@@ -25,8 +25,9 @@ from job_queue.contracts import (
     SegmentJob,
 )
 from job_queue.errors import JobTimedOut
+from job_queue.job_kinds import AnyJob
 from job_queue.mask_codec import encode_mask
-from job_queue.queue import AnyJob, QueueHealth, QueueState
+from job_queue.queue import QueueHealth, QueueState
 
 WIDTH, HEIGHT = 512, 384
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]

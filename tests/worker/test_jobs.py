@@ -24,7 +24,8 @@ from job_queue.contracts import (
 from job_queue.mask_codec import encode_mask
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from worker import jobs
-from worker.runtime import Loaders, ModelRuntime, install
+from worker.current_runtime import install
+from worker.runtime import Loaders, ModelRuntime
 from worker.sam.embedding_store import Embedding
 from worker.settings import Settings
 

@@ -25,7 +25,7 @@ from rq.timeouts import JobTimeoutException
 
 from job_queue.contracts import DescribeJob
 from job_queue.errors import OspreyError
-from job_queue.queue import rq_queue_name
+from job_queue.job_kinds import rq_queue_name
 from worker.describing.run import BACKGROUND, INTERACTIVE, DescribeRun, Stopwatch
 from worker.images.resolver import ResolvedImage
 from worker.model_protocols import DescribeSession

@@ -1,7 +1,4 @@
-"""What a worker of the queue `prelabel` holds: both models, loaded once; the champion is looked for between two jobs.
-
-Beside `worker.runtime.ModelRuntime`, which answers clicks. Next: `worker/prelabel/job.py`.
-"""
+"""The runtime of a worker of the queue `prelabel`: both models, loaded once. It follows the champion between jobs."""
 
 from __future__ import annotations
 
@@ -11,11 +8,11 @@ from collections.abc import Callable
 from redis import Redis
 
 from job_queue.errors import ModelUnavailable
-from job_queue.queue import PRELABEL_QUEUE
-from registry.champion_watch import ChampionWatch
+from job_queue.job_kinds import PRELABEL_QUEUE
 from registry.versions import RegistryError
 from worker.images.resolver import ImageResolver
-from worker.model_protocols import Describer, Segmenter
+from worker.load_version import ChampionLoader, Served
+from worker.model_protocols import Segmenter
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.processor import pick_device
 from worker.runtime import Loaders, default_loaders
@@ -40,14 +37,14 @@ class PrelabelRuntime:
         self.serving: str | None = None
         self.on_change: Callable[[], None] = lambda: None
         self._loaders = loaders or default_loaders()
-        self._champion = ChampionWatch(settings.registry)
+        self._champion = ChampionLoader(settings, self._loaders.describer, self._loaders.version)
         self._segmenter: Segmenter | None = None
-        self._describer: Describer | None = None
+        self._served: Served | None = None
 
     @property
     def model_versions(self) -> dict[str, str]:
         """The version that predictions will name; nothing while a model is missing."""
-        return {} if self._describer is None else {PRELABEL_QUEUE: self._describer.model_version}
+        return {} if self._served is None else {PRELABEL_QUEUE: self._served.describer.model_version}
 
     def annotator(self, options: AnnotateOptions) -> ImageAnnotator:
         """The models with a job's options.
@@ -55,13 +52,13 @@ class PrelabelRuntime:
         Raises:
             ModelUnavailable: they are not loaded.
         """
-        if self._segmenter is None or self._describer is None:
+        if self._segmenter is None or self._served is None:
             raise ModelUnavailable(self.problem or "this worker has not loaded its models")
-        return ImageAnnotator(self._segmenter, self._describer, options, self._embeddings)
+        return ImageAnnotator(self._segmenter, self._served.describer, options, self._embeddings)
 
     def load_missing(self) -> None:
         """Load what is not there; what is wrong is in `problem` and tried again later."""
-        if self._describer is not None:
+        if self._served is not None:
             return
         if self.device == "auto":
             self.device = pick_device()
@@ -69,18 +66,13 @@ class PrelabelRuntime:
 
     def champion_moved(self) -> bool:
         """Whether `follow_champion` has something to do."""
-        return self._describer is not None and self._champion.moved()
+        return self._served is not None and self._champion.moved()
 
     def follow_champion(self) -> None:
         """Serve what the registry's pointer names now; what does not load is a `problem`, and the old one stays."""
         if self.champion_moved():
             self._load()
             self.on_change()
-
-    def install(self) -> None:
-        """Make this the runtime that this process's jobs use."""
-        global _installed
-        _installed = self
 
     def close(self) -> None:
         """Close kept connections."""
@@ -90,23 +82,9 @@ class PrelabelRuntime:
         try:
             if self._segmenter is None:
                 self._segmenter = self._loaders.segmenter(self.settings, self.device)
-            name = self._champion.read()
-            version = self._champion.version(name)
-            if version is None:
-                self._describer = self._loaders.describer(self.settings, self.device)
-            else:
-                self._describer = self._loaders.version(self.settings, self.device, version)
-            self.serving, self.problem = name, None
+            self._served = self._champion.load_first(self.device, self._served)
+            self.serving, self.problem = self._served.name, self._served.problem
         except (ModelUnavailable, RegistryError) as error:
             self._champion.try_again_later()
             self.problem = str(error)
             _LOG.error("queue %s: %s", PRELABEL_QUEUE, error)
-
-
-_installed: PrelabelRuntime | None = None
-
-
-def current() -> PrelabelRuntime:
-    """The runtime that `install` was called on."""
-    assert _installed is not None, "jobs run inside a QueueWorker, which installs its runtime first"
-    return _installed

@@ -18,8 +18,8 @@ from job_queue.contracts import DescribeJob, ImageRef, PromptPoint, Question, Re
 from job_queue.errors import ImageCorrupt, JobFailed, JobTimedOut
 from job_queue.mask_codec import encode_mask
 from job_queue.queue import JobQueue
+from job_queue.settings import QueueSettings
 from tests.support.worker_process import WorkerProcess
-from worker.settings import QueueSettings
 
 pytestmark = pytest.mark.redis
 

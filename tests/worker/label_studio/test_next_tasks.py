@@ -11,9 +11,10 @@ from job_queue.queue import JobQueue
 from tests.support.fake_label_studio import PERSONAL_ACCESS_TOKEN, FakeLabelStudio, Reply
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from worker import jobs
+from worker.current_runtime import install
 from worker.images.resolver import ImageResolver
 from worker.label_studio.next_tasks import TasksUnavailable, next_images
-from worker.runtime import Loaders, ModelRuntime, install
+from worker.runtime import Loaders, ModelRuntime
 from worker.settings import Settings
 
 JOB = LookAheadJob(project_id=5, task_id=7, image_key="image", count=2)
