@@ -1,4 +1,4 @@
-"""`osprey train`: the commands of docs/model.md run, one after the other, with tiny files under the same names."""
+"""`osprey train`: the commands of docs/model/train.md run, one after the other, with tiny files under the same names."""
 
 from __future__ import annotations
 
