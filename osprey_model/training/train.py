@@ -138,7 +138,7 @@ def _arguments(run: TrainingRun) -> TrainingArguments:
     if arguments.n_gpu > 1:
         # In one process the Trainer would split batches over threads (DataParallel); several GPUs are accelerate's.
         arguments._n_gpu = 1
-        logger.warning("one GPU of several is used; `accelerate launch` uses them all, see docs/model.md")
+        logger.warning("one GPU of several is used; `accelerate launch` uses them all, see docs/model/train.md")
     share = row.batch_size // arguments.world_size
     held = run.device_batch_size or share
     if not share or share * arguments.world_size != row.batch_size or share % held:

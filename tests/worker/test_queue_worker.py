@@ -10,9 +10,12 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from rq import Queue
+from rq.serializers import JSONSerializer
 
 from job_queue.contracts import DescribeJob, ImageRef, PromptPoint, Question, RegionQuery, SegmentJob, WarmJob
-from job_queue.errors import ImageCorrupt, JobTimedOut, NoWorker
+from job_queue.errors import ImageCorrupt, JobFailed, JobTimedOut, NoWorker
+from job_queue.job_kinds import rq_queue_name
 from job_queue.mask_codec import decode_mask, encode_mask
 from job_queue.queue import JobQueue
 from tests.support.worker_process import WorkerProcess
@@ -177,6 +180,19 @@ def test_worker_waits_for_a_redis_that_starts_later(own_redis_server, tmp_path):
     own_redis_server.start()
     worker.wait_until_ready()
     assert worker.stop() == 0
+
+
+@pytest.mark.redis
+def test_job_of_another_release_is_refused_by_name(redis_server, redis_client, start_worker):
+    """A job path that this release does not have is not imported; the worker says why, and serves on."""
+    start_worker(redis_server.url, queues="masks")
+    rq_queue = Queue(rq_queue_name("masks"), connection=redis_client, serializer=JSONSerializer)
+    old = rq_queue.enqueue_call("os.getcwd", job_id="old-job", retry=None)
+    queue = JobQueue(redis_server.url)
+    with pytest.raises(JobFailed, match=r"asks for 'os.getcwd', which this worker does not know.*same release"):
+        queue.wait_segment(old.id, 10)
+    assert any("UnknownJob" in failure.message for failure in queue.recent_failures())
+    assert queue.wait_segment(queue.submit(click(30.0)), 10).candidates
 
 
 def test_unknown_queue_is_refused(redis_server, tmp_path):

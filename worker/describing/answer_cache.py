@@ -27,7 +27,7 @@ def read_answers(redis: Redis, keys: Sequence[str]) -> list[FieldAnswer | None]:
     return [None if line is None else _readable(line) for line in redis.mget(keys)]
 
 
-def _readable(line: bytes) -> FieldAnswer | None:
+def _readable(line: bytes | str) -> FieldAnswer | None:
     """A cached answer, or None where another release wrote what this one cannot read: it is asked again."""
     try:
         return FieldAnswer.from_json(json.loads(line))

@@ -51,4 +51,5 @@ def write_run(redis: Redis, run_id: str, state: RunState) -> None:
 def read_run(redis: Redis, run_id: str) -> RunState:
     """Read how far a run is; an empty state for one that has not begun."""
     value = redis.get(run_key(run_id))
-    return (isinstance(value, (bytes, str)) and read_record(RunState, value)) or RunState()
+    state = read_record(RunState, value) if isinstance(value, (bytes, str)) else None
+    return state or RunState()

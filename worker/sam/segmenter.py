@@ -256,7 +256,7 @@ class SamSegmenter:
             return find_regions(decode, embedded.frame, grid, batch, keep, max_regions, self._sam.mask_threshold)
 
     def _decode_grid(self, embedded: _Embedded, points_N2: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hundreds of prompts of one point each, in the encoder's type (DECISIONS.md)."""
+        """Hundreds of prompts of one point each, in the encoder's type (docs/develop/decisions/segmentation.md)."""
         with self._in_encoder_dtype():
             return self._decode(embedded, points_N2[:, None], [[1]] * len(points_N2), None, None, multimask=True)
 
