@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,7 +28,8 @@ def build_record(kind: type[T], data: object) -> T:
         ValueError: a field without a default is missing, or a value has another type; the message names each.
     """
     try:
-        built: T = _adapter(kind).validate_python(data)
+        adapter: TypeAdapter[T] = _adapter(cast(Any, kind))
+        built = adapter.validate_python(data)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'value'}: {each['msg']}" for each in error.errors())
         raise ValueError(

@@ -1,4 +1,4 @@
-"""`osprey train` as the documentation has it: a small data file, a fine-tune of osprey-nano, and its adapter."""
+"""`osprey train`: the commands of docs/model/train.md run one after the other, with tiny files of the same names."""
 
 from __future__ import annotations
 
