@@ -18,6 +18,8 @@ from typing import Literal
 
 import httpx
 
+from job_queue.errors import OspreyError
+
 _CHUNK_BYTES = 1 << 20
 _ATTEMPTS = 5  # without a new byte between them
 _RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -25,7 +27,7 @@ _RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 log = logging.getLogger(__name__)
 
 
-class DownloadFailed(Exception):
+class DownloadFailed(OspreyError):
     """A file could not be fetched; the message says why, and whether another call continues it."""
 
 
