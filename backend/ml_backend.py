@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from backend.predict import ClickService
-from backend.steps import Steps
+from backend.click.timings import Steps
 
 
 @contextmanager

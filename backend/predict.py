@@ -16,18 +16,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from backend.describing import Describer, Description, LateRegion, keep_typed
-from backend.gestures import decide
-from backend.notices import BLIND, LATE, failure_text, notice_item
-from backend.page import Page, read_page
+from backend.click.describer import Describer, Description, LateRegion, keep_typed
+from backend.click.gestures import decide
+from backend.click.notices import BLIND, LATE, failure_text, notice_item
+from backend.click.page import Page, read_page
 from backend.ports import ClickQueue
-from backend.prompts import Prompt, read_prompt
-from backend.relabelling import relabelled_items
-from backend.segmenting import Refused, RegionFinder, Target
-from backend.session import RegionRecord, SessionStore
+from backend.click.prompts import Prompt, read_prompt
+from backend.click.late_regions import relabelled_items
+from backend.click.region_finder import Refused, RegionFinder, Target
+from backend.click.session import RegionRecord, SessionStore
 from backend.settings import Settings
-from backend.steps import Steps
-from backend.versions import ServedVersion
+from backend.click.timings import Steps
+from backend.served_version import ServedVersion
 from label_config.reader import ConfigError, LabelConfig, read_label_config
 from label_config.results import AnsweredRegion, region_items, region_score
 from label_config.validate import validate_results

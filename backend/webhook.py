@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.ports import HintQueue
 from backend.predict import ClickService
-from backend.session import SessionStore
+from backend.click.session import SessionStore
 from worker.contracts import CollectJob, FineTuneJob, ReconcileJob
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.notices import LATE, NOTICE_ID
+from backend.click.notices import LATE, NOTICE_ID
 from backend.predict import Answer, ClickService
 from backend.settings import Settings
 from label_config.geometry import region_mask

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.session import RegionRecord
+from backend.click.session import RegionRecord
 from worker.contracts import (
     DescribeAnswer,
     DescribeJob,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backend.page import PageRegion
+from backend.click.page import PageRegion
 from label_config.reader import LabelConfig
 from label_config.results import AnsweredRegion, region_items
 

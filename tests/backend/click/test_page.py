@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend import page as page_module
-from backend.page import DRAFT_LAG_S, RECENT_S, Page, read_page
-from backend.session import RegionRecord
+from backend.click import page as page_module
+from backend.click.page import DRAFT_LAG_S, RECENT_S, Page, read_page
+from backend.click.session import RegionRecord
 from label_config.geometry import encode_bitmask_png
 from label_config.reader import LabelConfig, read_label_config
 from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH, payload

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.page import Page, PageRegion
-from backend.prompts import Prompt
+from backend.click.page import Page, PageRegion
+from backend.click.prompts import Prompt
 from label_config.labels import is_part_label
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backend.prompts import PromptError, read_prompt
+from backend.click.prompts import PromptError, read_prompt
 from label_config.reader import LabelConfig, read_label_config
 from tests.support.click_fakes import HEIGHT, WIDTH, box_item, payload, point_item
 

@@ -9,11 +9,11 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from backend.page import Page, PageRegion
+from backend.click.page import Page, PageRegion
 from backend.ports import ClickQueue
-from backend.segmenting import Target
-from backend.session import RegionRecord
-from backend.steps import Steps
+from backend.click.region_finder import Target
+from backend.click.session import RegionRecord
+from backend.click.timings import Steps
 from label_config.reader import LabelConfig
 from worker.contracts import DescribeJob, FieldAnswer, ImageRef, Question, RegionQuery
 from worker.errors import JobTimedOut, QueueUnavailable, WorkerError

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backend.prompts import PromptError
+from backend.click.prompts import PromptError
 from label_config.reader import ConfigError, LabelConfig
 from worker.errors import (
     ImageCorrupt,

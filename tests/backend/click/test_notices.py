@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.notices import failure_text
+from backend.click.notices import failure_text
 from worker import errors
 
 

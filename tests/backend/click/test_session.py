@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from backend import session
-from backend.session import RegionRecord, SessionStore
+from backend.click import session
+from backend.click.session import RegionRecord, SessionStore
 from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH
 from worker.contracts import PromptPoint, Question
 from worker.errors import QueueUnavailable

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend.gestures import Describe, NewRegion, Refine, Refuse, Subtract, decide
-from backend.page import Page, PageRegion
-from backend.prompts import Prompt
-from backend.session import RegionRecord
+from backend.click.gestures import Describe, NewRegion, Refine, Refuse, Subtract, decide
+from backend.click.page import Page, PageRegion
+from backend.click.prompts import Prompt
+from backend.click.session import RegionRecord
 from tests.support.click_fakes import BALL, BOX, DOT, HEIGHT, WIDTH
 from worker.contracts import PromptPoint
 from worker.mask_codec import encode_mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backend.candidates import (
+from backend.click.candidates import (
     LEAST_IOU,
     Picked,
     cut_out,

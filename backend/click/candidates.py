@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.page import BoolMask
-from backend.prompts import Box
+from backend.click.page import BoolMask
+from backend.click.prompts import Box
 from worker.contracts import MaskCandidate, PromptPoint, Rle, SegmentAnswer
 from worker.mask_codec import decode_mask, encode_mask
 

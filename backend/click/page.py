@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backend.session import RegionRecord
+from backend.click.session import RegionRecord
 from label_config.geometry import region_mask
 from label_config.reader import LabelConfig
 from worker.contracts import Rle

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backend import candidates
-from backend.candidates import Picked
-from backend.gestures import Describe, Gesture, NewRegion, Refine, Refuse, Subtract
-from backend.page import BoolMask, Page, PageRegion
+from backend.click import candidates
+from backend.click.candidates import Picked
+from backend.click.gestures import Describe, Gesture, NewRegion, Refine, Refuse, Subtract
+from backend.click.page import BoolMask, Page, PageRegion
 from backend.ports import ClickQueue
-from backend.prompts import Box, Prompt
-from backend.steps import Steps
+from backend.click.prompts import Box, Prompt
+from backend.click.timings import Steps
 from label_config.labels import classes, object_label, part_label
 from label_config.reader import LabelConfig
 from worker.contracts import ImageRef, PromptPoint, Rle, SegmentAnswer, SegmentJob
