@@ -107,7 +107,7 @@ class Api:
         if reply is None:
             logger.error("predict gave up after %.1f s", self._settings.predict_deadline_s)
             reply = Reply([] if context is None else [{"result": []}])
-        return JSONResponse({"results": reply.predictions}, headers={"Server-Timing": reply.steps.header()})
+        return JSONResponse({"results": reply.predictions}, headers={"Server-Timing": reply.timings.header()})
 
     async def webhook(self, request: Request) -> Response:
         """Store a hint and answer at once: Label Studio waits 1 s, inside the annotator's submit."""

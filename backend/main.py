@@ -11,11 +11,11 @@ import uvicorn
 from starlette.applications import Starlette
 
 from backend.app import Api
+from backend.click.session import SessionStore
 from backend.ml_backend import OspreyBackend, backend_class
 from backend.predict import ClickService
-from backend.click.session import SessionStore
-from backend.settings import Settings
 from backend.served_version import ServedVersion
+from backend.settings import Settings
 from backend.webhook import WebhookInbox
 from worker.queue import JobQueue, connect
 from worker.settings import QueueSettings

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from backend.click.timings import Timings
 from backend.predict import ClickService
-from backend.click.timings import Steps
 
 
 @contextmanager
@@ -41,7 +41,7 @@ class Reply:
     """The predictions of one request and how long their steps took."""
 
     predictions: list[dict[str, Any]]
-    steps: Steps = field(default_factory=Steps)
+    timings: Timings = field(default_factory=Timings)
 
 
 class PredictMixin:
@@ -64,7 +64,7 @@ class PredictMixin:
             return Reply([{"result": []}])
         answer = self.service.click(tasks[0], xml, context)
         version = answer.model_version or self.service.model_version()
-        return Reply([{"result": answer.items, "score": answer.score, "model_version": version}], answer.steps)
+        return Reply([{"result": answer.items, "score": answer.score, "model_version": version}], answer.timings)
 
     def predict(
         self, tasks: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None, **kwargs: Any

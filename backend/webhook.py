@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from backend.click.session import SessionStore
 from backend.ports import HintQueue
 from backend.predict import ClickService
-from backend.click.session import SessionStore
 from worker.contracts import CollectJob, FineTuneJob, ReconcileJob
 
 logger = logging.getLogger(__name__)

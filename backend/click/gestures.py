@@ -1,12 +1,12 @@
 """What a prompt on a page means. Pure.
 
-    box                                          a new object
-    point outside every region                   a new object (a part, where the part label is active)
-    more points for a pending suggestion         segment again with all its points
-    only negative points                         subtract from the region under them, else from the last one
-    point inside a hand-drawn region, or one     describe that region
-      whose values are incomplete
-    point inside any other region                a part of it, one step smaller
+box                                          a new object
+point outside every region                   a new object (a part, where the part label is active)
+more points for a pending suggestion         segment again with all its points
+only negative points                         subtract from the region under them, else from the last one
+point inside a hand-drawn region, or one     describe that region
+  whose values are incomplete
+point inside any other region                a part of it, one step smaller
 """
 
 from __future__ import annotations

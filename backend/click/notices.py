@@ -31,7 +31,7 @@ _ADVICE: dict[type[Exception], str] = {
     QueueUnavailable: "The assistant's queue does not answer. Ask your administrator; then click again.",
     NoWorker: "No worker of the assistant is running. Ask your administrator to start one; then click again.",
     QueueBusy: "The assistant is overloaded. Click again in a few seconds.",
-    JobTimedOut: "The assistant has not finished with this image yet. Click again in a few seconds.",
+    JobTimedOut: "The assistant is not ready with this image yet. Click again in a few seconds.",
     ImageUnavailable: "The assistant cannot get this task's image.",
     ImageCorrupt: "The assistant cannot read this task's image: the file is damaged or is not an image.",
     ModelUnavailable: "The assistant's model is not available. Ask your administrator.",
@@ -48,7 +48,7 @@ def failure_text(error: Exception, task_id: object) -> str:
     """Return what the annotator reads about a failure: what is wrong, and what to do. One line, no traceback."""
     advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), None)
     if advice is None:
-        return f"The assistant failed on this click (task {task_id}); its log has the cause. Click again, or ask your administrator."
+        return f"The assistant failed on this click (task {task_id}); its log has the cause. Click again, or report it."
     if isinstance(error, _LOG_ONLY):
         return advice
     return f"{advice} {' '.join(str(error).split())[:_MAX_DETAIL]}"

@@ -210,11 +210,15 @@ def _with_pick(region: Region, pick: Picked) -> Region:
 def _region_of(existing: PageRegion, mask: Rle, page: Page) -> Region:
     """Return the record of a region as the page has it now, with the given mask."""
     parent = page.region(existing.parent_id)
-    known = existing.record.region if existing.record else Region(
-        existing.region_id,
-        existing.image_wh,
-        mask,
-        object_mask=_object_mask(parent, page) if parent is not None else None,
+    known = (
+        existing.record.region
+        if existing.record
+        else Region(
+            existing.region_id,
+            existing.image_wh,
+            mask,
+            object_mask=_object_mask(parent, page) if parent is not None else None,
+        )
     )
     return replace(
         known,

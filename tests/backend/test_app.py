@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from backend import app as app_module
 from backend.app import Api
-from backend.ml_backend import backend_class
 from backend.click.notices import NOTICE_ID
+from backend.ml_backend import backend_class
 from backend.predict import ClickService
 from backend.settings import Settings
 from backend.webhook import WebhookInbox, hint_of

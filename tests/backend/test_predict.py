@@ -289,7 +289,7 @@ def test_a_prompt_inside_a_late_region_fetches_its_words_around_what_was_typed(d
 FAILURES = {
     "NoWorker": (NoWorker("no worker on masks"), "No worker"),
     "QueueUnavailable": (QueueUnavailable("redis://secret"), "queue does not answer"),
-    "QueueBusy": (QueueBusy("full", 2.0), "too much to do"),
+    "QueueBusy": (QueueBusy("full", 2.0), "overloaded"),
     "JobTimedOut": (JobTimedOut("job"), "not ready"),
     "JobFailed": (JobFailed("out of memory"), "out of memory"),
     "ImageUnavailable": (ImageUnavailable("404 Not Found"), "404 Not Found"),
@@ -591,7 +591,7 @@ def test_blind_task_gets_the_mask_and_keeps_the_words_to_itself() -> None:
     mask, *others = answer.items
     assert np.array_equal(region_mask(mask), BALL)
     assert [item["id"] for item in others] == [NOTICE_ID]
-    assert "without suggested words" in others[0]["value"]["text"][0]
+    assert "no suggested values" in others[0]["value"]["text"][0]
     ours = mask["meta"]["osprey"]
     assert ours["blind"] is True
     assert ours["suggestion"]["category"] == ["ball"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,18 +10,16 @@ import pytest
 from backend.click.gestures import Describe, NewRegion, Refine, Refuse, Subtract, decide
 from backend.click.page import Page, PageRegion
 from backend.click.prompts import Prompt
-from backend.click.session import RegionRecord
-from tests.support.click_fakes import BALL, BOX, DOT, HEIGHT, WIDTH
+from tests.support.click_fakes import BALL, BOX, DOT, HEIGHT, WIDTH, region_record
 from worker.contracts import PromptPoint
-from worker.mask_codec import encode_mask
 
 IMAGE_WH = (WIDTH, HEIGHT)
 
 
 def region(region_id: str, mask: np.ndarray, **changes: Any) -> PageRegion:
     """A region that this backend answered and described."""
-    record = RegionRecord(region_id, IMAGE_WH, encode_mask(mask), 0.9, answered_at=1.0, described=True)
-    return PageRegion(region_id, (), replace(record, **changes), "mask", IMAGE_WH)
+    record = region_record(region_id, mask, **{"described": True, **changes})
+    return PageRegion(region_id, (), record, "mask", IMAGE_WH)
 
 
 def hand_drawn(region_id: str, mask: np.ndarray) -> PageRegion:

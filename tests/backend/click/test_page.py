@@ -11,17 +11,16 @@ import pytest
 
 from backend.click import page as page_module
 from backend.click.page import DRAFT_LAG_S, RECENT_S, Page, read_page
-from backend.click.session import RegionRecord
+from backend.click.region import RegionRecord
 from label_config.geometry import encode_bitmask_png
 from label_config.reader import LabelConfig, read_label_config
-from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH, payload
-from worker.mask_codec import encode_mask
+from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH, payload, region_record
 
 XML = """<View><Image name="image" value="$image"/><KeyPoint name="click" toName="image" smart="true"/>
 <BitmaskLabels name="mask" toName="image"><Label value="Object"/></BitmaskLabels>
 <TextArea name="category" toName="image" perRegion="true"/><TextArea name="notice" toName="image"/></View>"""
 NOW = 1_800_000_000.0
-RECORD = RegionRecord("r1", (WIDTH, HEIGHT), encode_mask(BALL), 0.9, answered_at=NOW - 1)
+RECORD = region_record("r1", BALL, answered_at=NOW - 1)
 
 
 @pytest.fixture
@@ -50,7 +49,7 @@ def draft(*results: list[dict[str, Any]], saved_at: float = NOW, user: str = "an
 
 
 def read(config: LabelConfig, *records: RegionRecord, **task: Any) -> Page:
-    return read_page(task, {record.region_id: record for record in records}, config, (WIDTH, HEIGHT), NOW)
+    return read_page(task, {record.region.region_id: record for record in records}, config, (WIDTH, HEIGHT), NOW)
 
 
 def shown(page: Page) -> list[str]:
