@@ -1,4 +1,4 @@
-"""What the backend needs from the queue: `worker.queue.JobQueue` in service, a fake in tests."""
+"""The methods of `worker.queue.JobQueue` that the backend uses. Tests pass a fake instead."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from worker.queue import AnyJob, QueueHealth
 
 
 class ClickQueue(Protocol):
-    """`worker.queue.JobQueue`, as far as a click uses it; see there for what each method raises."""
+    """The methods that a click uses; `worker.queue.JobQueue` documents what each one raises."""
 
     def submit(self, job: AnyJob, *, bulk: bool = False) -> str: ...
 
@@ -25,6 +25,6 @@ class ClickQueue(Protocol):
 
 
 class HintQueue(Protocol):
-    """`worker.queue.JobQueue`, as far as a webhook uses it."""
+    """The method that a webhook uses."""
 
     def submit_data(self, job: CollectJob | ReconcileJob | FineTuneJob) -> str: ...

@@ -102,7 +102,7 @@ def answered_region(
     drawn: Mapping[str, Any] | None,
     notes: tuple[str, ...] = (),
 ) -> AnsweredRegion:
-    """The region of a record as it goes to the page, with the values that the record says were sent.
+    """Build the region that goes to the page, with the values that the record holds as sent.
 
     Args:
         filled: what the model answered: its suggestions and confidences go into the region's meta.
@@ -134,6 +134,6 @@ def answered_region(
 
 
 def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of `data` that `kind` has a field for."""
+    """Return the entries of `data` that `kind` has a field for."""
     names = {each.name for each in dataclasses.fields(kind)}
     return {name: value for name, value in data.items() if name in names}

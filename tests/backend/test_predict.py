@@ -1,4 +1,4 @@
-"""One click through `ClickService`: what comes back, for each gesture and each kind of failure."""
+"""The answer of `ClickService` to one click, for each gesture and each kind of failure."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ FIVE_FIELDS = {
 
 
 def test_a_click_gives_the_object_with_its_fields(desk: Desk) -> None:
-    """Geometry first, one id, origin prediction, and the words of every field of a whole object."""
+    """Geometry first, one id, origin prediction, and the values of every field of a whole object."""
     answer = desk.click(200, 160)
     assert np.array_equal(mask_of(answer), BALL)
     assert texts(answer) == FIVE_FIELDS
@@ -124,7 +124,7 @@ def test_a_click_gives_the_object_with_its_fields(desk: Desk) -> None:
 
 @pytest.mark.parametrize("name", ["bitmask", "polygon", "brush"])
 def test_each_output_control_gets_its_own_format(name: str) -> None:
-    """The mask arrives in whatever control the config holds."""
+    """The mask is encoded for the output control of the config."""
     answer = Desk((CONFIGS / f"{name}.xml").read_text()).click(200, 160)
     overlap = (mask_of(answer) & BALL).sum() / (mask_of(answer) | BALL).sum()
     assert answer.items[0]["type"] == f"{name}labels"
@@ -137,13 +137,13 @@ def test_a_box_gives_what_fills_it(desk: Desk) -> None:
 
 
 def test_an_empty_context_is_answered_with_nothing(desk: Desk) -> None:
-    """Sent when the last pending point disappears: no region may be injected."""
+    """Label Studio sends it when the last pending point is removed: the answer must hold no region."""
     assert desk.send().items == []
     assert desk.queue.submitted == []
 
 
 def test_a_click_inside_an_object_gives_its_part(desk: Desk) -> None:
-    """Nested by parentID, its category asked of the object's mask and its part of its own."""
+    """It is nested by parentID; its category is asked of the object's mask, its part of its own mask."""
     whole = desk.click(160, 160)
     answer = desk.click(161, 161, "p2")
     assert np.array_equal(mask_of(answer), DOT)
@@ -156,7 +156,7 @@ def test_a_click_inside_an_object_gives_its_part(desk: Desk) -> None:
     assert len(query.masks) == 2
 
 
-def test_no_smaller_part_is_said_and_not_invented(desk: Desk) -> None:
+def test_a_missing_smaller_part_is_refused(desk: Desk) -> None:
     desk.click(160, 160)
     desk.click(161, 161, "p2")
     answer = desk.click(160, 162, "p3")
@@ -164,7 +164,7 @@ def test_no_smaller_part_is_said_and_not_invented(desk: Desk) -> None:
     assert desk.queue.failures == []
 
 
-def test_alt_click_takes_away_from_the_same_region(desk: Desk) -> None:
+def test_alt_click_subtracts_from_the_same_region(desk: Desk) -> None:
     """A lone negative point replaces the region under it, complete and with the same id."""
     whole = desk.click(200, 160)
     answer = desk.click(160, 160, "n1", positive=False)
@@ -173,13 +173,13 @@ def test_alt_click_takes_away_from_the_same_region(desk: Desk) -> None:
     assert texts(answer) == FIVE_FIELDS
 
 
-def test_alt_click_with_no_mask_is_refused_in_words(desk: Desk) -> None:
+def test_alt_click_without_a_mask_is_refused_with_a_notice(desk: Desk) -> None:
     answer = desk.click(160, 160, "n1", positive=False)
     assert "click the object without Alt first" in notice(answer)[0]
 
 
 def test_pending_points_refine_the_suggestion(desk: Desk) -> None:
-    """Auto-accept off: all points come again, the answer keeps the suggestion's id."""
+    """With auto-accept off all points are sent again, and the answer keeps the suggestion's id."""
     first = desk.click(160, 160)
     answer = desk.send(point_item(160, 160), point_item(200, 160, "p2"), point_item(350, 200, "n1", positive=False))
     assert answer.items[0]["id"] == first.items[0]["id"]
@@ -189,7 +189,7 @@ def test_pending_points_refine_the_suggestion(desk: Desk) -> None:
 
 
 def test_the_same_mask_and_questions_are_the_same_job(desk: Desk) -> None:
-    """Two annotators who click the same object ask the model once."""
+    """Two clicks on the same object ask the model once."""
     desk.click(200, 160)
     desk.sessions.forget("7")
     desk.click(201, 161, "other")
@@ -198,7 +198,7 @@ def test_the_same_mask_and_questions_are_the_same_job(desk: Desk) -> None:
 
 
 def test_a_hand_drawn_region_is_described_and_keeps_its_pixels(desk: Desk) -> None:
-    """The describe gesture: same id, the geometry as it was drawn, what was typed stays."""
+    """The describe gesture keeps the id, the drawn geometry and the typed values."""
     drawn = desk.click(200, 160)
     items = desk.save_draft(drawn)
     desk.sessions.forget("7")
@@ -299,30 +299,30 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("error", "words"), FAILURES.values(), ids=FAILURES)
-def test_a_failure_before_the_mask_is_one_visible_notice(desk: Desk, error: Exception, words: str) -> None:
-    """The pending point is cleared by a well-formed result, and the annotator reads what is wrong."""
+@pytest.mark.parametrize(("error", "message"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_before_the_mask_is_one_visible_notice(desk: Desk, error: Exception, message: str) -> None:
+    """The pending point is removed by a well-formed result, and the annotator reads what is wrong."""
     desk.queue.segment_error = error
     answer = desk.click(200, 160)
     assert [item["id"] for item in answer.items] == [NOTICE_ID]
-    assert words in notice(answer)[0]
+    assert message in notice(answer)[0]
     assert "redis://secret" not in str(answer.items)
     assert len(desk.queue.failures) == 1
 
 
-@pytest.mark.parametrize(("error", "words"), FAILURES.values(), ids=FAILURES)
-def test_a_failure_of_the_words_still_gives_the_mask(desk: Desk, error: Exception, words: str) -> None:
+@pytest.mark.parametrize(("error", "message"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_of_describing_still_gives_the_mask(desk: Desk, error: Exception, message: str) -> None:
     desk.queue.describe_error = error
     answer = desk.click(200, 160)
     if error.__class__ is ZeroDivisionError:
         assert [item["id"] for item in answer.items] == [NOTICE_ID]
         return
     assert np.array_equal(mask_of(answer), BALL)
-    assert words in answer.items[0]["meta"]["text"][0]
-    assert words in notice(answer)[0]
+    assert message in answer.items[0]["meta"]["text"][0]
+    assert message in notice(answer)[0]
 
 
-def test_a_redis_that_goes_away_after_the_mask_costs_only_the_memory(
+def test_a_redis_that_goes_away_after_the_mask_costs_only_the_session(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def gone(*_: Any) -> None:
@@ -334,8 +334,8 @@ def test_a_redis_that_goes_away_after_the_mask_costs_only_the_memory(
     assert "queue does not answer" in notice(answer)[0]
 
 
-def test_the_notice_goes_when_the_next_click_succeeds(desk: Desk) -> None:
-    """And is not mentioned again after that."""
+def test_the_notice_is_removed_when_the_next_click_succeeds(desk: Desk) -> None:
+    """It is removed once."""
     desk.queue.segment_error = NoWorker("no worker on masks")
     desk.click(200, 160)
     desk.queue.segment_error = None
@@ -343,15 +343,15 @@ def test_the_notice_goes_when_the_next_click_succeeds(desk: Desk) -> None:
     assert notice(desk.click(350, 200, "p3")) is None
 
 
-def test_a_notice_that_only_the_draft_shows_goes_too(desk: Desk) -> None:
-    """The backend was restarted in between."""
+def test_a_notice_that_only_the_draft_shows_is_removed_too(desk: Desk) -> None:
+    """After a restart the backend knows the notice only from the draft."""
     item = {"id": NOTICE_ID, "type": "textarea", "from_name": "notice", "to_name": "image", "value": {"text": ["x"]}}
     desk.task["drafts"] = [{"id": 1, "user": "a", "updated_at": "2026-01-01T00:00:00Z", "result": [item]}]
     assert notice(desk.click(200, 160)) == []
 
 
 def test_a_point_that_failed_does_not_pollute_the_next_prompt(desk: Desk) -> None:
-    """Auto-accept off: the page keeps the point and sends it again with the next one."""
+    """With auto-accept off the page keeps the point and sends it again with the next one."""
     desk.queue.segment_error = NoWorker("no worker on masks")
     desk.click(350, 200, "p1")
     desk.queue.segment_error = None
@@ -360,7 +360,7 @@ def test_a_point_that_failed_does_not_pollute_the_next_prompt(desk: Desk) -> Non
 
 
 def test_points_of_a_suggestion_stay_when_a_later_point_fails(desk: Desk) -> None:
-    """Only the point that got no mask is left out of the next prompt."""
+    """Only the point without a mask is left out of the next prompt."""
     first = desk.click(200, 160, "p1")
     desk.queue.segment_error = NoWorker("no worker on masks")
     desk.send(point_item(200, 160, "p1"), point_item(350, 200, "p2"))
@@ -373,7 +373,7 @@ def test_points_of_a_suggestion_stay_when_a_later_point_fails(desk: Desk) -> Non
 
 
 def test_a_negative_point_that_sam_leaves_in_is_cut_out(desk: Desk) -> None:
-    """Auto-accept off: two positive points and a negative one always leave the negative one out."""
+    """With auto-accept off a negative point is never in the mask."""
     desk.click(200, 160, "p1")
     stubborn = desk.queue.wait_segment
 
@@ -401,7 +401,7 @@ def test_a_config_that_cannot_be_served_is_answered_and_reported(desk: Desk) -> 
     assert "ConfigError" in desk.queue.failures[0]
 
 
-def test_a_task_without_an_image_says_so(desk: Desk) -> None:
+def test_a_task_without_an_image_gets_a_notice(desk: Desk) -> None:
     desk.task["data"] = {"text": "no image here"}
     assert "import it again" in notice(desk.click(200, 160))[0]
 
@@ -418,7 +418,7 @@ CHOICES_XML = """<View><Image name="image" value="$image"/>
 
 
 def test_closed_controls_only_ever_hold_listed_values() -> None:
-    """The true category is not among the choices; the worker even says something unlisted."""
+    """The true category is not among the choices."""
     desk = Desk(CHOICES_XML)
     answer = desk.click(200, 160)
     by_control = {item["from_name"]: item["value"] for item in answer.items[1:]}
@@ -446,7 +446,7 @@ def test_uncertain_answers_leave_the_field_empty(desk: Desk) -> None:
 
 
 def test_two_annotators_at_once_get_their_own_regions(desk: Desk) -> None:
-    """Served side by side, not one after the other, each with its own mask."""
+    """Both are served at the same time, each with its own mask."""
     both_wait = threading.Barrier(2, timeout=20)  # broken, and the test fails, where one waits for the other's end
     desk.queue.before_segment = both_wait.wait
     answers: dict[str, Answer] = {}
@@ -465,7 +465,7 @@ def test_two_annotators_at_once_get_their_own_regions(desk: Desk) -> None:
 
 
 def test_another_annotators_region_is_not_mine(desk: Desk) -> None:
-    """Drafts are the caller's own: a region that was answered to somebody else's page starts no part."""
+    """Drafts are the caller's own: a click inside another annotator's region starts no part."""
     desk.save_draft(desk.click(350, 200))
     desk.click(160, 160, "p2")
     desk.task["drafts"] = [{"id": 2, "user": "bob@example.com", "updated_at": "2026-01-01T00:00:00Z", "result": []}]
@@ -480,7 +480,7 @@ def test_opening_a_task_warms_its_image_and_answers_nothing(desk: Desk) -> None:
 
 
 def test_opening_a_task_looks_ahead_in_its_project(desk: Desk) -> None:
-    """One opened task asks for the tasks after it, before its own warm-up; a batch of tasks does not."""
+    """One opened task enqueues a look-ahead before its own warm-up; a batch of tasks does not."""
     desk.service.open_tasks([desk.task], XML)
     ahead, warm = desk.queue.submitted
     assert ahead == LookAheadJob(desk.task["project"], desk.task["id"], "image", 3)
@@ -552,7 +552,7 @@ def test_a_refused_click_still_brings_late_words(desk: Desk) -> None:
 
 
 def active(item: dict[str, Any], label: str) -> list[dict[str, Any]]:
-    """The click as Label Studio sends it while an output label is active, such as that of a selected region."""
+    """Return the click as Label Studio sends it while an output label is active, such as a selected region's."""
     value = {**item["value"], "labels": [label]}
     output = {**item, "type": "bitmasklabels", "from_name": "mask", "value": {**value, "bitmasklabels": [label]}}
     return [{**item, "value": value}, output]
@@ -585,8 +585,8 @@ def blind_desk() -> Desk:
     return desk
 
 
-def test_blind_task_gets_the_mask_and_keeps_the_words_to_itself() -> None:
-    """The mask comes, every control is empty, the page says why; what the model says is in the meta that is stored."""
+def test_a_blind_task_gets_the_mask_without_values() -> None:
+    """The mask comes, every control is empty with a notice, and the model's answers are in the stored meta."""
     answer = blind_desk().click(200, 160)
     mask, *others = answer.items
     assert np.array_equal(region_mask(mask), BALL)

@@ -1,4 +1,4 @@
-"""Which model version is served, and which was when nobody serves now."""
+"""The served model version, and the last one while no worker runs."""
 
 from __future__ import annotations
 

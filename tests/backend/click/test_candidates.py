@@ -1,4 +1,4 @@
-"""Which of SAM's masks is meant."""
+"""The choice between SAM's masks."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_an_earlier_release_can_read_a_record() -> None:
 
 
 def test_unknown_keys_are_ignored() -> None:
-    """Also those of a point and of a question."""
+    """Unknown keys of a point and of a question are ignored, too."""
     later = stored(rotation=90)
     later["points"][0]["pressure"] = 0.5
     later["questions"][0]["language"] = "en"
@@ -75,7 +75,7 @@ def test_a_record_without_its_region_is_refused(missing: str) -> None:
         RegionRecord.from_json(record)
 
 
-def test_the_answer_of_a_record_holds_what_was_sent_and_what_the_model_said() -> None:
+def test_an_answered_region_holds_the_sent_values_and_the_models_suggestion() -> None:
     """The values are the record's; suggestion, confidence and versions are in the meta that is stored."""
     record = region_record("r1", BALL, sent={"category": ["globe"]}, model_version="m1", segmenter_version="s1")
     filled = Filled(suggestion={"category": ["ball"]}, confidence={"category": 0.5})

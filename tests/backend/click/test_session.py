@@ -1,4 +1,4 @@
-"""The memory of what was answered, in a real Redis."""
+"""Session records in a real Redis."""
 
 from __future__ import annotations
 
