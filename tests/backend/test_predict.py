@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from backend.click.notices import LATE, NOTICE_ID
-from backend.predict import Answer, ClickService
-from backend.settings import Settings
+from backend.click.notices import NOTICE_ID
+from backend.predict import Answer
 from label_config.geometry import region_mask
 from label_config.reader import read_label_config
 from label_config.validate import validate_results
-from tests.support.click_fakes import (
-    BALL,
-    BOX,
-    DOT,
-    FakeQueue,
-    FixedVersion,
-    MemorySessions,
-    box_item,
-    draft_of,
-    payload,
-    point_item,
-)
+from tests.support.annotator_desk import CONFIGS, FIVE_FIELDS, XML, Desk, blind_desk, mask_of, notice, texts
+from tests.support.click_fakes import BALL, BOX, DOT, FakeQueue, box_item, payload, point_item
 from worker.contracts import DescribeJob, LookAheadJob, SegmentJob, WarmJob
 from worker.errors import (
     ImageCorrupt,
@@ -40,70 +27,11 @@ from worker.errors import (
     QueueBusy,
     QueueUnavailable,
 )
-from worker.learning.shares import Shares
-
-CONFIGS = Path(__file__).parents[2] / "label_config"
-XML = (CONFIGS / "bitmask.xml").read_text()
-
-
-class Desk:
-    """A task on an annotator's desk: clicks go to a service over a fake queue."""
-
-    def __init__(self, xml: str = XML) -> None:
-        self.xml = xml
-        self.queue = FakeQueue()
-        self.sessions = MemorySessions()
-        self.service = ClickService(self.queue, self.sessions, FixedVersion(), Settings(wait_budget_s=0.2))
-        self.task: dict[str, Any] = {
-            "id": 7, "project": 3, "data": {"image": "/data/upload/3/a.png"}, "annotations": [], "drafts": [],
-        }  # fmt: skip
-
-    def send(self, *items: dict[str, Any]) -> Answer:
-        answer = self.service.click(self.task, self.xml, {"result": list(items)})
-        assert validate_results(read_label_config(self.xml), answer.items) == []
-        return answer
-
-    def click(self, x_px: float, y_px: float, item_id: str = "p1", *, positive: bool = True) -> Answer:
-        return self.send(point_item(x_px, y_px, item_id, positive=positive))
-
-    def save_draft(self, *answers: Answer, age_s: float = 0.0) -> list[dict[str, Any]]:
-        """The page saves what it was sent; returns the draft's items, to be edited."""
-        saved_at = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat()
-        result = [
-            item
-            for answer in answers
-            for item in draft_of([i for i in answer.items if i["id"] != NOTICE_ID], saved_at)["result"]
-        ]
-        self.task["drafts"] = [{"id": 1, "user": "ann@example.com", "updated_at": saved_at, "result": result}]
-        return result
 
 
 @pytest.fixture
 def desk() -> Desk:
     return Desk()
-
-
-def mask_of(answer: Answer) -> np.ndarray:
-    mask = region_mask(answer.items[0])
-    assert mask is not None
-    return mask
-
-
-def texts(answer: Answer) -> dict[str, list[Any]]:
-    return {item["from_name"]: item["value"]["text"] for item in answer.items if item["type"] == "textarea"}
-
-
-def notice(answer: Answer) -> list[str] | None:
-    return next((item["value"]["text"] for item in answer.items if item["id"] == NOTICE_ID), None)
-
-
-FIVE_FIELDS = {
-    "category": ["ball"],
-    "part": ["whole"],
-    "attribute": ["red", "rubber"],
-    "short_description": ["a red ball"],
-    "detailed_description": ["A red ball on a white ground."],
-}
 
 
 def test_a_click_gives_the_object_with_its_fields(desk: Desk) -> None:
@@ -211,79 +139,6 @@ def test_a_hand_drawn_region_is_described_and_keeps_its_pixels(desk: Desk) -> No
     assert answer.items[0]["origin"] == "manual"
     assert answer.items[0]["value"]["imageDataURL"] == items[0]["value"]["imageDataURL"]
     assert texts(answer) == {**FIVE_FIELDS, "category": ["globe"]}
-
-
-def test_late_words_leave_the_mask_in_time_and_say_so(desk: Desk) -> None:
-    """What is ready within the budget is filled in; the rest is announced in the region's note."""
-    desk.queue.describe_ready, desk.queue.partial = False, 3
-    answer = desk.click(200, 160)
-    assert np.array_equal(mask_of(answer), BALL)
-    assert texts(answer) == {"category": ["ball"], "part": ["whole"], "attribute": ["red", "rubber"]}
-    assert answer.items[0]["meta"]["text"] == [LATE]
-
-
-def late_then_saved(desk: Desk) -> tuple[Answer, list[dict[str, Any]]]:
-    desk.queue.describe_ready, desk.queue.partial = False, 3
-    late = desk.click(200, 160)
-    items = desk.save_draft(late)
-    desk.queue.describe_ready = True
-    return late, items
-
-
-def test_late_words_travel_with_the_next_answer(desk: Desk) -> None:
-    """The new region first, then the earlier one complete under its own id, once."""
-    late, _ = late_then_saved(desk)
-    answer = desk.click(350, 200, "p2")
-    earlier = [item for item in answer.items if item["id"] == late.items[0]["id"]]
-    assert answer.items[0]["id"] != late.items[0]["id"]
-    assert {item["from_name"] for item in earlier} == {"mask", *FIVE_FIELDS}
-    assert "text" not in earlier[0]["meta"]
-    again = desk.click(20, 20, "p3")
-    assert not any(item["id"] == late.items[0]["id"] for item in again.items)
-
-
-def test_late_words_wait_for_a_draft_that_shows_the_region(desk: Desk) -> None:
-    """Without a draft nobody knows whether the annotator has typed or deleted: nothing is resent."""
-    desk.queue.describe_ready = False
-    late = desk.click(200, 160)
-    desk.queue.describe_ready = True
-    answer = desk.click(350, 200, "p2")
-    assert not any(item["id"] == late.items[0]["id"] for item in answer.items)
-
-
-def test_late_words_leave_alone_what_the_annotator_wrote_and_deleted(desk: Desk) -> None:
-    """A typed text and a deleted one stay; only what is still missing is filled in. The mask stays as drawn."""
-    late, items = late_then_saved(desk)
-    by_control = {item["from_name"]: item for item in items}
-    by_control["category"]["value"]["text"] = ["football"]
-    desk.task["drafts"][0]["result"] = [
-        {**item, "origin": "prediction-changed"} for item in items if item["from_name"] != "attribute"
-    ]
-    answer = desk.click(350, 200, "p2")
-    earlier = [item for item in answer.items if item["id"] == late.items[0]["id"]]
-    expected = {name: words for name, words in FIVE_FIELDS.items() if name != "attribute"}
-    assert {item["from_name"]: item["value"]["text"] for item in earlier[1:]} == {**expected, "category": ["football"]}
-    assert earlier[0]["origin"] == "prediction-changed"
-    assert earlier[0]["value"]["imageDataURL"] == items[0]["value"]["imageDataURL"]
-
-
-def test_late_words_do_not_bring_back_a_deleted_region(desk: Desk) -> None:
-    late, _ = late_then_saved(desk)
-    desk.task["drafts"][0]["result"] = []
-    answer = desk.click(350, 200, "p2")
-    assert not any(item["id"] == late.items[0]["id"] for item in answer.items)
-
-
-def test_a_prompt_inside_a_late_region_fetches_its_words_around_what_was_typed(desk: Desk) -> None:
-    """The describe gesture fills what is empty and keeps what was typed."""
-    late, items = late_then_saved(desk)
-    items[1]["value"]["text"] = ["football"]
-    for item in items:
-        item["origin"] = "prediction-changed"
-    answer = desk.click(200, 161, "p2")
-    assert answer.items[0]["id"] == late.items[0]["id"]
-    assert answer.items[0]["origin"] == "prediction-changed"
-    assert texts(answer) == {**FIVE_FIELDS, "category": ["football"]}
 
 
 FAILURES = {
@@ -544,47 +399,6 @@ def _draw_everywhere(queue: FakeQueue) -> None:
     queue.wait_segment = answer
 
 
-def test_a_refused_click_still_brings_late_words(desk: Desk) -> None:
-    late, _ = late_then_saved(desk)
-    answer = desk.click(500, 380, "p2")
-    assert "Nothing was found" in notice(answer)[0]
-    assert {item["from_name"] for item in answer.items if item["id"] == late.items[0]["id"]} == {"mask", *FIVE_FIELDS}
-
-
-def active(item: dict[str, Any], label: str) -> list[dict[str, Any]]:
-    """Return the click as Label Studio sends it while an output label is active, such as a selected region's."""
-    value = {**item["value"], "labels": [label]}
-    output = {**item, "type": "bitmasklabels", "from_name": "mask", "value": {**value, "bitmasklabels": [label]}}
-    return [{**item, "value": value}, output]
-
-
-def test_a_part_gets_its_label_back_that_the_page_replaced(desk: Desk) -> None:
-    """The page puts a selected object's label on the part; the first answer without an active label mends it."""
-    whole = desk.click(200, 160)
-    part = desk.send(*active(point_item(160, 160, "p2"), "Object"))
-    assert part.items[0]["value"]["bitmasklabels"] == ["Part"]
-    items = desk.save_draft(whole, part)
-    for item in items:
-        if "bitmasklabels" in item["value"]:
-            item["value"]["bitmasklabels"] = ["Object"]
-    while_active = desk.send(*active(point_item(350, 200, "p3"), "Object"))
-    assert {item["id"] for item in while_active.items}.isdisjoint({part.items[0]["id"], whole.items[0]["id"]})
-    mended = desk.click(350, 200, "p4")
-    again = [item for item in mended.items if item["id"] == part.items[0]["id"]]
-    assert again[0]["value"]["bitmasklabels"] == ["Part"]
-    assert [item["value"] for item in again[1:]] == [item["value"] for item in part.items[1:]]
-    assert again[0]["meta"] == part.items[0]["meta"]
-    assert not any(item["id"] == whole.items[0]["id"] for item in mended.items)
-
-
-def blind_desk() -> Desk:
-    """A desk whose every task is blind."""
-    desk = Desk()
-    settings = Settings(wait_budget_s=0.2, shares=Shares(blind=1.0))
-    desk.service = ClickService(desk.queue, desk.sessions, FixedVersion(), settings)
-    return desk
-
-
 def test_a_blind_task_gets_the_mask_without_values() -> None:
     """The mask comes, every control is empty with a notice, and the model's answers are in the stored meta."""
     answer = blind_desk().click(200, 160)
@@ -597,20 +411,3 @@ def test_a_blind_task_gets_the_mask_without_values() -> None:
     assert ours["suggestion"]["category"] == ["ball"]
     assert ours["confidence"]["category"] == 0.9
     assert "blind" not in Desk().click(200, 160).items[0]["meta"]["osprey"]
-
-
-def test_late_words_of_a_blind_task_stay_hidden_and_typed_ones_stay() -> None:
-    """The next answer brings what the model would have said into the meta, and leaves the annotator's own words."""
-    desk = blind_desk()
-    desk.queue.describe_ready = False
-    late = desk.click(200, 160)
-    items = desk.save_draft(late)
-    geometry = next(item for item in items if "score" in item)
-    typed = {"type": "textarea", "from_name": "category", "value": {**geometry["value"], "text": ["globe"]}}
-    desk.task["drafts"][0]["result"].append({**{k: geometry[k] for k in ("id", "to_name", "origin")}, **typed})
-    desk.queue.describe_ready = True
-    answer = desk.click(350, 200, "p2")
-    earlier = [item for item in answer.items if item["id"] == late.items[0]["id"]]
-    assert [item["value"].get("text") for item in earlier] == [None, ["globe"]]
-    assert earlier[0]["meta"]["osprey"]["blind"] is True
-    assert earlier[0]["meta"]["osprey"]["suggestion"]["category"] == ["ball"]
