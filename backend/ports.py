@@ -1,4 +1,4 @@
-"""What the backend needs from the queue: `job_queue.queue.JobQueue` in service, a fake in tests."""
+"""The methods of `job_queue.queue.JobQueue` that the backend uses. Tests pass a fake instead."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from job_queue.queue import QueueHealth
 
 
 class ClickQueue(Protocol):
-    """`job_queue.queue.JobQueue`, as far as a click uses it; see there for what each method raises."""
+    """The methods that a click uses; `job_queue.queue.JobQueue` documents what each one raises."""
 
     def submit(self, job: AnyJob, *, bulk: bool = False) -> str: ...
 
@@ -26,6 +26,6 @@ class ClickQueue(Protocol):
 
 
 class HintQueue(Protocol):
-    """`job_queue.queue.JobQueue`, as far as a webhook uses it."""
+    """The method that a webhook uses."""
 
     def submit(self, job: CollectJob | ReconcileJob | FineTuneJob) -> str: ...

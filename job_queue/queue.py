@@ -57,7 +57,7 @@ _JobState = tuple[str | None, str | None]  # RQ's status of a job, and the worke
 _BLOCK_SLICE_S = 0.4
 _UNDER_WAY = ("queued", "started", "scheduled", "deferred", "finished")
 _NAMED_ERRORS: dict[str, type[errors.OspreyError]] = {
-    kind.__name__: kind for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable)
+    kind.__name__: kind for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable, errors.UnknownJob)
 }
 
 
@@ -379,7 +379,10 @@ def _unwrap(job_id: str, result: Result) -> dict[str, Any]:
     """The answer inside a stored result, or the error it holds as the exception it names."""
     if result.type is not Result.Type.SUCCESSFUL:
         last_line = (result.exc_string or "no reason kept").strip().splitlines()[-1]
-        raise JobFailed(f"job {job_id} failed: {last_line}", kind=last_line.partition(":")[0])
+        path, _, message = last_line.partition(": ")
+        if (named := _NAMED_ERRORS.get(path.rpartition(".")[2])) is not None:
+            raise named(message)
+        raise JobFailed(f"job {job_id} failed: {last_line}", kind=path)
     envelope = result.return_value or {}
     if "ok" in envelope:
         return dict(envelope["ok"])

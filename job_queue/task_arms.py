@@ -1,6 +1,6 @@
 """Which tasks are blind and which are in the random arm of the queue: decided by a hash, so every process agrees.
 
-A blind task is answered without words (`backend/describing.py`), so that accuracy is measured on people who do not
+A blind task is answered without words (`backend/click/describer.py`), so that accuracy is measured on people who do not
 just nod. A task of the random arm gets a place in the queue that says nothing about its content, so that ordering by
 uncertainty can be compared with not ordering. Both are kept with every record (`learning/corrections/collect.py`).
 """

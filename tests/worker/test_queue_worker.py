@@ -14,7 +14,7 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from job_queue.contracts import DescribeJob, ImageRef, PromptPoint, Question, RegionQuery, SegmentJob, WarmJob
-from job_queue.errors import ImageCorrupt, JobFailed, JobTimedOut, NoWorker
+from job_queue.errors import ImageCorrupt, JobTimedOut, NoWorker, UnknownJob
 from job_queue.job_kinds import rq_queue_name
 from job_queue.mask_codec import decode_mask, encode_mask
 from job_queue.queue import JobQueue
@@ -189,7 +189,7 @@ def test_job_of_another_release_is_refused_by_name(redis_server, redis_client, s
     rq_queue = Queue(rq_queue_name("masks"), connection=redis_client, serializer=JSONSerializer)
     old = rq_queue.enqueue_call("os.getcwd", job_id="old-job", retry=None)
     queue = JobQueue(redis_server.url)
-    with pytest.raises(JobFailed, match=r"asks for 'os.getcwd', which this worker does not know.*same release"):
+    with pytest.raises(UnknownJob, match=r"asks for 'os.getcwd', which this worker does not know.*same release"):
         queue.wait_segment(old.id, 10)
     assert any("UnknownJob" in failure.message for failure in queue.recent_failures())
     assert queue.wait_segment(queue.submit(click(30.0)), 10).candidates

@@ -1,26 +1,27 @@
-"""The memory of what was answered, in a real Redis."""
+"""Session records in a real Redis."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from redis import Redis
 
-from backend import session
-from backend.session import RegionRecord, SessionStore
+from backend.click import session
+from backend.click.session import SessionStore
 from job_queue.contracts import PromptPoint, Question
 from job_queue.errors import QueueUnavailable
 from job_queue.mask_codec import encode_mask
 from job_queue.queue import connect
-from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH
+from tests.support.click_fakes import BALL, DOT, region_record
 
 pytestmark = pytest.mark.redis
 
-RECORD = RegionRecord(
-    region_id="r1", image_wh=(WIDTH, HEIGHT), mask=encode_mask(BALL), object_mask=encode_mask(DOT), score=0.9,
-    answered_at=5.0, label="Object", points=(PromptPoint(1.5, 2.5, False),), prompt_ids=("p1",),
+RECORD = region_record(
+    "r1", BALL, object_mask=encode_mask(DOT), answered_at=5.0, label="Object",
+    points=(PromptPoint(1.5, 2.5, False),), prompt_ids=("p1",),
     box_px_xyxy=(1.0, 2.0, 3.0, 4.0), sent={"category": ["ball"], "group": [["a", "b"]]},
     questions=(Question("category", "What is {region}?", choices=("ball",)),), describe_job="j1", annotator="ann",
 )  # fmt: skip
@@ -40,15 +41,16 @@ def test_a_record_comes_back_as_it_was(store: SessionStore) -> None:
 def test_two_annotators_of_a_task_do_not_undo_each_other(store: SessionStore, redis_client: Redis) -> None:
     other = SessionStore(redis_client, ttl_s=60)
     store.save("7", RECORD)
-    other.save("7", replace(RECORD, region_id="r2", answered_at=4.0))
-    store.save("7", replace(RECORD, label="Part"))
-    assert {region_id: record.label for region_id, record in store.load("7").items()} == {"r2": "Object", "r1": "Part"}
+    other.save("7", replace(RECORD, region=replace(RECORD.region, region_id="r2"), answered_at=4.0))
+    store.save("7", replace(RECORD, region=replace(RECORD.region, label="Part")))
+    labels = {region_id: record.region.label for region_id, record in store.load("7").items()}
+    assert labels == {"r2": "Object", "r1": "Part"}
 
 
 def test_records_come_oldest_first_and_the_oldest_go(store: SessionStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_MAX_RECORDS", 2)
     for idx in (3, 1, 2):
-        store.save("7", replace(RECORD, region_id=f"r{idx}", answered_at=float(idx)))
+        store.save("7", region_record(f"r{idx}", answered_at=float(idx)))
     assert list(store.load("7")) == ["r2", "r3"]
 
 
@@ -63,6 +65,8 @@ def test_a_record_of_another_release_is_passed_over(store: SessionStore, redis_c
     store.save("7", RECORD)
     redis_client.hset("osprey:session:7", "old", '{"version": 0}')
     redis_client.hset("osprey:session:7", "broken", "no json")
+    redis_client.hset("osprey:session:7", "list", "[]")
+    redis_client.hset("osprey:session:7", "later", json.dumps({**RECORD.to_json(), "version": 2}))
     assert list(store.load("7")) == ["r1"]
 
 

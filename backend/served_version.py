@@ -1,4 +1,4 @@
-"""Which model version the workers serve; when none is alive, the last one that was."""
+"""The model version that the workers serve; without a worker, the last one that they served."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from backend.ports import ClickQueue
 
 logger = logging.getLogger(__name__)
 
-NEVER_SEEN = "osprey"  # Label Studio wants a name even before the first worker has started
+NEVER_SEEN = "osprey"  # Label Studio needs a name even before the first worker has started
 _KEY = "osprey:last-model-version"
 _FRESH_S = 2.0
 
 
 class ServedVersion:
-    """Asks the queue's health, at most every two seconds. Safe to share between threads."""
+    """Reads the version from the queue's health, at most every two seconds. Safe to share between threads."""
 
     def __init__(self, queue: ClickQueue, redis: Redis) -> None:
         self._queue = queue
@@ -29,11 +29,11 @@ class ServedVersion:
         self._asked_s = float("-inf")
 
     def last_known(self) -> str:
-        """Without asking anyone."""
+        """Return the last known version without asking the queue."""
         return self._known or NEVER_SEEN
 
     def current(self) -> str:
-        """The version that is served now, else the last known one. Never raises."""
+        """Return the version that is served now, else the last known one. Never raises."""
         with self._lock:
             if time.monotonic() - self._asked_s < _FRESH_S:
                 return self.last_known()
@@ -47,5 +47,5 @@ class ServedVersion:
             elif self._known is None and (stored := self._redis.get(_KEY)):
                 self._known = stored.decode() if isinstance(stored, bytes) else stored
         except RedisError as error:
-            logger.warning("the last model version is not kept: %s", error)
+            logger.warning("the last model version was not stored: %s", error)
         return self.last_known()

@@ -1,4 +1,4 @@
-"""Every form of prompt that Label Studio sends, and those it should not."""
+"""Every form of prompt that Label Studio sends, and malformed ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backend.prompts import PromptError, read_prompt
+from backend.click.prompts import PromptError, read_prompt
 from label_config.reader import LabelConfig, read_label_config
 from tests.support.click_fakes import HEIGHT, WIDTH, box_item, payload, point_item
 
@@ -77,7 +77,7 @@ def test_a_rotated_rectangle_becomes_the_box_around_it(config: LabelConfig) -> N
 
 
 def test_a_view_that_was_rotated_changes_nothing(config: LabelConfig) -> None:
-    """Percentages are in the frame of the stored image also while the view is rotated."""
+    """Percentages refer to the stored image also while the view is rotated."""
     (point,) = read_prompt({"result": [{**point_item(100, 50), "image_rotation": 90}]}, config).points
     assert (point.x_px, point.y_px) == pytest.approx((100, 50))
 
@@ -100,7 +100,7 @@ def broken(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("result", "words"),
+    ("result", "message"),
     [
         ("all", "list of result items"),
         (["p1"], "result item with id"),
@@ -114,8 +114,8 @@ def broken(**changes: Any) -> dict[str, Any]:
         ([broken(to_name="audio")], "no click and no box"),
     ],
 )
-def test_a_malformed_prompt_is_named(result: Any, words: str, config: LabelConfig) -> None:
-    with pytest.raises(PromptError, match=words):
+def test_a_malformed_prompt_is_named(result: Any, message: str, config: LabelConfig) -> None:
+    with pytest.raises(PromptError, match=message):
         read_prompt({"result": result}, config)
 
 

@@ -1,10 +1,10 @@
-"""Which of SAM's masks is meant."""
+"""The choice between SAM's masks."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from backend.candidates import (
+from backend.click.candidates import (
     LEAST_IOU,
     Picked,
     cut_out,

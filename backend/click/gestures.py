@@ -1,28 +1,26 @@
-"""What a prompt on a page means: one pure decision.
+"""What a prompt on a page means. Pure.
 
-    box                                          a new object
-    point outside every region                   a new object (a part, where the part label is active)
-    more points for a suggestion that waits      that suggestion again, with all its points
-    only negative points                         taken away from the region under them, else from the last one
-    point inside a hand-drawn region, or one     describe that region
-      whose words are still missing
-    point inside any other region                a part of it, one step smaller
-
-Next on the path of one click: `backend/candidates.py` (which of SAM's masks that is).
+box                                          a new object
+point outside every region                   a new object (a part, where the part label is active)
+more points for a pending suggestion         segment again with all its points
+only negative points                         subtract from the region under them, else from the last one
+point inside a hand-drawn region, or one     describe that region
+  whose values are incomplete
+point inside any other region                a part of it, one step smaller
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.page import Page, PageRegion
-from backend.prompts import Prompt
+from backend.click.page import Page, PageRegion
+from backend.click.prompts import Prompt
 from label_config.labels import is_part_label
 
 
 @dataclass(frozen=True, slots=True)
 class NewRegion:
-    """Segment at the prompt. A part of `parent` where there is one; `part` without parent: of SAM's larger mask."""
+    """Segment at the prompt. With `part`, find a part of `parent`, or without a parent a part of SAM's larger mask."""
 
     part: bool = False
     parent: PageRegion | None = None
@@ -37,7 +35,7 @@ class Refine:
 
 @dataclass(frozen=True, slots=True)
 class Subtract:
-    """Take what lies at the negative points away from `region`."""
+    """Remove what lies at the negative points from `region`."""
 
     region: PageRegion
 
@@ -51,7 +49,7 @@ class Describe:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """Nothing can be done; `reason` is for the annotator."""
+    """Do nothing; `reason` is for the annotator."""
 
     reason: str
 
@@ -60,7 +58,7 @@ Gesture = NewRegion | Refine | Subtract | Describe | Refuse
 
 
 def decide(prompt: Prompt, page: Page) -> Gesture:
-    """What the annotator wants."""
+    """Return what the annotator wants, by the table at the top of this file."""
     wants_part = is_part_label(prompt.label)
     if prompt.box_px_xyxy is not None:
         return NewRegion(part=wants_part)
@@ -70,7 +68,7 @@ def decide(prompt: Prompt, page: Page) -> Gesture:
         region = pending or page.smallest_around(last.x_px, last.y_px) or page.last_answered()
         if region is None:
             return Refuse(
-                "Alt+click takes away from a mask, and there is none yet: click the object without Alt first."
+                "Alt+click removes a part of a mask, and there is no mask yet: click the object without Alt first."
             )
         return Subtract(region)
     if pending is not None:
@@ -78,26 +76,27 @@ def decide(prompt: Prompt, page: Page) -> Gesture:
     around = _smallest_around_all(prompt, page)
     if around is None:
         return NewRegion(part=wants_part)
-    if _lacks_words(around):
+    if _lacks_values(around):
         return Describe(around)
     return NewRegion(part=True, parent=around)
 
 
 def _pending_suggestion(prompt: Prompt, page: Page) -> PageRegion | None:
-    """The region that was answered to some of these very points (they wait in the page, auto-accept off)."""
+    """Return the region that was answered to some of these points (with auto-accept off they stay in the page)."""
     for region in reversed(page.regions):
-        if region.record is not None and set(region.record.prompt_ids) & set(prompt.item_ids):
+        if region.record is not None and set(region.record.region.prompt_ids) & set(prompt.item_ids):
             return region
     return None
 
 
 def _smallest_around_all(prompt: Prompt, page: Page) -> PageRegion | None:
+    """Return the smallest region around the first positive point, if it holds the others, too."""
     first, *others = prompt.positives
     around = page.smallest_around(first.x_px, first.y_px)
     return around if around and all(around.contains(point.x_px, point.y_px) for point in others) else None
 
 
-def _lacks_words(region: PageRegion) -> bool:
+def _lacks_values(region: PageRegion) -> bool:
     if region.record is not None:
         return not region.record.described
     return region.origin == "manual" or not region.values

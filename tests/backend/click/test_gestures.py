@@ -1,28 +1,25 @@
-"""What a prompt means on a page with regions on it."""
+"""The meaning of a prompt on a page with regions."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from backend.gestures import Describe, NewRegion, Refine, Refuse, Subtract, decide
-from backend.page import Page, PageRegion
-from backend.prompts import Prompt
-from backend.session import RegionRecord
+from backend.click.gestures import Describe, NewRegion, Refine, Refuse, Subtract, decide
+from backend.click.page import Page, PageRegion
+from backend.click.prompts import Prompt
 from job_queue.contracts import PromptPoint
-from job_queue.mask_codec import encode_mask
-from tests.support.click_fakes import BALL, BOX, DOT, HEIGHT, WIDTH
+from tests.support.click_fakes import BALL, BOX, DOT, HEIGHT, WIDTH, region_record
 
 IMAGE_WH = (WIDTH, HEIGHT)
 
 
 def region(region_id: str, mask: np.ndarray, **changes: Any) -> PageRegion:
-    """A region that this backend answered and described."""
-    record = RegionRecord(region_id, IMAGE_WH, encode_mask(mask), 0.9, answered_at=1.0, described=True)
-    return PageRegion(region_id, (), replace(record, **changes), "mask", IMAGE_WH)
+    """Return a region that the backend answered and described."""
+    record = region_record(region_id, mask, **{"described": True, **changes})
+    return PageRegion(region_id, (), record, "mask", IMAGE_WH)
 
 
 def hand_drawn(region_id: str, mask: np.ndarray) -> PageRegion:
@@ -82,7 +79,7 @@ def test_inside_a_hand_drawn_region_is_describe() -> None:
     assert decide(points(IN_BALL), page(drawn)) == Describe(drawn)
 
 
-def test_inside_a_region_whose_words_are_missing_is_describe() -> None:
+def test_inside_a_region_with_missing_values_is_describe() -> None:
     late = region("ball", BALL, described=False)
     assert decide(points(IN_BALL), page(late)) == Describe(late)
 
@@ -107,6 +104,6 @@ def test_points_of_a_pending_suggestion_refine_it() -> None:
 
 
 @pytest.mark.parametrize("prompt_ids", [(), ("z",)])
-def test_points_of_nobody_are_judged_by_where_they_are(prompt_ids: tuple[str, ...]) -> None:
+def test_points_without_a_pending_suggestion_are_judged_by_where_they_are(prompt_ids: tuple[str, ...]) -> None:
     other = region("ball", BALL, prompt_ids=prompt_ids, points=tuple(PromptPoint(1, 1) for _ in prompt_ids))
     assert decide(points(IN_BALL, OUTSIDE), page(other)) == NewRegion()

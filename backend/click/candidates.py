@@ -1,7 +1,4 @@
-"""Which of SAM's masks is meant. Pure.
-
-SAM answers one point with up to three masks: sub-part, part and whole.
-"""
+"""Choose one of the masks that SAM answers with: sub-part, part and whole. Pure."""
 
 from __future__ import annotations
 
@@ -11,22 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backend.page import BoolMask
-from backend.prompts import Box
+from backend.click.prompts import Box
 from job_queue.contracts import MaskCandidate, PromptPoint, Rle, SegmentAnswer
-from job_queue.mask_codec import decode_mask, encode_mask
+from job_queue.mask_codec import BoolMask, decode_mask, encode_mask
+from label_config.parts import clearly_smaller, mostly_inside
 
-LEAST_IOU = 0.5  # below it SAM itself says that one click hit no object
-IOU_SLACK = 0.1  # SAM's own quality estimates this close together say nothing about which is meant
+LEAST_IOU = 0.5  # a lower estimate by SAM means that the click hit no object
+IOU_SLACK = 0.1  # a smaller difference between SAM's estimates does not tell which mask is meant
 MOST_OF_IMAGE = 0.6  # a larger mask is the background more often than an object
-PART_OF_AREA = 0.85  # a part is clearly smaller than its object
-PART_INSIDE = 0.8  # and lies mostly inside it
-KEPT_AREA = 0.1  # taking away must leave something
+KEPT_AREA = 0.1  # a subtraction must leave this share of the mask
 
 
 @dataclass(frozen=True)
 class Picked:
-    """A mask with SAM's own estimate of its IoU and the id of its low-resolution logits."""
+    """A mask with SAM's estimate of its IoU and the id of its low-resolution logits."""
 
     rle: Rle
     area_px: int
@@ -35,67 +30,69 @@ class Picked:
 
     @classmethod
     def of_mask(cls, mask: BoolMask, predicted_iou: float, logits_id: str | None) -> Picked:
-        """From a mask (H, W) that no worker has answered."""
+        """Make one from a mask (H, W) that was computed here."""
         return cls(encode_mask(mask), int(np.count_nonzero(mask)), predicted_iou, logits_id)
 
     @functools.cached_property
     def mask(self) -> BoolMask:
-        """(H, W), decoded when it is looked at: of three masks a click looks at one."""
+        """The mask (H, W), decoded when it is first read: a click reads one of three."""
         return decode_mask(self.rle)
 
     @property
     def image_area_px(self) -> int:
+        """Pixels of the whole image."""
         height, width = self.rle["size"]
         return height * width
 
 
 def candidates(answer: SegmentAnswer) -> list[Picked]:
-    """SAM's masks, smallest first."""
+    """Return SAM's masks, smallest first."""
     return [_picked(candidate) for candidate in answer.candidates]
 
 
 def pick_object(picks: Sequence[Picked]) -> Picked | None:
-    """The largest of the good masks that is not most of the image; None where there is no mask."""
+    """Choose the largest of the good masks that is not most of the image; None without a mask."""
     good = _good(picks)
     not_huge = [pick for pick in good if pick.area_px <= MOST_OF_IMAGE * pick.image_area_px]
     return max(not_huge or good, key=lambda pick: pick.area_px, default=None)
 
 
 def pick_clicked(picks: Sequence[Picked]) -> Picked | None:
-    """The object under one click; None on empty ground, where SAM trusts none of its masks."""
+    """Choose the object under one click; None on empty ground, where SAM's estimates are all low."""
     return pick_object([pick for pick in picks if pick.predicted_iou >= LEAST_IOU])
 
 
 def pick_for_box(picks: Sequence[Picked], box_px_xyxy: Box) -> Picked | None:
-    """The mask that fills the box best, weighed with its quality."""
+    """Choose the mask with the highest sum of its estimate and its bounding box's IoU with the box."""
     return max(picks, key=lambda pick: pick.predicted_iou + _box_iou(pick.mask, box_px_xyxy), default=None)
 
 
 def pick_part(picks: Sequence[Picked], parent: BoolMask) -> Picked | None:
-    """The largest mask that is clearly smaller than its object and mostly inside it; None where none is."""
+    """Choose the largest mask that is clearly smaller than its object and mostly inside it; None where none is."""
     parent_area = int(np.count_nonzero(parent))
     smaller = [
         pick
         for pick in picks
-        if 0 < pick.area_px < PART_OF_AREA * parent_area
-        and int(np.count_nonzero(pick.mask & parent)) >= PART_INSIDE * pick.area_px
+        if pick.area_px > 0
+        and clearly_smaller(pick.area_px, parent_area)
+        and mostly_inside(int(np.count_nonzero(pick.mask & parent)), pick.area_px)
     ]
     return max(smaller, key=lambda pick: pick.area_px, default=None)
 
 
 def pick_refined(picks: Sequence[Picked], points: Sequence[PromptPoint], *, part: bool) -> Picked | None:
-    """The mask that obeys most of the points; of several a good large one (for a part the best one)."""
+    """Choose the mask that agrees with most points; of several the object (of a part the best estimate)."""
     if not picks:
         return None
-    obeyed = [sum(_covers(pick.mask, point) == point.positive for point in points) for pick in picks]
-    best = [pick for pick, count in zip(picks, obeyed, strict=True) if count == max(obeyed)]
+    agreeing = [sum(_covers(pick.mask, point) == point.positive for point in points) for pick in picks]
+    best = [pick for pick, count in zip(picks, agreeing, strict=True) if count == max(agreeing)]
     return max(best, key=lambda pick: pick.predicted_iou) if part else pick_object(best)
 
 
 def subtract(picks: Sequence[Picked], previous: BoolMask, points: Sequence[PromptPoint]) -> Picked | None:
-    """`previous` cut down to the best mask that leaves the negative points out; None where no mask does.
+    """Intersect `previous` with the best mask that excludes the negative points; None where no mask does.
 
-    The result never grows: an Alt+click that added pixels would surprise.
+    The result adds no pixel, because the annotator expects an Alt+click to remove some.
     """
     negatives = [point for point in points if not point.positive]
     cut = []
@@ -107,7 +104,7 @@ def subtract(picks: Sequence[Picked], previous: BoolMask, points: Sequence[Promp
 
 
 def cut_out(picks: Sequence[Picked], previous: BoolMask) -> Picked | None:
-    """`previous` without the part that SAM finds at the negative point; None where nothing would be left."""
+    """Remove from `previous` the part that SAM finds at the negative point; None where too little is left."""
     part = pick_part(picks, previous)
     if part is None:
         return None

@@ -1,7 +1,4 @@
-"""The context of a smart tool -> `Prompt`: where the annotator clicked, in pixels.
-
-Pure. Next on the path of one click: `backend/gestures.py` (what the prompt means).
-"""
+"""The context of a smart tool -> `Prompt`: where the annotator clicked, in pixels. Pure."""
 
 from __future__ import annotations
 
@@ -16,22 +13,22 @@ from label_config.reader import LabelConfig
 
 _POINT_TYPES = ("keypoint", "keypointlabels")
 _BOX_TYPES = ("rectangle", "rectanglelabels")
-_MIN_BOX_SIDE_PX = 2.0  # a drag this short was meant as a click
+_MIN_BOX_SIDE_PX = 2.0  # a shorter drag is a click
 
 Box = tuple[float, float, float, float]
 
 
 class PromptError(ValueError):
-    """The context is not one that a smart tool of Label Studio sends; the message says what is wrong with it."""
+    """The context does not come from a smart tool of Label Studio; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the annotator pointed at, in pixels of the upright image.
+    """The points or the box of a click, in pixels of the upright image.
 
     `points` and `box_px_xyxy` are never both given: Label Studio groups prompts by their type. `label` is the
     output label that the tool carries or that is active in the page (also the label of a selected region), None
-    without one. `item_ids` are the pending points' own ids, oldest first.
+    without one. `item_ids` are the ids of the pending points, oldest first.
     """
 
     image_wh: tuple[int, int]
@@ -42,10 +39,11 @@ class Prompt:
 
     @property
     def positives(self) -> tuple[PromptPoint, ...]:
+        """The points that belong to the object."""
         return tuple(point for point in self.points if point.positive)
 
     def without_items(self, failed: frozenset[str]) -> Prompt:
-        """The same without points that were answered by a failure, unless nothing would be left."""
+        """Leave out points that were answered with a failure, unless all of them were."""
         kept = [idx for idx, item_id in enumerate(self.item_ids) if item_id not in failed]
         if self.box_px_xyxy is not None or not kept or len(kept) == len(self.points):
             return self
@@ -59,12 +57,12 @@ class Prompt:
 
 
 def read_prompt(context: Mapping[str, Any], config: LabelConfig) -> Prompt | None:
-    """The prompt of an interactive request; None for an empty context (the last pending prompt has gone).
+    """Read the prompt of an interactive request; None for an empty context (the last pending prompt was removed).
 
     Of several boxes (auto-accept off) the last one counts, because the page shows one suggestion at a time.
 
     Raises:
-        PromptError: malformed items, or none that is a point or a box.
+        PromptError: an item is malformed, or none is a point or a box.
     """
     items = context.get("result")
     if items is None or items == []:
@@ -140,7 +138,7 @@ def _number(item: Mapping[str, Any], name: str) -> float:
 
 
 def _label(items: Sequence[Mapping[str, Any]], config: LabelConfig) -> str | None:
-    """The label that the tool or the active output label put on the prompt, where the output control lists it."""
+    """Return the label that the tool or the page put on the prompt, if the output control lists it."""
     for item in reversed(items):
         for key in (item["type"], "labels"):
             labels = item["value"].get(key)

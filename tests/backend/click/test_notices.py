@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backend.notices import failure_text
+from backend.click.notices import failure_text
 from job_queue import errors
 
 
@@ -13,12 +13,12 @@ def named_errors() -> list[type[Exception]]:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in named_errors() if kind is not errors.OspreyError])
-def test_every_error_of_the_workers_has_words_of_its_own(kind: type[Exception]) -> None:
+def test_every_error_of_the_workers_has_a_text_of_its_own(kind: type[Exception]) -> None:
     error = kind("why", 1.0) if kind is errors.QueueBusy else kind("why")
-    assert "its log says why" not in failure_text(error, 7)
+    assert "its log has the cause" not in failure_text(error, 7)
 
 
-def test_an_unknown_error_says_where_to_look_and_nothing_internal() -> None:
+def test_an_unknown_error_names_the_log_and_nothing_internal() -> None:
     text = failure_text(KeyError("/srv/secret"), 7)
     assert "task 7" in text
     assert "secret" not in text

@@ -1,9 +1,7 @@
-"""Which regions the annotator's page shows, as far as a request tells.
+"""The regions that the annotator's page shows, as far as a request tells. Pure.
 
-The request names no user, but its drafts are the caller's own. They lag: a region that was answered seconds ago
-is on the page and not in the draft yet. So drafts (else annotations, else predictions) are joined with the session.
-
-Pure. Next on the path of one click: `backend/gestures.py`.
+The request names no user, but its drafts are the caller's own. Drafts lag: a region that was answered seconds ago is
+on the page and not in the draft yet. So drafts (else annotations, else predictions) are joined with the session.
 """
 
 from __future__ import annotations
@@ -15,26 +13,25 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from backend.session import RegionRecord
+from backend.click.region import RegionRecord
 from job_queue.contracts import Rle
-from job_queue.mask_codec import decode_mask, mask_bounds_xyxy
+from job_queue.mask_codec import BoolMask, decode_mask, encode_mask, mask_bounds_xyxy
 from label_config.geometry import region_mask
 from label_config.reader import LabelConfig
 
 logger = logging.getLogger(__name__)
 
-BoolMask = NDArray[np.bool_]
-
 DRAFT_LAG_S = 7.0  # a draft is saved about 5 s after a change
-RECENT_S = 15.0  # how long a region that no draft shows is taken to be on the page
+RECENT_S = 15.0  # how long a region that no draft shows is assumed to be on the page
 
 
 @dataclass(frozen=True)
 class PageRegion:
-    """One region of the page. `items` are its result items as the request holds them, () while no draft shows it."""
+    """One region of the page.
+
+    `items` are its result items as the request holds them, () while no draft shows it. `record` is what the session
+    remembers, None for a region that the backend did not answer.
+    """
 
     region_id: str
     items: tuple[Mapping[str, Any], ...]
@@ -44,42 +41,45 @@ class PageRegion:
 
     @property
     def geometry(self) -> Mapping[str, Any] | None:
-        """The item of the output control."""
+        """The item of the output control, None while no draft shows the region."""
         return next((item for item in self.items if item.get("from_name") == self.output_name), None)
 
     @property
     def origin(self) -> str:
+        """Label Studio's origin: prediction, prediction-changed or manual."""
         if self.geometry is not None:
             return str(self.geometry.get("origin") or "manual")
-        return self.record.origin if self.record else "manual"
+        return self.record.region.origin if self.record else "manual"
 
     @property
     def label(self) -> str | None:
+        """The label that the page shows."""
         if self.geometry is not None:
             labels = self.geometry["value"].get(self.geometry.get("type"))
             return str(labels[0]) if isinstance(labels, list) and labels else None
-        return self.record.label if self.record else None
+        return self.record.region.label if self.record else None
 
     @property
     def meant_label(self) -> str | None:
-        """The label, or the one that was sent where Label Studio itself put another one on the region.
+        """The label that the region is meant to have: the shown one, unless Label Studio replaced it.
 
-        It puts the label that is active in the page, also that of a selected region, on every region of an answer:
-        a part clicked inside a selected object becomes an "Object".
+        Label Studio puts the label that is active in the page, also that of a selected region, on every region of
+        an answer: a part clicked inside a selected object becomes an "Object". Then the label that was sent is meant.
         """
         record = self.record
         if record is not None and self.origin == "prediction" and self.label == record.active_label:
-            return record.label
+            return record.region.label
         return self.label
 
     @property
     def parent_id(self) -> str | None:
-        parent_id = (self.geometry or {}).get("parentID") or (self.record.parent_id if self.record else None)
+        """The id of the region that this one is nested in."""
+        parent_id = (self.geometry or {}).get("parentID") or (self.record.region.parent_id if self.record else None)
         return str(parent_id) if parent_id else None
 
     @property
     def values(self) -> dict[str, list[Any]]:
-        """What each field holds in the request, by control name."""
+        """Each field's value in the request, by control name."""
         held = {}
         for item in self.items:
             value = item.get("value")
@@ -90,25 +90,34 @@ class PageRegion:
 
     @functools.cached_property
     def mask(self) -> BoolMask | None:
-        """The region's pixels, (H, W); None where the item cannot be read or is of another image size."""
+        """The region's mask, (H, W); None where the item cannot be read or belongs to another image size."""
         try:
             if self._remembered is not None:
                 mask: BoolMask | None = decode_mask(self._remembered)
             else:
                 mask = region_mask(self.geometry) if self.geometry is not None else None
         except ValueError as error:
-            logger.warning("region %s is left alone: %s", self.region_id, error)
+            logger.warning("region %s has no readable mask: %s", self.region_id, error)
             return None
         return mask if mask is not None and mask.shape == self.image_wh[::-1] else None
 
     @property
+    def rle(self) -> Rle | None:
+        """`mask` as RLE."""
+        if self.mask is None:
+            return None
+        return self._remembered or encode_mask(self.mask)
+
+    @property
     def _remembered(self) -> Rle | None:
-        """The mask as the session has it, where nobody has edited it since."""
+        """The mask that the session has, unless the annotator edited it since."""
         unedited = self.geometry is None or self.origin == "prediction"
-        return self.record.mask if self.record is not None and unedited else None
+        return self.record.region.mask if self.record is not None and unedited else None
 
     def contains(self, x_px: float, y_px: float) -> bool:
-        if self._remembered is not None:  # most regions are elsewhere; at 12 MP decoding one takes tens of milliseconds
+        """Whether the point lies in the mask."""
+        # Most regions are elsewhere, and decoding a mask of 12 megapixels takes tens of milliseconds.
+        if self._remembered is not None:
             x0, y0, x1, y1 = mask_bounds_xyxy(self._remembered)
             if not (x0 <= x_px < x1 and y0 <= y_px < y1):
                 return False
@@ -117,22 +126,23 @@ class PageRegion:
 
 @dataclass(frozen=True)
 class Page:
-    """The page's regions, oldest first, and whose page it is (None while no draft tells)."""
+    """The page's regions, oldest first, and its annotator (None without a draft)."""
 
     regions: tuple[PageRegion, ...]
     annotator: str | None
     shows_notice: bool
 
     def region(self, region_id: str | None) -> PageRegion | None:
+        """Return the region with this id, None where the page has none."""
         return next((region for region in self.regions if region.region_id == region_id), None)
 
     def smallest_around(self, x_px: float, y_px: float) -> PageRegion | None:
-        """The smallest region that contains the point."""
+        """Return the smallest region that contains the point, None where none does."""
         around = [region for region in self.regions if region.contains(x_px, y_px)]
         return min(around, key=lambda region: int(region.mask.sum()) if region.mask is not None else 0, default=None)
 
     def last_answered(self) -> PageRegion | None:
-        """The region that this backend answered last."""
+        """Return the region that the backend answered last, None where it answered none."""
         answered = [(region.record.answered_at, region) for region in self.regions if region.record is not None]
         return max(answered, key=lambda pair: pair[0])[1] if answered else None
 
@@ -144,7 +154,15 @@ def read_page(
     image_wh: tuple[int, int],
     now: float,
 ) -> Page:
-    """Join what the request shows with what the session remembers. `now` is seconds since the epoch."""
+    """Join the regions that the request shows with those that the session remembers.
+
+    Args:
+        task: the request's task.
+        records: the session's records of the task, by region id, oldest answer first.
+        config: the project's labeling config.
+        image_wh: size of the upright image in pixels.
+        now: seconds since the epoch.
+    """
     drafts = [draft for draft in _objects(task.get("drafts")) if draft.get("result") is not None]
     annotator = next((str(draft["user"]) for draft in drafts if draft.get("user")), None)
     shown = _shown_regions(task, drafts, config)
@@ -168,7 +186,7 @@ def _may_be_unsaved(record: RegionRecord, annotator: str | None, saved_at: float
 def _shown_regions(
     task: Mapping[str, Any], drafts: Sequence[Mapping[str, Any]], config: LabelConfig
 ) -> dict[str, list[Mapping[str, Any]]]:
-    """Items by region id of the drafts; without a draft the page shows an annotation, without one a prediction."""
+    """Group the items of the drafts by region id; without drafts those of the annotations, else the predictions."""
     for sources in (drafts, _objects(task.get("annotations")), _objects(task.get("predictions"))):
         shown: dict[str, list[Mapping[str, Any]]] = {}
         for source in sorted(sources, key=lambda source: _epoch(source.get("updated_at"))):
@@ -179,7 +197,7 @@ def _shown_regions(
 
 
 def _by_region(items: Iterable[Mapping[str, Any]], config: LabelConfig) -> dict[str, list[Mapping[str, Any]]]:
-    """Items by region id, for the regions that have geometry of the output control."""
+    """Group items by region id, for the regions that have a geometry of the output control."""
     by_id: dict[str, list[Mapping[str, Any]]] = {}
     for item in items:
         if isinstance(item.get("value"), Mapping):
@@ -204,7 +222,7 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _epoch(text: Any) -> float:
-    """An ISO 8601 time as seconds since the epoch; 0 where there is none."""
+    """Read an ISO 8601 time as seconds since the epoch; 0 for anything else."""
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except ValueError:

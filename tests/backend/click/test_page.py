@@ -1,4 +1,4 @@
-"""Which regions the page shows: drafts, annotations, predictions, and what was answered seconds ago."""
+"""The regions that the page shows: from drafts, annotations, predictions, and answers of the last seconds."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backend import page as page_module
-from backend.page import DRAFT_LAG_S, RECENT_S, Page, read_page
-from backend.session import RegionRecord
-from job_queue.mask_codec import encode_mask
+from backend.click import page as page_module
+from backend.click.page import DRAFT_LAG_S, RECENT_S, Page, read_page
+from backend.click.region import RegionRecord
 from label_config.geometry import encode_bitmask_png
 from label_config.reader import LabelConfig, read_label_config
-from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH, payload
+from tests.support.click_fakes import BALL, DOT, HEIGHT, WIDTH, payload, region_record
 
 XML = """<View><Image name="image" value="$image"/><KeyPoint name="click" toName="image" smart="true"/>
 <BitmaskLabels name="mask" toName="image"><Label value="Object"/></BitmaskLabels>
 <TextArea name="category" toName="image" perRegion="true"/><TextArea name="notice" toName="image"/></View>"""
 NOW = 1_800_000_000.0
-RECORD = RegionRecord("r1", (WIDTH, HEIGHT), encode_mask(BALL), 0.9, answered_at=NOW - 1)
+RECORD = region_record("r1", BALL, answered_at=NOW - 1)
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def config() -> LabelConfig:
 
 
 def items(region_id: str = "r1", mask: np.ndarray = BALL, **changes: Any) -> list[dict[str, Any]]:
-    """A region as Label Studio stores it: its geometry in the text item too."""
+    """Return a region as Label Studio stores it: its geometry is in the text item, too."""
     base = {
         "id": region_id,
         "to_name": "image",
@@ -50,7 +49,7 @@ def draft(*results: list[dict[str, Any]], saved_at: float = NOW, user: str = "an
 
 
 def read(config: LabelConfig, *records: RegionRecord, **task: Any) -> Page:
-    return read_page(task, {record.region_id: record for record in records}, config, (WIDTH, HEIGHT), NOW)
+    return read_page(task, {record.region.region_id: record for record in records}, config, (WIDTH, HEIGHT), NOW)
 
 
 def shown(page: Page) -> list[str]:
@@ -66,7 +65,7 @@ def test_a_draft_shows_its_regions_and_whose_page_it_is(config: LabelConfig) -> 
 
 
 def test_a_region_answered_just_now_is_on_the_page(config: LabelConfig) -> None:
-    """The draft lags behind: without the session a second click could not find its object."""
+    """Drafts lag: without the session a second click could not find its object."""
     assert shown(read(config, RECORD)) == ["r1"]
     assert shown(read(config, RECORD, drafts=[draft(saved_at=NOW - 3)])) == ["r1"]
 
@@ -131,7 +130,7 @@ def test_the_smallest_region_around_a_point(config: LabelConfig) -> None:
 
 
 def test_a_mask_is_not_decoded_for_a_point_far_from_it(config: LabelConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two dozen masks of a large photograph would take most of a second at every click."""
+    """Decoding two dozen masks of a large photograph takes most of a second."""
     page = read(config, RECORD)
     monkeypatch.setattr(page_module, "decode_mask", pytest.fail)
     assert page.smallest_around(500, 380) is None
@@ -141,7 +140,7 @@ def test_a_mask_is_not_decoded_for_a_point_far_from_it(config: LabelConfig, monk
 
 
 def test_the_recorded_draft_is_read() -> None:
-    """Its polygon is shortened ("... 22 more"), so its mask cannot be read; its words can."""
+    """Its polygon is shortened ("... 22 more"), so only its values can be read, and not its mask."""
     xml = XML.replace("BitmaskLabels", "PolygonLabels").replace('name="mask"', 'name="poly"')
     task = payload("predict_click_with_draft")["tasks"][0]
     page = read_page(task, {}, read_label_config(xml), (1024, 768), NOW)

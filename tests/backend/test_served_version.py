@@ -1,4 +1,4 @@
-"""Which model version is served, and which was when nobody serves now."""
+"""The served model version, and the last one while no worker runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from redis import Redis
 
-from backend import versions
-from backend.versions import NEVER_SEEN, ServedVersion
+from backend import served_version
+from backend.served_version import NEVER_SEEN, ServedVersion
 from job_queue.queue import connect
 from tests.support.click_fakes import FakeQueue
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture(autouse=True)
 def _ask_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "_FRESH_S", -1.0)
+    monkeypatch.setattr(served_version, "_FRESH_S", -1.0)
 
 
 def test_it_is_what_the_workers_serve(redis_client: Redis) -> None:
