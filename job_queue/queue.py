@@ -57,7 +57,8 @@ _JobState = tuple[str | None, str | None]  # RQ's status of a job, and the worke
 _BLOCK_SLICE_S = 0.4
 _UNDER_WAY = ("queued", "started", "scheduled", "deferred", "finished")
 _NAMED_ERRORS: dict[str, type[errors.OspreyError]] = {
-    kind.__name__: kind for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable, errors.UnknownJob)
+    kind.__name__: kind
+    for kind in (errors.ImageUnavailable, errors.ImageCorrupt, errors.ModelUnavailable, errors.UnknownJob)
 }
 
 
