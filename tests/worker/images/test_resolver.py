@@ -104,6 +104,22 @@ def test_refused_token_says_which_setting(studio, make_resolver):
             resolver.resolve(ref("/data/upload/1/a.png"))
 
 
+def test_refused_exchange_is_reported_with_the_image(studio, make_resolver):
+    """Where an image was asked for, a refused token is an unavailable image, with the image and the reason."""
+    resolver = make_resolver(label_studio_url=studio.url, label_studio_token=make_jwt("refresh") + "x")
+    with pytest.raises(ImageUnavailable, match=r"image /data/upload/1/a\.png of task 5 .* to accept a personal access"):
+        resolver.resolve(ref("/data/upload/1/a.png"))
+    assert studio.seen == []
+
+
+def test_exchange_without_an_answer_is_reported_with_the_image(studio, make_resolver):
+    """The same if Label Studio is down when the token has to be exchanged."""
+    resolver = make_resolver(label_studio_url=studio.url, label_studio_token=PERSONAL_ACCESS_TOKEN)
+    studio.close()
+    with pytest.raises(ImageUnavailable, match=r"of task 5 cannot be fetched: .*OSPREY_LABEL_STUDIO_URL"):
+        resolver.resolve(ref("/data/upload/1/a.png"))
+
+
 def test_log_in_redirect_is_a_token_problem(studio, resolver):
     studio.replies["/data/upload/1/a.png"] = Reply(302, headers={"Location": "/user/login/?next=x"})
     with pytest.raises(ImageUnavailable, match="asks to log in"):

@@ -6,13 +6,14 @@ import urllib.parse
 import pytest
 
 from job_queue.contracts import ImageRef, LookAheadJob
+from job_queue.errors import LabelStudioFailed
 from job_queue.heartbeat import WorkerBeat, write_beat
 from job_queue.queue import JobQueue
 from tests.support.fake_label_studio import PERSONAL_ACCESS_TOKEN, FakeLabelStudio, Reply
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from worker import jobs
 from worker.images.resolver import ImageResolver
-from worker.label_studio.next_tasks import TasksUnavailable, next_images
+from worker.label_studio.next_tasks import next_images
 from worker.runtime import Loaders, ModelRuntime, install
 from worker.settings import Settings
 
@@ -83,7 +84,7 @@ def test_tasks_without_an_image_are_left_out(label_studio, images):
 )
 def test_other_answers_are_named(label_studio, images, reply):
     answering(label_studio, reply)
-    with pytest.raises(TasksUnavailable, match="Label Studio"):
+    with pytest.raises(LabelStudioFailed, match="Label Studio"):
         next_images(images.label_studio, JOB)
 
 
