@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -13,6 +14,8 @@ _MAX_SHOWN = 300  # characters of an answer
 
 _CHECK_ADDRESS = "is it a Label Studio? Check OSPREY_LABEL_STUDIO_URL"
 _NOT_VISIBLE = "no such project or task, or the user of the token may not see or change it; check number and user"
+_ADVICE = {400: "change what the answer names", 403: _NOT_VISIBLE, 404: _NOT_VISIBLE}
+_OTHER_ADVICE = "the log of Label Studio has the reason"
 
 
 def no_address() -> LabelStudioFailed:
@@ -39,19 +42,21 @@ def too_long(request: httpx.Request, max_bytes: int) -> LabelStudioFailed:
 
 
 def refused(request: httpx.Request, status: int, body: bytes, kind: TokenKind) -> LabelStudioRefused:
-    """Return the error of a refused token; `kind` is what was sent."""
+    """Return the error of a refused token; `kind` is what was sent. Short, because the labeling page shows it."""
+    host = request.url.netloc.decode()
     return LabelStudioRefused(
-        f"expected Label Studio to accept {kind} for {_name(request)}, got {status} {shown(body)!r}; create a personal "
-        "access token under Account & Settings and put it into OSPREY_LABEL_STUDIO_TOKEN",
+        f"expected Label Studio at {host} to accept a request with {kind}, got {status} {shown(body)[:60]!r}; put a "
+        "valid personal access token (from Account & Settings) into OSPREY_LABEL_STUDIO_TOKEN",
         status,
     )
 
 
 def not_successful(request: httpx.Request, status: int, body: bytes) -> LabelStudioFailed:
     """Return the error of a status outside 2xx."""
-    advice = _NOT_VISIBLE if status in (403, 404) else "the log of Label Studio has the reason"
     return LabelStudioFailed(
-        f"expected 2xx from Label Studio for {_name(request)}, got {status} {shown(body)!r}; {advice}", status
+        f"expected 2xx from Label Studio for {_name(request)}, got {status} {shown(body)!r}; "
+        + _ADVICE.get(status, _OTHER_ADVICE),
+        status,
     )
 
 
@@ -61,8 +66,14 @@ def unexpected(url: str, expected: str, got: Any) -> LabelStudioFailed:
 
 
 def shown(body: bytes) -> str:
-    """Return the start of an answer as one line."""
-    return " ".join(body[: 4 * _MAX_SHOWN].decode(errors="replace").split())[:_MAX_SHOWN]
+    """Return as one line what Label Studio says about an error, or the start of another answer."""
+    text = body.decode(errors="replace")
+    try:
+        error = json.loads(text)
+        text = f"{error['detail']} {error.get('validation_errors') or ''}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass  # not Label Studio's form of an error
+    return " ".join(text.split())[:_MAX_SHOWN]
 
 
 def plain_url(request: httpx.Request) -> str:

@@ -107,8 +107,9 @@ def test_refused_token_says_which_setting(studio, make_resolver):
 def test_refused_exchange_is_reported_with_the_image(studio, make_resolver):
     """Where an image was asked for, a refused token is an unavailable image, with the image and the reason."""
     resolver = make_resolver(label_studio_url=studio.url, label_studio_token=make_jwt("refresh") + "x")
-    with pytest.raises(ImageUnavailable, match=r"image /data/upload/1/a\.png of task 5 .* to accept a personal access"):
+    with pytest.raises(ImageUnavailable, match=r"image /data/upload/1/a\.png of task 5 .* with a personal") as caught:
         resolver.resolve(ref("/data/upload/1/a.png"))
+    assert "into OSPREY_LABEL_STUDIO_TOKEN" in str(caught.value)[:300]  # what the labeling page shows
     assert studio.seen == []
 
 

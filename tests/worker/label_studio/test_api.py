@@ -63,7 +63,7 @@ def test_personal_access_token_is_exchanged_and_exchanged_again_after_a_401(serv
 def test_refused_token_is_an_error_of_its_own(server, token, kind):
     """The error has the kind of the token and the variable, and is no error of an image."""
     server.replies["/api/ml"] = Reply(body=b"[1]", needs_token=True)
-    expected = pytest.raises(LabelStudioRefused, match=f"accept {kind} for")
+    expected = pytest.raises(LabelStudioRefused, match=f"with {kind}, got 401")
     with LabelStudioApi(server.url, token) as api, expected as caught:
         api.call("GET", "/api/ml")
     assert "OSPREY_LABEL_STUDIO_TOKEN" in str(caught.value)
@@ -103,13 +103,19 @@ def test_list_whose_total_is_too_high_ends_with_its_shorter_page():
     assert asked == [1, 2]
 
 
+def test_error_text_has_what_label_studio_says_and_not_its_envelope():
+    """The form is that of Label Studio 1.23.2."""
+    envelope = {"id": "8c6c", "status_code": 400, "version": "1.23.2", "detail": "Validation error", "exc_info": None}
+    answer = httpx.Response(400, json={**envelope, "validation_errors": {"title": ["too short"]}})
+    with pytest.raises(LabelStudioFailed, match=r"got 400 \"Validation error {'title': \['too short'\]}\"; change"):
+        api_of(lambda _: answer).call("POST", "/api/projects", json={})
+
+
 def test_answer_above_the_limit_is_an_error():
     """An answer is read only up to its limit."""
     api = api_of(lambda _: httpx.Response(200, json=["x" * 100]))
     assert api.call("GET", "/api/ml", max_bytes=104) == ["x" * 100]
-    with pytest.raises(
-        LabelStudioFailed, match=r"expected at most 103 bytes from Label Studio for GET .*/api/ml"
-    ):
+    with pytest.raises(LabelStudioFailed, match=r"expected at most 103 bytes from Label Studio for GET .*/api/ml"):
         api.call("GET", "/api/ml", max_bytes=103)
 
 
