@@ -14,7 +14,13 @@ _MAX_SHOWN = 300  # characters of an answer
 
 _CHECK_ADDRESS = "is it a Label Studio? Check OSPREY_LABEL_STUDIO_URL"
 _NOT_VISIBLE = "no such project or task, or the user of the token may not see or change it; check number and user"
-_ADVICE = {400: "change what the answer names", 403: _NOT_VISIBLE, 404: _NOT_VISIBLE}
+_MOVED = "the server redirects; put its final address (https?) into OSPREY_LABEL_STUDIO_URL"
+_ADVICE = {
+    **dict.fromkeys((301, 302, 303, 307, 308), _MOVED),
+    400: "change what the answer names",
+    403: _NOT_VISIBLE,
+    404: _NOT_VISIBLE,
+}
 _OTHER_ADVICE = "the log of Label Studio has the reason"
 
 
