@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,19 +75,12 @@ def _of_project(settings: Settings, project: int) -> ReportSource:
 
 def _from_label_studio(settings: Settings, project: int) -> ReportSource:
     """Read every submitted annotation that Label Studio has now."""
-    from job_queue.errors import ImageUnavailable
+    from job_queue.errors import LabelStudioFailed
     from learning.report.report import source_of_submissions
     from learning.submitted.submissions import submissions_of_tasks
-    from worker.guarded_http import AllowedHosts, GuardedHttp
-    from worker.label_studio.annotations import AnnotationSource
-    from worker.label_studio.credentials import LabelStudio, origin_of
+    from worker.label_studio.annotations import annotation_source
 
-    url = settings.label_studio_url
-    if not url:
-        raise ImageUnavailable("set OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN, or use --data")
-    _, host, port = origin_of(url)
-    with (
-        closing(GuardedHttp(AllowedHosts(origins=[(host, port or 80)]), settings.image_timeout_s)) as http,
-        AnnotationSource(url, LabelStudio(url, settings.label_studio_token, http)) as annotations,
-    ):
+    if not settings.label_studio_url:
+        raise LabelStudioFailed("set OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN, or use --data")
+    with annotation_source(settings) as annotations:
         return source_of_submissions(submissions_of_tasks(annotations.project(project), annotations.tasks(project)))

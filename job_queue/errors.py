@@ -51,6 +51,18 @@ class ImageCorrupt(OspreyError):
     """The bytes behind the task's image are not an image that can be decoded."""
 
 
+class LabelStudioFailed(OspreyError):
+    """Label Studio does not answer, or not with what was asked for. `status` is the HTTP status; None: no answer."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class LabelStudioRefused(LabelStudioFailed):
+    """Label Studio refuses the token."""
+
+
 class ModelUnavailable(OspreyError):
     """The checkpoint or model version a job asks for is not there or does not load."""
 

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from stack.components import BACKEND_USER, COMPONENTS, LOGIN, Component, Stack
-from stack.label_studio_api import make_token, token_works
-from stack.sample_project import BackendAddress
+from stack.label_studio_token import make_token, token_works
 from stack.settings import CHECKOUT, PORT_VARIABLES, StackSettings
 from stack.state import MARK, StateFolder, plan_launch
 from stack.supervisor import end_leftovers
+from worker.label_studio.connection import BackendAddress
 
 _STOP_LIMIT_S = 15.0
 _PATIENCE = 3  # times what `make up` allows: nobody waits for a page here, and the machine may be busy

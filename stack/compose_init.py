@@ -18,9 +18,11 @@ from demo.small_models import OSPREY_NANO
 from demo.truth.sample_sets import write_sample_sets
 from job_queue.errors import OspreyError
 from stack.errors import StackError
-from stack.label_studio_api import LabelStudioApi, make_token, token_works
-from stack.sample_project import BackendAddress, ensure_project
+from stack.label_studio_token import make_token, token_works
+from stack.sample_project import ensure_project
 from stack.state import write_private
+from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.connection import BackendAddress
 
 logger = logging.getLogger(__name__)
 

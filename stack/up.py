@@ -16,11 +16,13 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from stack.components import BACKEND_USER, COMPONENTS, LOGIN, Component, Stack
 from stack.errors import StackError
-from stack.label_studio_api import LabelStudioApi, make_token, token_works
-from stack.sample_project import BackendAddress, ensure_project
+from stack.label_studio_token import make_token, token_works
+from stack.sample_project import ensure_project
 from stack.settings import CHECKOUT, StackSettings
 from stack.state import StateFolder, plan_launch
 from stack.supervisor import STOP_LIMIT_S, Supervisor, end_leftovers
+from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.connection import BackendAddress
 
 LOG_LINES = 15
 _BASE_SET_LIMIT_S = 600.0

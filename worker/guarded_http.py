@@ -1,7 +1,7 @@
-"""HTTP for addresses that come from task data: nothing inside our own network unless it was allowed.
+"""HTTP for addresses that come from task data: private addresses are refused unless they are allowed.
 
-The check sits where the connection is made, on the address that is really connected to. A name that
-resolves differently the second time, or a redirect, gains nothing: every connection passes here.
+The check is made on the address that is connected to, when the connection is made. Every connection passes it, so it
+also covers redirects and a name that resolves to another address the second time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class AllowedHosts:
         self._origins = {(host.lower(), port) for host, port in origins}
 
     def allows(self, host: str, port: int, address: Address) -> bool:
-        """Whether `host`:`port`, which resolved to `address`, may be connected to."""
+        """Return whether `host`:`port`, which resolved to `address`, may be connected to."""
         if host.lower() in self._names or (host.lower(), port) in self._origins:
             return True
         if any(address in network for network in self._networks if network.version == address.version):
@@ -61,7 +61,7 @@ class AllowedHosts:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address belongs to the open internet, seen through IPv4-in-IPv6 disguises."""
+    """Return whether an address is public; an IPv4 address inside an IPv6 address is judged as IPv4."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if inner is None and address in _NAT64:
@@ -94,8 +94,8 @@ class _GuardedBackend(httpcore.NetworkBackend):
         usable = [address for address in addresses if self._allowed.allows(host, port, address)]
         if not usable:
             raise AddressRefusedError(
-                f"{host} resolves to {addresses[0]}, a private, loopback or link-local address; if images really "
-                "are there, name the host in OSPREY_IMAGE_ALLOW_HOSTS"
+                f"{host} resolves to {addresses[0]}, a private, loopback or link-local address; if it really "
+                "serves images, name the host in OSPREY_IMAGE_ALLOW_HOSTS"
             )
         for position, address in enumerate(usable):
             try:
@@ -107,21 +107,21 @@ class _GuardedBackend(httpcore.NetworkBackend):
 
 
 class GuardedHttp:
-    """Plain requests without redirects, cookies or proxies, under one guard. Safe to share between threads."""
+    """Makes requests without redirects, cookies or proxies, under one guard. Threads may share it."""
 
     def __init__(self, allowed: AllowedHosts, timeout_s: float) -> None:
-        """`timeout_s` bounds a whole request, a slowly dripping body included."""
+        """`timeout_s` is the limit of a whole request, also if its body arrives slowly."""
         self._timeout_s = timeout_s
         self._pool = httpcore.ConnectionPool(network_backend=_GuardedBackend(allowed), max_keepalive_connections=4)
 
     def close(self) -> None:
-        """Close kept connections."""
+        """Close the connections."""
         self._pool.close()
 
     def request(
         self, method: str, url: str, *, headers: Mapping[str, str], max_bytes: int, body: bytes | None = None
     ) -> Response:
-        """One request and its whole body.
+        """Make one request and return the answer with its whole body.
 
         Raises:
             AddressRefusedError: the address is not allowed.
@@ -131,7 +131,7 @@ class GuardedHttp:
         try:
             return self._once(method, url, headers, max_bytes, body)
         except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
-            # A kept connection that the server has closed meanwhile looks like this; a new one will not.
+            # The server may have closed a kept connection meanwhile; the second attempt uses a new one.
             return self._once(method, url, headers, max_bytes, body)
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], max_bytes: int, body: bytes | None) -> Response:

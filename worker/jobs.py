@@ -22,12 +22,12 @@ from job_queue.contracts import (
     SegmentJob,
     WarmJob,
 )
-from job_queue.errors import ImageUnavailable, NoWorker, OspreyError, QueueBusy
+from job_queue.errors import LabelStudioFailed, NoWorker, OspreyError, QueueBusy
 from job_queue.failures import record_failure
 from job_queue.queue import JobQueue
 from worker.current_runtime import current
 from worker.describing.run import Stopwatch, check_version, describe_alone
-from worker.label_studio.next_tasks import TasksUnavailable, next_images
+from worker.label_studio.next_tasks import next_images
 from worker.runtime import ModelRuntime
 
 _LOG = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def _look_ahead(runtime: ModelRuntime, job: LookAheadJob) -> LookAheadJob:
         # Each goes to the front of the queue, so the task that is opened first is put there last.
         for image in reversed(next_images(label_studio, job)):
             queue.submit(WarmJob(image))
-    except (TasksUnavailable, ImageUnavailable, QueueBusy, NoWorker) as error:
+    except (LabelStudioFailed, QueueBusy, NoWorker) as error:
         # Nobody asked for this: the task is warmed when it is opened.
         _LOG.warning("no look-ahead after task_id=%s: %s", job.task_id, error)
     return job

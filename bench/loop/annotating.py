@@ -81,7 +81,7 @@ def annotate(
         on_region: called with how many regions are submitted.
 
     Raises:
-        StackError: Label Studio refuses something.
+        LabelStudioFailed: Label Studio refuses something or does not answer.
     """
     notes = Journal(journal)
     lock = threading.Lock()

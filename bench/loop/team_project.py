@@ -18,8 +18,8 @@ from demo.scenes import Scene
 from label_config.ready_configs import BITMASK
 from stack.child_processes import backend_address
 from stack.components import Stack
-from stack.label_studio_api import LabelStudioApi
-from stack.sample_project import connect
+from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.connection import connect
 
 TITLE = "A team with words of its own"
 
@@ -31,7 +31,7 @@ class TeamProject(AbstractContextManager["TeamProject"]):
         """Connect the project to the stack's backend, whose port may be another one than before.
 
         Raises:
-            StackError: Label Studio refuses something.
+            LabelStudioFailed: Label Studio refuses something or does not answer.
         """
         self.label_config = BITMASK.read_text(encoding="utf-8")
         self._api = LabelStudioApi(stack.label_studio_url, stack.secrets.label_studio_token)

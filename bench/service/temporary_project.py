@@ -13,8 +13,8 @@ from typing import Any
 from bench.service.annotator_page import Predict
 from bench.service.scene_server import scene_png
 from stack.components import BACKEND_USER, Stack
-from stack.label_studio_api import LabelStudioApi
-from stack.sample_project import BackendAddress, connect
+from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.connection import BackendAddress, connect
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iter
     """A project with one task per seed, connected to the stack's backend; deleted at the end.
 
     Raises:
-        StackError: Label Studio refuses something.
+        LabelStudioFailed: Label Studio refuses something or does not answer.
     """
     api = LabelStudioApi(stack.label_studio_url, stack.secrets.label_studio_token)
     try:
@@ -64,9 +64,8 @@ def import_picture(api: LabelStudioApi, project_id: int, name: str, png: bytes) 
 
 def tasks_by_seed(api: LabelStudioApi, project_id: int) -> dict[int, tuple[int, str]]:
     """Task id and image address of every `scene-SEED.png` of a project. Label Studio puts its own name before ours."""
-    listed = api.call("GET", "/api/tasks", params={"project": project_id, "page_size": 10_000, "fields": "task_only"})
     found = {}
-    for task in listed["tasks"]:
+    for task in api.items("/api/tasks", {"project": project_id, "fields": "task_only"}):
         name = str(task["data"]["image"]).rsplit("-", 1)[-1]
         found[int(name.removesuffix(".png"))] = (int(task["id"]), str(task["data"]["image"]))
     return found

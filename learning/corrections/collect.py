@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from job_queue.contracts import ImageRef
-from job_queue.errors import ImageCorrupt, ImageUnavailable, OspreyError
+from job_queue.errors import ImageCorrupt, ImageUnavailable, LabelStudioFailed, OspreyError
 from job_queue.task_arms import Shares
 from label_config.reader import ConfigError, LabelConfig, read_label_config
 from learning.corrections.records import AnnotationState, TaskState
@@ -29,7 +29,7 @@ from learning.submitted.problems import Problem
 from learning.submitted.regions import SubmittedRegion, regions_of
 from learning.submitted.submissions import image_file_name
 from worker.images.resolver import ResolvedImage
-from worker.label_studio.annotations import AnnotationsUnavailable, TaskStamp, stamp_of
+from worker.label_studio.annotations import TaskStamp, stamp_of
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Collector:
         An annotation that the store does not know starts a reconcile of the project: a deleted one names no task.
 
         Raises:
-            AnnotationsUnavailable: Label Studio does not answer, or not for this project.
+            LabelStudioFailed: Label Studio does not answer, or not for this project.
             ConfigError: the project's labeling config cannot be read.
         """
         tasks = dict.fromkeys(task_ids)
@@ -131,7 +131,7 @@ class Collector:
             on_task: called after each task with how many are done and how many there are.
 
         Raises:
-            AnnotationsUnavailable: as for `collect`; what was stored until then stays.
+            LabelStudioFailed: as for `collect`; what was stored until then stays.
             ConfigError: as for `collect`.
         """
         project = self._project(project_id)
@@ -152,7 +152,7 @@ class Collector:
                 changed = self._collect(project, task_id)
                 num_changed += changed
                 num_removed += changed and task_id in missing
-            except AnnotationsUnavailable:
+            except LabelStudioFailed:
                 raise
             except Exception as error:
                 # One task that nobody foresaw must not keep the others out.

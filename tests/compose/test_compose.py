@@ -18,8 +18,9 @@ import pytest
 
 from demo.scenes import DEMO_SEEDS, make_scene
 from label_config.geometry.region_mask import region_mask
-from stack.label_studio_api import LabelStudioApi, make_token
+from stack.label_studio_token import make_token
 from stack.sample_project import TITLE
+from worker.label_studio.api import LabelStudioApi
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMPOSE = shlex.split(os.environ.get("OSPREY_COMPOSE", "docker compose"))

@@ -19,11 +19,11 @@ import httpx
 from PIL import Image
 
 from stack.components import BACKEND_USER, COMPONENTS, LOGIN, Stack
-from stack.label_studio_api import LabelStudioApi
-from stack.sample_project import BackendAddress, connect
 from stack.settings import CHECKOUT
 from stack.state import Launch, StateFolder
 from stack.supervisor import Supervisor
+from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.connection import BackendAddress, connect
 
 START_LIMIT_S = 1000
 

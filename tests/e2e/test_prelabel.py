@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from label_config.reader import read_label_config
+from label_config.ready_configs import BITMASK as CONFIG
 from label_config.validate import validate_results
-from stack.sample_project import CONFIG
 from tests.e2e.targets import scene_with
 
 

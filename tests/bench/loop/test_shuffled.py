@@ -7,7 +7,7 @@ from collections import Counter
 from bench.loop.shuffled import shuffled
 from demo.scenes import BASE_SEEDS
 from demo.truth.sets import truth_submissions
-from stack.sample_project import CONFIG
+from label_config.ready_configs import BITMASK as CONFIG
 
 TRUE = truth_submissions(range(BASE_SEEDS.start, BASE_SEEDS.start + 5), CONFIG.read_text(encoding="utf-8"), 7)
 

@@ -10,10 +10,10 @@ from bench.loop.shuffled import shuffled
 from demo.scenes import BASE_SEEDS, DEMO_SEEDS, EVAL_SEEDS, REPLAY_SEEDS, TEAM_SEEDS, TRAIN_SEEDS
 from demo.truth.sample_sets import write_sample_sets
 from demo.truth.sets import truth_submissions, write_truth_set
+from label_config.ready_configs import BITMASK as CONFIG
 from learning.export.version import read_export
 from learning.gate.exam import read_base_exam, read_exam
 from osprey_model.data.mixture import read_data_config
-from stack.sample_project import CONFIG
 
 LABEL_CONFIG = CONFIG.read_text(encoding="utf-8")
 RANGES = (TRAIN_SEEDS, EVAL_SEEDS, DEMO_SEEDS, TEAM_SEEDS, REPLAY_SEEDS, BASE_SEEDS)

@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from job_queue.contracts import ImageRef
-from job_queue.errors import ImageUnavailable
+from job_queue.errors import ImageUnavailable, LabelStudioFailed, LabelStudioRefused
 from job_queue.task_arms import Shares
 from label_config.geometry import encode_bitmask_png
 from learning.corrections.collect import Collector, served_projects, task_state
 from learning.corrections.store import Store
+from tests.support.fake_label_studio import Reply
 from tests.support.label_studio_project import TOKEN
 from tests.support.submitted import CAR, CONFIG, WHEEL, region
-from worker.guarded_http import AllowedHosts, GuardedHttp
 from worker.images.resolver import ResolvedImage
-from worker.label_studio.annotations import AnnotationSource, AnnotationsUnavailable
-from worker.label_studio.credentials import LabelStudio
+from worker.label_studio.annotations import AnnotationSource
+from worker.label_studio.api import LabelStudioApi
 
 PROJECT = 3
 SUGGESTION = {"category": ["truck"]}
@@ -27,10 +27,8 @@ SUGGESTION = {"category": ["truck"]}
 
 @pytest.fixture
 def source(label_studio):
-    http = GuardedHttp(AllowedHosts(), 5.0)
-    with AnnotationSource(label_studio.url, LabelStudio(label_studio.url, TOKEN, http)) as opened:
-        yield opened
-    http.close()
+    with LabelStudioApi(label_studio.url, TOKEN, timeout_s=5.0) as api:
+        yield AnnotationSource(api)
 
 
 @pytest.fixture
@@ -172,7 +170,7 @@ def test_forged_hint_stores_nothing_that_is_not_there(label_studio, collector, s
     label_studio.annotate(2, car(2))
     collector.collect(PROJECT, [99])
     collector.collect(PROJECT, [], [12345])
-    with pytest.raises(AnnotationsUnavailable, match="no such project"):
+    with pytest.raises(LabelStudioFailed, match="no such project"):
         collector.collect(77, [1])
     assert kept(store) == [(1, 1, "car00001", "car")]  # the unknown annotation started a reconcile
     collector.collect(PROJECT, [2])
@@ -217,17 +215,28 @@ def test_label_studio_away_in_the_middle_loses_nothing(label_studio, collector, 
         label_studio.down = task_id == 2
 
     label_studio.before_task = goes_down
-    with pytest.raises(AnnotationsUnavailable):
+    with pytest.raises(LabelStudioFailed):
         collector.reconcile(PROJECT)
     assert 0 < len(kept(store)) < 3
     label_studio.down, label_studio.before_task = False, lambda _: None
     collector.reconcile(PROJECT)
     assert kept(store) == says(label_studio)
     project = label_studio.projects.pop(PROJECT)
-    with pytest.raises(AnnotationsUnavailable):
+    with pytest.raises(LabelStudioFailed):
         collector.reconcile(PROJECT, full=True)
     assert len(kept(store)) == 3
     label_studio.projects[PROJECT] = project
+
+
+def test_token_revoked_in_the_middle_ends_the_reconcile(label_studio, collector, store):
+    """A refused token is one error of the whole reconcile, and not a failure of every task that is left."""
+    for task_id in (1, 2, 3):
+        label_studio.add_task(task_id)
+        label_studio.annotate(task_id, car())
+    label_studio.replies["/api/tasks/2/"] = Reply(401, b"revoked")
+    with pytest.raises(LabelStudioRefused, match="OSPREY_LABEL_STUDIO_TOKEN"):
+        collector.reconcile(PROJECT)
+    assert kept(store) == [(1, 1, "car00001", "car")]
 
 
 def test_config_change_between_rounds(label_studio, collector, store):

@@ -1,48 +1,17 @@
-"""Label Studio's address and tokens, without a server."""
+"""The header that each kind of token leads to."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.support.fake_label_studio import make_jwt
-from worker.guarded_http import AllowedHosts, GuardedHttp
-from worker.label_studio.credentials import LabelStudio
+from tests.support.fake_label_studio import PERSONAL_ACCESS_TOKEN, make_jwt
+from worker.label_studio import credentials
+from worker.label_studio.credentials import Credentials
 
 
-def make(base_url: str = "http://studio:8080", token: str | None = None) -> LabelStudio:
-    return LabelStudio(base_url, token, GuardedHttp(AllowedHosts(), 1.0))
-
-
-@pytest.mark.parametrize(
-    ("base_url", "path", "expected"),
-    [
-        ("http://studio:8080", "/data/upload/1/a.png", "http://studio:8080/data/upload/1/a.png"),
-        ("http://studio:8080/", "/data/a.png", "http://studio:8080/data/a.png"),
-        ("https://x.org/labels", "/labels/data/a.png", "https://x.org/labels/data/a.png"),
-        ("https://x.org/labels", "/data/a.png", "https://x.org/labels/data/a.png"),
-    ],
-)
-def test_paths_become_addresses_below_the_base(base_url, path, expected):
-    """Also where Label Studio is served below a path, which task data may or may not repeat."""
-    assert make(base_url).absolute(path) == expected
-
-
-@pytest.mark.parametrize(
-    ("url", "own"),
-    [
-        ("http://studio:8080/x", True),
-        ("http://STUDIO:8080/x", True),
-        ("https://studio:8080/x", False),
-        ("http://studio/x", False),
-        ("http://studio:8080@evil.org/x", False),
-    ],
-)
-def test_own_means_same_scheme_host_and_port(url, own):
-    assert make().is_own(url) is own
-
-
-def test_default_ports_are_filled_in():
-    assert make("https://studio").is_own("https://studio:443/a")
+def refuse_exchange(token: str) -> str:
+    """Fail: the token must not be exchanged."""
+    raise AssertionError(token)
 
 
 @pytest.mark.parametrize(
@@ -55,5 +24,19 @@ def test_default_ports_are_filled_in():
     ],
 )
 def test_header_follows_the_kind_of_token(token, header):
-    """A legacy token as it is, an access token as bearer; only a personal access token needs an exchange."""
-    assert make(token=token).headers() == header
+    """A legacy token is sent as it is, an access token as bearer; only a personal access token needs an exchange."""
+    assert Credentials(token, refuse_exchange).header(fresh=True) == header
+
+
+def test_access_token_is_kept_until_shortly_before_its_end(monkeypatch):
+    """An access token is valid for 300 s: it is used again after 239 s and replaced after 241 s."""
+    now_s = 1000.0
+    monkeypatch.setattr(credentials.time, "monotonic", lambda: now_s)
+    exchanged = []
+    personal = Credentials(PERSONAL_ACCESS_TOKEN, lambda token: exchanged.append(token) or f"access-{len(exchanged)}")
+    assert personal.header() == {"Authorization": "Bearer access-1"}
+    now_s += 239
+    assert personal.header() == {"Authorization": "Bearer access-1"}
+    now_s += 2
+    assert personal.header() == {"Authorization": "Bearer access-2"}
+    assert exchanged == [PERSONAL_ACCESS_TOKEN] * 2

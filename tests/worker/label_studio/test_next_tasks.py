@@ -1,4 +1,4 @@
-"""Looking ahead: what Label Studio is asked, and what is made of its answers."""
+"""Claims about looking ahead: the request to Label Studio, and the images that its answer leads to."""
 
 import json
 import urllib.parse
@@ -6,6 +6,7 @@ import urllib.parse
 import pytest
 
 from job_queue.contracts import ImageRef, LookAheadJob
+from job_queue.errors import LabelStudioFailed
 from job_queue.heartbeat import WorkerBeat, write_beat
 from job_queue.queue import JobQueue
 from tests.support.fake_label_studio import PERSONAL_ACCESS_TOKEN, FakeLabelStudio, Reply
@@ -13,7 +14,7 @@ from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from worker import jobs
 from worker.current_runtime import install
 from worker.images.resolver import ImageResolver
-from worker.label_studio.next_tasks import TasksUnavailable, next_images
+from worker.label_studio.next_tasks import next_images
 from worker.runtime import Loaders, ModelRuntime
 from worker.settings import Settings
 
@@ -43,7 +44,7 @@ def images(label_studio, tmp_path):
 
 
 def answering(server, reply):
-    """Whatever is asked of /api/tasks gets `reply`."""
+    """Answer every list of tasks with `reply`."""
 
     class Any(dict):
         def get(self, path, default):
@@ -66,6 +67,7 @@ def test_the_next_untouched_tasks_are_asked_for(label_studio, images):
 
 
 def test_an_ended_access_token_is_exchanged(label_studio, images):
+    """An access token that ended between two jobs is replaced, and the second job gets its answer."""
     answering(label_studio, Reply(body=b'{"tasks": []}', needs_token=True))
     next_images(images.label_studio, JOB)
     label_studio.valid_access = "another"
@@ -74,6 +76,7 @@ def test_an_ended_access_token_is_exchanged(label_studio, images):
 
 
 def test_tasks_without_an_image_are_left_out(label_studio, images):
+    """A task whose data has no text under the image key leads to no reference."""
     tasks = [{"id": 8, "data": {"text": "x"}}, TASKS[1]]
     answering(label_studio, Reply(body=json.dumps({"tasks": tasks}).encode()))
     assert [image.task_id for image in next_images(images.label_studio, JOB)] == [9]
@@ -83,8 +86,9 @@ def test_tasks_without_an_image_are_left_out(label_studio, images):
     "reply", [Reply(404, b"no"), Reply(body=b"<html>"), Reply(body=b'{"a": 1}'), Reply(body=b'{"tasks": [3]}')]
 )
 def test_other_answers_are_named(label_studio, images, reply):
+    """An error status, HTML and JSON without tasks are errors that name Label Studio."""
     answering(label_studio, reply)
-    with pytest.raises(TasksUnavailable, match="Label Studio"):
+    with pytest.raises(LabelStudioFailed, match="Label Studio"):
         next_images(images.label_studio, JOB)
 
 
@@ -101,7 +105,7 @@ def runtime(redis_client, label_studio, tmp_path):
 
 @pytest.mark.redis
 def test_the_next_task_is_warmed_first_and_none_twice(runtime, redis_client, label_studio):
-    """The nearest task stands in front; asking again within the hour enqueues nothing."""
+    """The nearest task is first in the queue; a second job within the hour enqueues nothing."""
     answering(label_studio, Reply(body=json.dumps({"tasks": TASKS}).encode()))
     for _ in range(2):
         assert "ok" in jobs.look_ahead(JOB.to_json())
@@ -121,7 +125,7 @@ def test_the_same_opened_task_is_looked_ahead_from_once(runtime, redis_client):
 
 @pytest.mark.redis
 def test_a_label_studio_that_refuses_costs_nothing_but_a_log_line(runtime, redis_client, label_studio, caplog):
-    """Nobody asked for it: no failure is shown in `osprey status`."""
+    """A look-ahead that fails is logged, and `osprey status` shows no failure."""
     answering(label_studio, Reply(403, b"no"))
     assert "ok" in jobs.look_ahead(JOB.to_json())
     assert "no look-ahead after task_id=7" in caplog.text

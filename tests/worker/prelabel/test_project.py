@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 import label_config
+from job_queue.errors import LabelStudioFailed
 from job_queue.task_arms import NO_SHARES, Shares
 from label_config.reader import read_label_config
 from label_config.validate import validate_results
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from tests.support.fake_predictions import FakePredictions, task
 from worker.images.resolver import ImageResolver
-from worker.label_studio.prediction_store import LabelStudioFailed, prediction_store
+from worker.label_studio.prediction_store import prediction_store
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.prelabel.project import Progress, ProjectPrelabeler
 from worker.settings import Settings
