@@ -11,9 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from job_queue.settings import name_warnings
 from stack.components import COMPONENTS, LOGIN, Stack, osprey_process
 from stack.errors import StackError
-from stack.settings import StackSettings
+from stack.settings import SETTINGS, StackSettings
 from stack.state import StateFolder
 from stack.supervisor import Supervisor, end_leftovers
 from stack.up import bring_up
@@ -26,6 +27,8 @@ console = Console()
 def up() -> None:
     """Start everything, wait until it works, print the address and the login."""
     environ = dict(os.environ)
+    for line in name_warnings(environ, SETTINGS):
+        console.print(f"[yellow]{line}[/yellow]", highlight=False, soft_wrap=True)
     bring_up(StackSettings.from_env(environ), environ, console)
 
 

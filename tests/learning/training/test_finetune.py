@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from learning.gate.exam import ExamUnusable
+from learning.settings import Settings
 from learning.training.finetune import FineTuneRefused, NothingToLearn, train_candidate
 from learning.training.options import FineTuneOptions
 from learning.training.triggers import trained_revision
@@ -19,7 +19,6 @@ from osprey_model import Osprey
 from osprey_model.weights.checkpoint import fingerprint
 from registry.versions import Registry
 from tests.support.scene_exports import scene_export
-from worker.settings import Settings
 
 NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
 OPTIONS = FineTuneOptions(
@@ -56,7 +55,7 @@ def test_candidate_and_its_successor(settings: Settings, data: Path) -> None:
     registry.promote(first.version.name)
     second = train_candidate(settings, data, OPTIONS)
     assert second.version.parents == (first.version.name,)
-    other_rank = dataclasses.replace(OPTIONS, rank=4)
+    other_rank = OPTIONS.model_copy(update={"rank": 4})
     with pytest.raises(FineTuneRefused, match="other LoRA options"):
         train_candidate(settings, data, other_rank)
 
@@ -75,14 +74,14 @@ from pathlib import Path
 from tests.worker.learning.test_finetune import OPTIONS
 from learning.gate.exam import ExamUnusable
 from learning.training.finetune import train_candidate
-from worker.settings import Settings
+from learning.settings import Settings
 
 def on_progress(what, done, total):
     print(f"{what}|{done}|{total}", flush=True)
 
 registry, data = map(Path, sys.argv[1:])
 settings = Settings(registry=registry, exports=data.parent, base_set=data)
-options = dataclasses.replace(OPTIONS, max_steps=None, epochs=4, gate=True)
+options = OPTIONS.model_copy(update={"max_steps": None, "epochs": 4, "gate": True})
 train_candidate(settings, data, options, on_progress=on_progress)
 """
 # Where a run is killed, each time a little further: in its second epoch, between training and registry, in the gate.
@@ -137,14 +136,14 @@ def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path
     with pytest.raises(NothingToLearn, match="training side"):
         train_candidate(settings, bare, OPTIONS)
     with pytest.raises(FineTuneRefused, match="OSPREY_REGISTRY"):
-        train_candidate(dataclasses.replace(settings, registry=None), data, OPTIONS)
+        train_candidate(settings.model_copy(update={"registry": None}), data, OPTIONS)
 
 
 def test_a_base_set_that_cannot_be_asked_stops_before_training(settings: Settings, data: Path, tmp_path: Path) -> None:
     """Hours of training for a candidate that cannot be examined would be for nothing; without the gate it trains."""
-    nowhere = dataclasses.replace(settings, base_set=tmp_path / "nowhere")
+    nowhere = settings.model_copy(update={"base_set": tmp_path / "nowhere"})
     with pytest.raises(ExamUnusable, match="OSPREY_BASE_SET names an export version"):
-        train_candidate(nowhere, data, dataclasses.replace(OPTIONS, gate=True))
+        train_candidate(nowhere, data, OPTIONS.model_copy(update={"gate": True}))
     assert not Registry(settings.registry).versions()
     assert train_candidate(nowhere, data, OPTIONS).is_new
 
