@@ -106,5 +106,5 @@ docs: env ## build the documentation's website into site/
 	  $(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"; }
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict -d site
 
-docs-settings: env ## write docs/settings.md from the settings classes
-	@page=$$($(PY) -m stack.settings_page); printf '%s\n' "$$page" > docs/settings.md
+docs-settings: env ## write the tables of docs/settings.md from the settings classes
+	@$(PY) -m tests.support.settings_page

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, ValidationError, WrapValidator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from job_queue.task_arms import BLIND_SHARE, RANDOM_SHARE, Shares
@@ -21,15 +22,12 @@ from job_queue.task_arms import BLIND_SHARE, RANDOM_SHARE, Shares
 PREFIX = "OSPREY_"
 # Old name -> new name. The old variable works for one release, with a warning.
 RENAMED: dict[str, str] = {}
-# Variables that are no settings of a process that reads this module, with the place that reads them.
-OTHER_VARIABLES = {
-    **dict.fromkeys(("LABEL_STUDIO_PORT", "REDIS_PORT", "STATE_DIR", "LABEL_STUDIO_EXECUTABLE"), "stack/settings.py"),
-    **dict.fromkeys(("LABEL_STUDIO_USERNAME", "LABEL_STUDIO_PASSWORD", "LABEL_STUDIO_BIND"), "docker-compose.yml"),
-    **dict.fromkeys(("LABEL_STUDIO_PUBLIC_URL", "CHECKPOINTS", "BACKEND_URL"), "docker-compose.yml"),
-    **dict.fromkeys(("GOLDEN_DIR", "COMPOSE", "CHROMIUM", "SCREENSHOTS", "TEST_POSTGRES_URL"), "tests"),
-    **dict.fromkeys(("E2E_STATE_DIR",), "tests"),
-    "STACK_MARK": "stack/state.py",
-}
+# What else has the prefix: for `make up` (first line), in docker-compose.yml (second) and for the tests.
+OTHER_VARIABLES = (
+    "LABEL_STUDIO_PORT", "REDIS_PORT", "STATE_DIR", "LABEL_STUDIO_EXECUTABLE", "STACK_MARK",
+    "LABEL_STUDIO_USERNAME", "LABEL_STUDIO_PASSWORD", "LABEL_STUDIO_BIND", "LABEL_STUDIO_PUBLIC_URL", "CHECKPOINTS",
+    "BACKEND_URL", "GOLDEN_DIR", "COMPOSE", "CHROMIUM", "SCREENSHOTS", "TEST_POSTGRES_URL", "E2E_STATE_DIR",
+)  # fmt: skip
 
 
 def expect(what: str, read: Callable[[str], Any]) -> WrapValidator:
@@ -64,15 +62,9 @@ ProjectNumbers = Annotated[
 
 
 def setting(
-    default: Any,
-    meaning: str,
-    *,
-    variable: str | None = None,
-    shown: str | None = None,
-    make_up: bool = True,
-    compose: bool = False,
-    secret: bool = False,
-) -> Any:
+    default: Any, meaning: str, *, variable: str | None = None, shown: str | None = None, make_up: bool = True,
+    compose: bool = False, secret: bool = False,
+) -> Any:  # fmt: skip
     """Declare a setting.
 
     Args:
@@ -84,19 +76,8 @@ def setting(
         compose: whether docker-compose.yml passes it on.
         secret: leave the value out of `repr`.
     """
-    passed_on: Any = {"shown": shown, "make_up": make_up, "compose": compose}
-    return Field(default, description=meaning, validation_alias=variable, repr=not secret, json_schema_extra=passed_on)
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """A setting as documentation and programs that start others see it; `default` is Markdown."""
-
-    name: str
-    meaning: str
-    default: str
-    make_up: bool
-    compose: bool
+    about: Any = {"shown": shown, "make_up": make_up, "compose": compose}
+    return Field(default, description=meaning, validation_alias=variable, repr=not secret, json_schema_extra=about)
 
 
 class OspreySettings(BaseSettings):
@@ -141,23 +122,25 @@ class OspreySettings(BaseSettings):
             raise ValueError(f"{name_of(str(first['loc'][0]))} {problem}") from error
 
     @classmethod
-    def variables(cls) -> list[Variable]:
-        """Return the class's variables in the order of their declaration."""
-        found = []
-        for field_name, field in cls.model_fields.items():
-            about: Any = field.json_schema_extra
-            name = cls._variable(field_name)
-            default = _shown(name, field.default) if about["shown"] is None else about["shown"]
-            found.append(Variable(name, field.description or "", default, about["make_up"], about["compose"]))
-        return found
+    def variables(cls, passed_on_by: str | None = None) -> dict[str, FieldInfo]:
+        """Return the fields by variable, in the order of their declaration.
+
+        Args:
+            passed_on_by: `make_up` or `compose`: only the variables that this one passes on.
+        """
+        about: dict[str, Any] = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
+        return {
+            cls._variable(name): field
+            for name, field in cls.model_fields.items()
+            if passed_on_by is None or about[name][passed_on_by]
+        }
 
     @classmethod
-    def _variable(cls, field_name: str) -> str:
+    def _variable(cls, name: str) -> str:
         """Return the variable of a field; a variable's own name stays as it is."""
-        field = cls.model_fields.get(field_name)
-        if field is None:
-            return field_name
-        return str(field.validation_alias or f"{cls.model_config['env_prefix']}{field_name.upper()}")
+        field = cls.model_fields.get(name)
+        prefixed = f"{cls.model_config['env_prefix']}{name.upper()}"
+        return name if field is None else str(field.validation_alias or prefixed)
 
 
 class ProcessSettings(OspreySettings):
@@ -205,27 +188,12 @@ def given_variables(environ: Mapping[str, str]) -> dict[str, str]:
 
 def name_warnings(environ: Mapping[str, str], classes: Iterable[type[OspreySettings]]) -> Iterator[str]:
     """Yield one line for each `OSPREY_*` variable that is renamed or that nothing reads, with the nearest name."""
-    known = {variable.name for each in classes for variable in each.variables()}
-    known |= {PREFIX + name for name in OTHER_VARIABLES}
+    known = {name for each in classes for name in each.variables()} | {PREFIX + name for name in OTHER_VARIABLES}
+    ends = sorted(name.removeprefix(PREFIX) for name in known)  # the prefix makes all names alike
     for name in sorted(name for name in environ if name.startswith(PREFIX) and name not in known):
         if name in RENAMED:
             yield f"{name} is now called {RENAMED[name]}; the old name works until the next release"
-            continue
-        # Without the prefix, which makes all names alike.
-        ends = sorted(each.removeprefix(PREFIX) for each in known)
-        nearest = difflib.get_close_matches(name.removeprefix(PREFIX), ends, n=1)
-        advice = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
-        yield f"{name} is not a setting and has no effect{advice}"
-
-
-def _shown(variable: str, value: Any) -> str:
-    """Return a default as Markdown."""
-    if value is None or value == ():
-        return ""
-    if isinstance(value, bool):
-        return "`on`" if value else "`off`"
-    if variable.endswith("_BYTES"):
-        return f"{value >> 30} GiB" if value % (1 << 30) == 0 else f"{value >> 20} MiB"
-    if isinstance(value, (int, float)):
-        return f"`{value:_}`" if isinstance(value, int) and value >= 10**6 else f"`{value:g}`"
-    return f"`{value}`"
+        else:
+            nearest = difflib.get_close_matches(name.removeprefix(PREFIX), ends, n=1)
+            advice = f"; did you mean {PREFIX}{nearest[0]}?" if nearest else ""
+            yield f"{name} is not a setting and has no effect{advice}"

@@ -23,10 +23,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 SETTINGS = (BackendSettings, LearningSettings, FineTuneOptions)
 # Settings of the backend and the workers that the stack hands through; all others it sets itself.
-HANDED_THROUGH = tuple(
-    dict.fromkeys(variable.name for each in SETTINGS for variable in each.variables() if variable.make_up)
-)
-
+HANDED_THROUGH = tuple(dict.fromkeys(name for each in SETTINGS for name in each.variables("make_up")))
 TRUTH = "truth"  # below the state folder: base set and replay data
 
 PORT_VARIABLES = {
