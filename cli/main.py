@@ -38,17 +38,13 @@ def root(
 ) -> None:
     """Label Studio assistant: one click gives a mask with its fields filled in, and corrections train the model."""
     if any(name.startswith("OSPREY_") for name in os.environ):
-        _report_unknown_variables()
+        from backend.settings import Settings as BackendSettings
+        from job_queue.settings import name_warnings
+        from learning.settings import Settings as LearningSettings
+        from learning.training.options import FineTuneOptions
 
-
-def _report_unknown_variables() -> None:
-    from backend.settings import Settings as BackendSettings
-    from job_queue.settings import name_warnings
-    from learning.settings import Settings as LearningSettings
-    from learning.training.options import FineTuneOptions
-
-    for line in name_warnings(os.environ, (BackendSettings, LearningSettings, FineTuneOptions)):
-        typer.echo(line, err=True)
+        for line in name_warnings(os.environ, (BackendSettings, LearningSettings, FineTuneOptions)):
+            typer.echo(line, err=True)
 
 
 app.command(rich_help_panel=SERVE)(backend.backend)

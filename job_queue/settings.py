@@ -46,13 +46,12 @@ def _parts(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-Whole = Annotated[int, Field(strict=True), expect("a whole number", int)]
 Count = Annotated[int, Field(strict=True, ge=0), expect("a whole number, zero or more", int)]
 PositiveWhole = Annotated[int, Field(strict=True, gt=0), expect("a whole number above zero", int)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), expect("a number above zero", float)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False), expect("a number, zero or more", float)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1), expect("a number from 0 to 1", float)]
-ShareBelowOne = Annotated[float, Field(strict=True, ge=0, lt=1), expect("a number from 0 to below 1", float)]
+Fraction = Annotated[float, Field(strict=True, ge=0, lt=1), expect("a number from 0 to below 1", float)]
 Switch = Annotated[bool, Field(strict=True), expect("on or off", lambda text: ("off", "on").index(text.lower()) == 1)]
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 Names = Annotated[tuple[str, ...], expect("names with commas between them", _parts)]
@@ -65,15 +64,15 @@ def setting(
     default: Any, meaning: str, *, variable: str | None = None, shown: str | None = None, make_up: bool = True,
     compose: bool = False, secret: bool = False,
 ) -> Any:  # fmt: skip
-    """Declare a setting.
+    """Declare a setting: its default, and one sentence for docs/settings.md.
 
     Args:
-        default: the value where the variable is missing or empty.
-        meaning: one sentence for docs/settings.md.
-        variable: name of the variable, where it does not follow from the field's name.
+        default: counts where the variable is missing or empty.
+        meaning: the sentence.
+        variable: the name, where it does not follow from the field's.
         shown: the default in docs/settings.md, where the value would say too little.
         make_up: whether `make up` passes the variable on to its processes.
-        compose: whether docker-compose.yml passes it on.
+        compose: whether docker-compose.yml does.
         secret: leave the value out of `repr`.
     """
     about: Any = {"shown": shown, "make_up": make_up, "compose": compose}
@@ -84,7 +83,7 @@ class OspreySettings(BaseSettings):
     """Frozen settings that are read from a mapping of variables; the constructor takes values and reads nothing."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, populate_by_name=True, enable_decoding=False, hide_input_in_errors=True
+        alias_generator=lambda name: PREFIX + name.upper(), populate_by_name=True, frozen=True, enable_decoding=False
     )
 
     @classmethod
@@ -101,46 +100,27 @@ class OspreySettings(BaseSettings):
         """
         source = EnvSettingsSource(cls)
         source.env_vars = {name.lower(): text for name, text in given_variables(environ).items()}
-        return cls.checked(source(), cls._variable)
+        return cls.checked(source())
 
     @classmethod
-    def checked(cls, values: Mapping[str, Any], name_of: Callable[[str], str] = str) -> Self:
-        """Make settings of values that a person gave.
-
-        Args:
-            values: by field or variable.
-            name_of: what a person calls a field.
+    def checked(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Make settings of values that a person gave, by field or variable.
 
         Raises:
-            ValueError: the first value that cannot be used, in one line.
+            ValueError: the first value that cannot be used, in one line that begins with `where`.
         """
         try:
             return cls(**values)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            problem = first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"{name_of(str(first['loc'][0]))} {problem}") from error
+            raise ValueError(f"{where}{first['loc'][0]} {first['msg'].removeprefix('Value error, ')}") from error
 
     @classmethod
     def variables(cls, passed_on_by: str | None = None) -> dict[str, FieldInfo]:
-        """Return the fields by variable, in the order of their declaration.
-
-        Args:
-            passed_on_by: `make_up` or `compose`: only the variables that this one passes on.
-        """
-        about: dict[str, Any] = {name: field.json_schema_extra for name, field in cls.model_fields.items()}
-        return {
-            cls._variable(name): field
-            for name, field in cls.model_fields.items()
-            if passed_on_by is None or about[name][passed_on_by]
-        }
-
-    @classmethod
-    def _variable(cls, name: str) -> str:
-        """Return the variable of a field; a variable's own name stays as it is."""
-        field = cls.model_fields.get(name)
-        prefixed = f"{cls.model_config['env_prefix']}{name.upper()}"
-        return name if field is None else str(field.validation_alias or prefixed)
+        """Return the fields by variable; `make_up` or `compose`: only those that this one passes on."""
+        fields = {str(field.validation_alias): field for field in cls.model_fields.values()}
+        about: dict[str, Any] = {name: field.json_schema_extra for name, field in fields.items()}
+        return {name: fields[name] for name in fields if passed_on_by is None or about[name][passed_on_by]}
 
 
 class ProcessSettings(OspreySettings):

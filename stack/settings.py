@@ -80,10 +80,7 @@ class StackSettings:
             raise StackError(str(error)) from error
         given = given_variables(environ)
         state_dir = variables.state_dir.absolute()
-        defaults = {
-            "OSPREY_MODEL": str(OSPREY_NANO),
-            "OSPREY_SAM": str(SAM_NANO),
-        }
+        defaults = {"OSPREY_MODEL": str(OSPREY_NANO), "OSPREY_SAM": str(SAM_NANO)}
         if Path(given.get("OSPREY_MODEL", OSPREY_NANO)) == OSPREY_NANO:
             # What the small model knows. Other weights know other things: their base set has to be named.
             truth = state_dir / TRUTH

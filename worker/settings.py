@@ -5,16 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from job_queue.settings import (
-    Names,
-    Positive,
-    PositiveWhole,
-    ProcessSettings,
-    QueueSettings,
-    Switch,
-    UserPath,
-    setting,
-)
+from job_queue.settings import Names, Positive, PositiveWhole, ProcessSettings, QueueSettings, Switch, UserPath, setting
 
 _CHECKPOINTS = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
 

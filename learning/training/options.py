@@ -12,17 +12,7 @@ from typing import Any, Self
 
 from pydantic_settings import SettingsConfigDict
 
-from job_queue.settings import (
-    Count,
-    NotNegative,
-    OspreySettings,
-    Positive,
-    PositiveWhole,
-    ShareBelowOne,
-    Switch,
-    Whole,
-    setting,
-)
+from job_queue.settings import Count, Fraction, NotNegative, OspreySettings, Positive, PositiveWhole, Switch, setting
 
 OPTIONS_FILE = "finetune.json"
 
@@ -30,7 +20,7 @@ OPTIONS_FILE = "finetune.json"
 class FineTuneOptions(OspreySettings):
     """The options of a fine-tune. The defaults are for Osprey-7b."""
 
-    model_config = SettingsConfigDict(env_prefix="OSPREY_FINETUNE_")
+    model_config = SettingsConfigDict(alias_generator=lambda name: f"OSPREY_FINETUNE_{name.upper()}")
 
     learning_rate: Positive = setting(2e-4, "highest rate of the LoRA matrices, after the warm-up", compose=True)
     whole_rate: Positive = setting(
@@ -46,19 +36,19 @@ class FineTuneOptions(OspreySettings):
     )
     rank: PositiveWhole = setting(64, "rank of the LoRA matrices")
     alpha: PositiveWhole = setting(16, "LoRA's alpha; the update is scaled by alpha / rank")
-    dropout: ShareBelowOne = setting(0.05, "dropout in front of the LoRA matrices")
+    dropout: Fraction = setting(0.05, "dropout in front of the LoRA matrices")
     vocabulary: Switch = setting(
         True, "`on`: adapt the embedding table and the head, for words that are new to the model"
     )
     replay: NotNegative = setting(1.0, "replay entries per new entry", compose=True)
-    held_out: ShareBelowOne | None = setting(
+    held_out: Fraction | None = setting(
         None, "share of the images that only the gate sees",
         shown="see [Fine-tuning](learning/finetune.md#held-out-images)", compose=True,
     )  # fmt: skip
     patience: PositiveWhole = setting(2, "stop after this many epochs without a lower held-out loss")
     gradient_checkpointing: Switch = setting(False, "`on`: less memory, slower", compose=True)
     cache_bytes: Count = setting(1 << 30, "memory for the tower's features of images")
-    seed: Whole = setting(0, "seed of data order, replay sample and new matrices")
+    seed: Count = setting(0, "seed of data order, replay sample and new matrices")
     gate: Switch = setting(True, "`off`: do not run the gate after training")
 
     @classmethod
@@ -89,4 +79,4 @@ class FineTuneOptions(OspreySettings):
             raise ValueError(
                 f"{path}: expected an object with some of {sorted(cls.model_fields)}, got {str(values)[:200]}"
             )
-        return cls.checked(values, lambda name: f"{path}: {name}").model_dump(exclude_unset=True)
+        return cls.checked(values, f"{path}: ").model_dump(exclude_unset=True)

@@ -169,10 +169,10 @@ def test_options_from_command_environment_and_checkpoint(tmp_path: Path) -> None
         ("{", "finetune.json is not JSON"),
         ("[]", "finetune.json: expected an object"),
         ('{"rate": 1}', "expected an object with some of .*learning_rate"),
-        ('{"rank": 8.5}', "rank must be int"),
-        ('{"rank": true}', "rank must be int"),
-        ('{"vocabulary": 1}', "vocabulary must be bool"),
-        ('{"learning_rate": 0}', "learning_rate of a fine-tune must be above 0"),
+        ('{"rank": 8.5}', "finetune.json: rank must be a whole number above zero, got (8.5|True)"),
+        ('{"rank": true}', "finetune.json: rank must be a whole number above zero, got (8.5|True)"),
+        ('{"vocabulary": 1}', "finetune.json: vocabulary must be on or off, got 1"),
+        ('{"learning_rate": 0}', "learning_rate must be a number above zero, got 0"),
     ],
 )
 def test_a_checkpoints_options_are_checked(tmp_path: Path, text: str, message: str) -> None:
@@ -182,7 +182,9 @@ def test_a_checkpoints_options_are_checked(tmp_path: Path, text: str, message: s
 
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="OSPREY_FINETUNE_EPOCHS"):
+    with pytest.raises(ValueError, match="OSPREY_FINETUNE_EPOCHS must be a number above zero, got 'many'"):
         FineTuneOptions.for_checkpoint(tmp_path, {"OSPREY_FINETUNE_EPOCHS": "many"})
+    with pytest.raises(ValueError, match="epochs must be a number above zero, got -1"):
+        FineTuneOptions.for_checkpoint(tmp_path, {}, epochs=-1.0)
     with pytest.raises(ValueError, match="rank"):
         FineTuneOptions(rank=0)
