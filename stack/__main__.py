@@ -28,7 +28,7 @@ def up() -> None:
     """Start everything, wait until it works, print the address and the login."""
     environ = dict(os.environ)
     for line in name_warnings(environ, SETTINGS):
-        console.print(f"[yellow]{line}[/yellow]", highlight=False, soft_wrap=True)
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     bring_up(StackSettings.from_env(environ), environ, console)
 
 

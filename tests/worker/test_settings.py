@@ -64,5 +64,5 @@ def test_projects_are_numbers():
     """A list of project numbers is read, blanks and all; a name in it is refused with the variable's name."""
     assert LearningSettings.from_env({"OSPREY_PROJECTS": " 3, 12,"}).projects == (3, 12)
     assert LearningSettings.from_env({}).projects == ()
-    with pytest.raises(ValueError, match="OSPREY_PROJECTS must be project numbers .* got '3, street'"):
+    with pytest.raises(ValueError, match=r"OSPREY_PROJECTS must be project numbers .* got '3, street'"):
         LearningSettings.from_env({"OSPREY_PROJECTS": "3, street"})
