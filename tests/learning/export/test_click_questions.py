@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from label_config.reader import read_label_config
 from learning.export.click_questions import CLICK_TYPES
-from learning.export.version import export_project
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
 from osprey_model.inputs.prompts import question_message
-from tests.support.exports import ALL_TRAINED, street
+from tests.support.exports import ALL_TRAINED, export_project, street
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CONFIG, PROJECT
 

@@ -9,9 +9,10 @@ import json
 import numpy as np
 from pycocotools.coco import COCO
 
-from learning.export.version import ExportOptions, export_project
+from learning.export.version import ExportOptions
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
+from tests.support.exports import export_project
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, PROJECT, WHEEL, annotation, region, task
 

@@ -12,9 +12,10 @@ from PIL import Image
 from learning.export.click_questions import CLICK_TYPES
 from learning.export.layouts import DATA_CONFIGS, PAPER_CONFIGS
 from learning.export.osprey_724k import PART_LEVEL, TYPES
-from learning.export.version import ExportOptions, export_project
+from learning.export.version import ExportOptions
 from osprey_model.data.mixture import Source, read_data_config
 from osprey_model.data.records import FirstDraws
+from tests.support.exports import export_project
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings

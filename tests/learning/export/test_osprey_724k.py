@@ -22,11 +22,11 @@ from learning.export.osprey_724k import (
     SHORT_FORM,
     TYPES,
 )
-from learning.export.version import ExportOptions, export_project, read_export
+from learning.export.version import ExportOptions, read_export
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
+from tests.support.exports import export_project, street, turns
 from tests.support.exports import exported as read
-from tests.support.exports import street, turns
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 

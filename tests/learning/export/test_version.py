@@ -10,8 +10,8 @@ import pytest
 from job_queue.mask_codec import decode_mask
 from learning.export.osprey_724k import SHORT_FORM
 from learning.export.staging import ExportRefused
-from learning.export.version import export_project, latest_version, read_export
-from tests.support.exports import ALL_TRAINED, exported, street
+from learning.export.version import latest_version, read_export
+from tests.support.exports import ALL_TRAINED, export_project, exported, street
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, CONFIG, PROJECT, annotation, region, task
 

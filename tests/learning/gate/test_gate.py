@@ -8,16 +8,16 @@ import random
 
 import pytest
 
-from learning.gate.evaluate import Latency, Outcome
+from learning.gate.evaluate import FieldOutcome, Latency
 from learning.gate.gate import Bounds, Paired, Verdict, judge, share_right
 
 FAST = Latency(1.0, 1.0, 8, 3, "cpu")
 
 
-def outcomes(right: list[bool], *, field: str = "category", confidence: float = 0.9) -> tuple[Outcome, ...]:
+def outcomes(right: list[bool], *, field: str = "category", confidence: float = 0.9) -> tuple[FieldOutcome, ...]:
     """One answer per entry, three to an image."""
     return tuple(
-        Outcome(f"image{idx // 3}", idx, idx, "r", "Object", field, "category", ("roof",),
+        FieldOutcome(f"image{idx // 3}", idx, idx, "r", "Object", field, "category", ("roof",),
                 ("roof",) if is_right else ("wall",), confidence if is_right else 0.1, is_right, float(is_right),
                 True, False)
         for idx, is_right in enumerate(right)
@@ -54,7 +54,7 @@ def test_candidate_trained_on_shuffled_corrections_does_not_pass():
     assert failed(judge(shuffled, SAME, FAST))[:2] == [("better", None), ("field", "category")]
 
 
-def described(similarity: float, *, is_right: bool) -> tuple[Outcome, ...]:
+def described(similarity: float, *, is_right: bool) -> tuple[FieldOutcome, ...]:
     """The same descriptions throughout, as near to the expected ones as `similarity` says."""
     return tuple(
         dataclasses.replace(each, field="words", role="detailed_description", is_right=is_right, similarity=similarity)
@@ -103,7 +103,7 @@ def test_one_field_may_not_pay_for_another():
 WORDS = ("car", "boat", "house", "tree")
 
 
-def said(words: list[str], truth: list[str]) -> tuple[Outcome, ...]:
+def said(words: list[str], truth: list[str]) -> tuple[FieldOutcome, ...]:
     """Answers to categories that differ from region to region."""
     return tuple(
         dataclasses.replace(

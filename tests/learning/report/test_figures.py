@@ -7,10 +7,12 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from job_queue.contracts import ImageRef
 from job_queue.mask_codec import encode_mask
-from learning.report.figures import SeenRegion, figures_of
+from learning.report.figures import SeenRegion, edit_share, figures_of
 from learning.submitted.regions import SubmittedRegion
 
 MASK = np.ones((4, 6), np.bool_)
@@ -121,3 +123,29 @@ def test_worst_mistakes_are_sure_and_far_off():
 def test_nothing_is_no_error_and_everything_is_json():
     assert figures_of([]).rounds == ()
     assert json.loads(json.dumps(figures_of([seen("a", {"c": "x"}, {"c": "y"})]).to_json()))["counts"]["corrected"] == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [("roof", "rooftop", 3 / 7), ("", "abc", 1.0), ("abc", "", 1.0), ("kitten", "sitting", 3 / 7), ("a", "a", 0.0)],
+)
+def test_edit_share(before, after, share):
+    """It is the number of edits divided by the length of the longer text."""
+    assert edit_share(before, after) == pytest.approx(share)
+
+
+def plain_distance(a: str, b: str) -> int:
+    """Return the Levenshtein distance by the plain dynamic program."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row, above = [i], row
+        for j, y in enumerate(b, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
+    return row[-1]
+
+
+@given(st.text("abc", max_size=12), st.text("abc", max_size=12))
+def test_edit_share_equals_the_textbook(a, b):
+    """It equals the plain dynamic program on random texts."""
+    longest = max(len(a), len(b))
+    assert edit_share(a, b) == pytest.approx(plain_distance(a, b) / longest if longest else 0.0)

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from learning.gate.evaluate import Latency, Outcome
+from learning.gate.evaluate import FieldOutcome, Latency
 from learning.gate.gate import Paired, judge
 from learning.report.version_history import Compared, examined_versions
 from registry.versions import Base, Registry
 
 
-def outcomes(right: int, total: int = 40) -> tuple[Outcome, ...]:
+def outcomes(right: int, total: int = 40) -> tuple[FieldOutcome, ...]:
     """The first `right` of them are; each in an image of its own."""
     return tuple(
-        Outcome(f"i{idx}", idx, idx, "r", "Object", "category", "category", (f"w{idx}",), (f"w{idx}",), 0.9,
+        FieldOutcome(f"i{idx}", idx, idx, "r", "Object", "category", "category", (f"w{idx}",), (f"w{idx}",), 0.9,
                 idx < right, float(idx < right), True, False)
         for idx in range(total)
     )  # fmt: skip

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from label_config.reader import read_label_config
-from learning.export.version import ExportOptions, export_project, read_export
+from learning.export.version import ExportOptions, read_export
 from learning.submitted.checks import MAX_TEXT_CHARS, fit
 from learning.submitted.regions import regions_of
+from tests.support.exports import export_project
 from tests.support.submitted import CAR, CONFIG, PROJECT, annotation, region, task
 
 ALL_TRAINED = ExportOptions(held_out_share=0.0)

@@ -72,7 +72,7 @@ def test_same_corrections_are_learned_once(settings: Settings, data: Path) -> No
 CHILD = """
 import dataclasses, sys
 from pathlib import Path
-from tests.worker.learning.test_finetune import OPTIONS
+from tests.learning.training.test_finetune import OPTIONS
 from learning.gate.exam import ExamUnusable
 from learning.training.finetune import train_candidate
 from worker.settings import Settings

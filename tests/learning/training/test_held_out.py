@@ -9,7 +9,7 @@ import pytest
 from job_queue.contracts import ImageRef
 from learning.export.splits import Picture, sides_of
 from learning.submitted.submissions import Submissions
-from learning.training.held_out import SHARES, held_out_share, learned_with
+from learning.training.held_out import SHARES, held_out_share, trained_share
 from registry.versions import Base, Registry
 
 SEED = 7
@@ -58,11 +58,11 @@ def test_only_what_the_champion_comes_from_counts(tmp_path: Path) -> None:
     trained.mkdir()
     (trained / "adapter_config.json").write_text("{}")
     registry = Registry(tmp_path / "registry")
-    assert learned_with(registry, 1) is None
+    assert trained_share(registry, 1) is None
     for share, project, parents in ((0.3, 1, ()), (0.2, 1, ("v1",)), (0.1, 1, ("v1",)), (0.15, 2, ("v2",))):
         config = {"project": project, "held_out_share": share}
         registry.add(trained, "adapter", base=Base("/base", "f" * 40), config=config, parents=parents)
     registry.promote("v4")
-    assert (learned_with(registry, 1), learned_with(registry, 2)) == (0.2, 0.15)
+    assert (trained_share(registry, 1), trained_share(registry, 2)) == (0.2, 0.15)
     registry.promote("v1")
-    assert (learned_with(registry, 1), learned_with(registry, 2)) == (0.3, None)
+    assert (trained_share(registry, 1), trained_share(registry, 2)) == (0.3, None)
