@@ -1,4 +1,4 @@
-"""Claims about the click file: read by our reader, it is the messages of a click and what people answered."""
+"""Claims about the file of click questions: its entries are the messages of a click with the submitted answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.submitted import CONFIG, PROJECT
 
 
 def test_each_entry_is_the_message_of_a_click(tmp_path):
-    """Prefix, form and words are those that the engine makes of the field's question; the mask is the region's."""
+    """Prefix, form and text are those that the engine makes from the field's question; the mask is the region's."""
     version = export_project(PROJECT, [street()], tmp_path, ALL_TRAINED)
     told = {}
     for name, kind in CLICK_TYPES.items():
