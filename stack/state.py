@@ -6,7 +6,6 @@ Deleting the folder (after `make down`) is a factory reset; copying it is a back
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -14,6 +13,8 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from stack.errors import StackError
 from stack.settings import PORT_VARIABLES, StackSettings
@@ -84,12 +85,15 @@ class StateFolder:
             StackError: another one holds it.
         """
         self.create()
-        with (self.path / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StackError(f"another `make up` or `make down` is at work in {self.path}; wait for it") from error
+        lock = FileLock(self.path / "lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise StackError(f"another `make up` or `make down` is at work in {self.path}; wait for it") from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def load_secrets(self) -> Secrets:
         """The kept secrets, made at the first call."""

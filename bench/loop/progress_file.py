@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from registry.atomic_writes import Disk
+
 _SETTINGS, _PHASES = "settings", "phases"
 
 
@@ -57,6 +59,4 @@ class ProgressFile:
         return {name: phase["seconds"] for name, phase in self._data[_PHASES].items()}
 
     def _write(self) -> None:
-        scratch = self._path.with_suffix(".new")
-        scratch.write_text(json.dumps(self._data, indent=1) + "\n", encoding="utf-8")
-        scratch.replace(self._path)
+        Disk().write(self._path, (json.dumps(self._data, indent=1) + "\n").encode())

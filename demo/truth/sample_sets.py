@@ -13,6 +13,7 @@ from pathlib import Path
 from demo.scenes import BASE_SEEDS, REPLAY_SEEDS
 from demo.truth.sets import write_truth_set
 from label_config.ready_configs import BITMASK
+from registry.atomic_writes import Disk
 
 # From the middle of what a simulation with seed 0 has, and never gets to.
 _SETS: dict[str, tuple[int, Sequence[int]]] = {
@@ -34,7 +35,5 @@ def write_sample_sets(folder: Path, sets: dict[str, tuple[int, Sequence[int]]] |
             continue
         with tempfile.TemporaryDirectory() as cache:
             version = write_truth_set(folder, Path(cache), seeds, label_config, number)
-        scratch = folder / f".{name}.new"
-        scratch.unlink(missing_ok=True)
-        scratch.symlink_to(version.path.name)  # relative: the folder may be moved
-        scratch.replace(link)
+        with Disk().replacement(link) as scratch:
+            scratch.symlink_to(version.path.name)  # relative: the folder may be moved

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from registry.atomic_writes import Disk
+
 _WARMUP = 0.04  # share of the stage
 _FLOOR = 0.02  # of the peak learning rate, at the end
 
@@ -112,9 +114,8 @@ class Average:
 def save_state(path: Path, **parts: Any) -> None:
     """Write a checkpoint to resume from; a stop in between leaves the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(parts, partial)
-    partial.replace(path)
+    with Disk().replacement(path) as partial:
+        torch.save(parts, partial)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

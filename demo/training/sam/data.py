@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from demo.scenes import Scene, SceneObject, ScenePart, make_scene
+from registry.atomic_writes import Disk
 
 SCENES_PER_SHARD = 25
 PART_CLASSES = 128  # hashed names, only for a head that is thrown away: a collision does no harm
@@ -196,9 +197,9 @@ class SceneStore:
                 is_ragged = name in ("members", "inner_points")
                 arrays[name] = np.stack([_padded(value) for value in values] if is_ragged else values)
             counts = np.array([len(scene.members) for scene in scenes])
-            partial = path.with_suffix(".partial.npz")
-            np.savez(partial, allow_pickle=False, counts=counts, **arrays)
-            partial.rename(path)  # a reader never sees half a shard
+            # A reader never sees half a shard. An open file, because numpy adds `.npz` to other names.
+            with Disk().replacement(path, durable=False) as partial, partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, counts=counts, **arrays)
 
     def _read(self, shard_idx: int) -> list[TrainingScene]:
         path = self._path(shard_idx)

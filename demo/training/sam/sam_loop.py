@@ -22,6 +22,7 @@ from demo.training.sam.data import SceneStore
 from demo.training.sam.model import NANO, DenseHead, HalfCopy, new_sam
 from demo.training.sam.sam_eval import VALIDATION_SEEDS, Quality, measure
 from demo.training.sam.step import CROP_PLAN, WHOLE_PLAN, StepReport, train_step
+from registry.atomic_writes import Disk
 from worker.sam.presets import build_sam, save_sam
 from worker.sam.segmenter import SamSegmenter
 
@@ -94,9 +95,8 @@ class Trainer:
         """Save the state to resume from and the averaged weights as a checkpoint; validate them."""
         settings = self.settings
         settings.work.mkdir(parents=True, exist_ok=True)
-        partial = settings.work / "state.partial"
-        torch.save(self._state(), partial)
-        partial.rename(settings.work / "state.pt")
+        with Disk().replacement(settings.work / "state.pt") as partial:
+            torch.save(self._state(), partial)
         averaged = build_sam(NANO)
         averaged.load_state_dict(self.average)
         save_sam(averaged, NANO, settings.out)
