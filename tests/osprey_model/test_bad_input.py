@@ -73,7 +73,7 @@ def test_a_damaged_index(content: str, folder: Path) -> None:
     """It has to say which tensor is in which shard."""
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"index\.json is no index of shards"):
+    with pytest.raises(CheckpointError, match=r"index\.json is not an index of shards"):
         Osprey.from_pretrained(folder)
 
 
@@ -81,7 +81,7 @@ def test_a_damaged_tokenizer_json(folder: Path) -> None:
     """Where it is all there is."""
     (folder / "tokenizer.model").unlink()
     (folder / "tokenizer.json").write_text('{"model": 3}')
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json is no tokenizer\.json"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json is not a tokenizer\.json"):
         Osprey.from_pretrained(folder)
 
 

@@ -73,7 +73,7 @@ def test_rows_behind_a_lead_they_share(tiny_config: OspreyConfig) -> None:
     rows.reserve(2, 16, num_used=0)
     decoder.prefill_rows([NewRow(lead_SD, prefix)], rows, 0)
     rows.move(0, 1, 4)
-    logits = decoder.logits(decoder.prefill_rows([NewRow(tail, prefix, lead=4) for tail in tails], rows, 0))
+    logits = decoder.logits(decoder.prefill_rows([NewRow(tail, prefix, num_filled=4) for tail in tails], rows, 0))
     for tail, row_logits in zip(tails, logits, strict=True):
         whole = model(inputs_embeds=torch.cat([prefix_PD, lead_SD, tail])[None]).logits[0, -1]
         torch.testing.assert_close(row_logits, whole, atol=1e-5, rtol=1e-4)

@@ -18,8 +18,8 @@ from osprey_model.engine.decoding.rows import Row
 from osprey_model.engine.decoding.static_step import StaticStep, power_of_two
 from osprey_model.engine.engine import Osprey
 from osprey_model.engine.requests import Answer, ImageRequest, Question, RegionRequest
-from osprey_model.engine.running_batch import Budget, Lane
-from osprey_model.engine.scheduler import EngineSession
+from osprey_model.engine.running_batch import Budget, RunningBatch
+from osprey_model.engine.scheduler import Scheduler
 from osprey_model.inputs import prompts
 from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
@@ -51,9 +51,9 @@ def test_rows_of_several_images_in_one_grid(tiny_config: OspreyConfig) -> None:
                 Row(row.prefix, num_prompt=3, max_new_tokens=5, length=len(row.embeds_SD), next_token=7 + idx)
                 for idx, row in enumerate(new)
             ]
-            lane = Lane(decoder, 2, Budget(), static=step)
-            lane.kv, lane.rows = kv, rows
-            lane.step()
+            batch = RunningBatch(decoder, 2, Budget(), static=step)
+            batch.kv, batch.rows = kv, rows
+            batch.step()
             logits.append([row.token_logprobs[-1] for row in rows])
         assert logits[0] == pytest.approx(logits[1], abs=1e-5)
 
@@ -61,7 +61,7 @@ def test_rows_of_several_images_in_one_grid(tiny_config: OspreyConfig) -> None:
 def test_slots_and_pool_may_move(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
     """Longer rows and more images come while others run: new memory, the same answers."""
     parts = dataclasses.replace(osprey._parts, static=lambda: StaticStep(osprey._decoder, capture=False))
-    session = EngineSession(parts, Budget())
+    scheduler = Scheduler(parts, Budget())
     short, long = (Question(prompts.DETAILED_DESCRIPTION, max_new_tokens=n) for n in (8, 70))
     asked = [
         ImageRequest(image.rotate(90 * idx), (RegionRequest((masks[idx],), (question,)),))
@@ -69,11 +69,11 @@ def test_slots_and_pool_may_move(osprey: Osprey, image: Image.Image, masks: list
     ]
     got: dict[int, Answer] = {}
     for idx, request in enumerate(asked):
-        session.add(request, lambda r, q, answer, idx=idx: got.update({idx: answer}))
-        session.step()
-        session.step()
-    while not session.is_idle:
-        session.step()
+        scheduler.add(request, lambda r, q, answer, idx=idx: got.update({idx: answer}))
+        scheduler.step()
+        scheduler.step()
+    while not scheduler.is_idle:
+        scheduler.step()
     for idx, request in enumerate(asked):
         ((expected,),) = osprey.describe(request.image, request.regions)
         assert got[idx].text == expected.text
@@ -121,6 +121,6 @@ def test_a_captured_step_gives_what_the_eager_one_gives(
     regions = [RegionRequest((mask,), (question,) * 3) for mask in masks]
     captured = osprey.describe(image, regions)
     parts = dataclasses.replace(osprey._parts, static=lambda: StaticStep(osprey._decoder, capture=False))
-    osprey._own_session = EngineSession(parts, Budget())
+    osprey._own_scheduler = Scheduler(parts, Budget())
     eager = osprey.describe(image, regions)
     assert [[answer.text for answer in row] for row in captured] == [[answer.text for answer in row] for row in eager]
