@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from osprey_model.byte_lru import CacheStats
 from osprey_model.config import IMAGE_TOKEN_ID
 from osprey_model.engine.answers import answer_of
 from osprey_model.engine.decoding.choices import as_choices
 from osprey_model.engine.decoding.decoder import SharedPrefixDecoder
 from osprey_model.engine.decoding.rows import Row
 from osprey_model.engine.decoding.static_step import StaticStep
-from osprey_model.byte_lru import CacheStats
 from osprey_model.engine.prefix import PrefixStore, embed_rows
 from osprey_model.engine.prompt_plan import Planner, shared_length
 from osprey_model.engine.regions import RegionReader, mask_warnings
@@ -213,8 +213,8 @@ class Osprey:
             on_answer: called as (image index, region index, question index, answer) when an answer is ready.
 
         Returns:
-            answers[image][region][question]. Where an image, a mask or a question is bad, a `Failure` stands in place of
-            each answer concerned; the other questions are answered.
+            answers[image][region][question]. Where an image, a mask or a question is bad, a `Failure` stands in place
+            of each answer concerned; the other questions are answered.
         """
 
         def hand_over(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:

@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from osprey_model.byte_lru import ByteLru, CacheStats
 from osprey_model.config import IMAGE_TOKEN_ID
 from osprey_model.engine.decoding.decoder import SharedPrefixDecoder
 from osprey_model.engine.decoding.kv_cache import PrefixKv
-from osprey_model.byte_lru import ByteLru, CacheStats
 from osprey_model.inputs.images import BadImage, as_image, content_key
 from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.inputs.prompts import SHARED_OPENING

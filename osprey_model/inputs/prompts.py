@@ -1,7 +1,7 @@
 """The literal prompts. A checkpoint works only with the wording of its training, misspellings included.
 
-Here are templates, prefixes, question forms and the clean-up of answers, all as text. `tokenizer.py` turns the text into
-ids; `osprey_model/modeling/splice.py` puts image and regions at the placeholders.
+Here are templates, prefixes, question forms and the clean-up of answers, all as text. `tokenizer.py` turns the text
+into ids; `osprey_model/modeling/splice.py` puts image and regions at the placeholders.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def region_question(text: str) -> str:
 
 
 def part_preamble(num_regions: int) -> str:
-    """The trained introduction of part questions; the spelling is the data's."""
+    """Return the introduction of part questions; its misspelling is that of the training data."""
     noun = "region" if num_regions == 1 else "regions"
     verb_and_count = f"Ther are {num_regions} part {noun}"
     regions = ",".join(f"region{idx + 1}{REGION_PLACEHOLDER}" for idx in range(num_regions))

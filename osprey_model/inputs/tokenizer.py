@@ -180,8 +180,8 @@ class OspreyTokenizer:
 def merges_of(vocab: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
     """Derive the BPE merges of a SentencePiece vocabulary, in the order of transformers 4.31.
 
-    SentencePiece files contain no merges. Every way to cut a piece into two known pieces is a merge; merges are ranked by
-    the piece's score, then by the ids of the two halves.
+    SentencePiece files contain no merges. Every way to cut a piece into two known pieces is a merge; merges are ranked
+    by the piece's score, then by the ids of the two halves.
     """
     ranked: list[tuple[float, tuple[str, str]]] = []
     for piece, score in scores.items():

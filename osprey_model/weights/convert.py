@@ -1,7 +1,7 @@
 """Convert a released checkpoint (sharded .bin) to a folder with safetensors, config and tokenizer, checked strictly.
 
-The weights keep their dtype and get our names (see `weight_names.py`). One shard is in memory at a time; a model of more
-than one shard gets transformers' index file.
+The weights keep their dtype and get our names (see `weight_names.py`). One shard is in memory at a time; a model of
+more than one shard gets transformers' index file.
 """
 
 from __future__ import annotations

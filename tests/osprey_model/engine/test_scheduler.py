@@ -1,4 +1,4 @@
-"""The scheduler: whatever is in flight, every answer is the plain path's; priorities, budgets, cancelling."""
+"""The scheduler: every answer is that of the plain path, whatever else runs; priorities, budgets, cancelling."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONG = Question(prompts.DETAILED_DESCRIPTION, max_new_tokens=20)
 
 
 def random_question(rng: random.Random) -> Question:
-    """Free or from a list, of any length and form."""
+    """Create a question of random form and length, free or with choices."""
     text, form = rng.choice([(prompts.CATEGORY, "region"), ("What is {region}?", "region"), ("Name {region}", "part")])
     if rng.random() < 0.5:
         return Question(text, form, max_new_tokens=rng.randint(1, 9))
@@ -37,7 +37,7 @@ def random_question(rng: random.Random) -> Question:
 
 
 def random_requests(rng: random.Random, pictures: list[Image.Image]) -> list[ImageRequest]:
-    """One to four images, some of them twice, with zero to four regions each."""
+    """Create requests on one to four images, some of them twice, with zero to four regions each."""
     requests = []
     for _ in range(rng.randint(1, 4)):
         regions = []
@@ -54,7 +54,7 @@ def random_requests(rng: random.Random, pictures: list[Image.Image]) -> list[Ima
 def test_every_answer_is_the_plain_paths(
     seed: int, static: bool, golden_model: OspreyForCausalLM, golden_tokenizer: OspreyTokenizer, image: Image.Image
 ) -> None:
-    """Random images in flight, regions, questions and lengths; few slots, one image in flight, an LRU that forgets."""
+    """Random images, questions, arrival times, budgets and cache sizes: every answer is that of the plain path."""
     rng = random.Random(seed)
     pictures = [image, image.rotate(90), image.rotate(180)]
     requests = random_requests(rng, pictures)
@@ -91,7 +91,7 @@ def test_every_answer_is_the_plain_paths(
 
 
 def test_slots_stay_within_the_budget(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """Sixty regions and four hundred take the same memory of keys and values."""
+    """Sixty and four hundred regions need the same memory of keys and values."""
     used = []
     for num_regions in (60, 400):
         scheduler = Scheduler(osprey._parts, Budget(rows=16, positions=1024))
@@ -109,7 +109,7 @@ def test_slots_stay_within_the_budget(osprey: Osprey, image: Image.Image, masks:
 
 
 def test_masks_are_read_when_their_turn_comes_and_forgotten(osprey: Osprey, image: Image.Image) -> None:
-    """A thousand regions hold the tokens of a batch, not of a thousand."""
+    """Of a thousand regions, only the tokens of one batch are held at a time."""
     scheduler = Scheduler(osprey._parts, Budget(rows=8))
     regions = tuple(RegionRequest((np.ones((9, 9), bool),), (SHORT, LONG)) for _ in range(1000))
     job = scheduler.add(ImageRequest(image, regions), lambda *_: None)
@@ -123,7 +123,7 @@ def test_masks_are_read_when_their_turn_comes_and_forgotten(osprey: Osprey, imag
 def test_a_click_is_answered_before_the_bulk_goes_on(
     osprey: Osprey, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """From the next token on; the bulk's answers stay what they were."""
+    """A click is answered from the next token on, and the bulk's answers do not change."""
     bulk = ImageRequest(image, tuple(RegionRequest((mask,), (LONG,) * 4) for mask in masks))
     click = ImageRequest(image.rotate(90), (RegionRequest((masks[0],), (SHORT, LONG)),))
     scheduler, log = osprey.scheduler(), []
@@ -154,7 +154,7 @@ def test_a_click_is_answered_before_the_bulk_goes_on(
 def test_a_thousand_choices_cost_no_pass_more_than_two(
     osprey: Osprey, image: Image.Image, masks: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The passes through the layers are those of the tokens an answer has, however long the list is."""
+    """The number of passes is the answer's number of tokens, however long the list is."""
     passes = []
     run_layers = osprey._decoder._run_layers
 
@@ -176,8 +176,8 @@ def test_a_thousand_choices_cost_no_pass_more_than_two(
         assert total == pytest.approx(1.0, abs=1e-3)
 
 
-def test_what_nobody_waits_for_is_not_run(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """A cancelled request neither runs on nor answers; the others do."""
+def test_a_cancelled_request_does_not_run(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """A cancelled request neither runs on nor delivers results; the others do."""
     scheduler, log = osprey.scheduler(), []
     requests = [ImageRequest(image, tuple(RegionRequest((mask,), (LONG,)) for mask in masks)) for _ in range(2)]
     first = scheduler.add(requests[0], lambda *result: log.append("first"))
@@ -192,7 +192,7 @@ def test_what_nobody_waits_for_is_not_run(osprey: Osprey, image: Image.Image, ma
 
 
 def test_rows_that_end_make_room(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """A waiting question comes in when enough slots are free, not when the whole batch has ended."""
+    """A waiting question is admitted when enough slots are free, not when the whole batch has ended."""
     scheduler = Scheduler(osprey._parts, Budget(rows=4))
     questions = (SHORT, LONG, SHORT, LONG, SHORT, SHORT)
     done = []
@@ -205,7 +205,7 @@ def test_rows_that_end_make_room(osprey: Osprey, image: Image.Image, masks: list
 
 @torch.inference_mode()
 def test_an_ended_rows_slot_is_taken_by_the_last(osprey: Osprey) -> None:
-    """Rows that run lie in slots 0..n-1."""
+    """After rows have ended, the others lie in slots 0..n-1, with their keys and values."""
     batch = RunningBatch(osprey._decoder, osprey.tokenizer.eos_token_id, Budget())
     batch.kv.reserve(4, 16, num_used=0)
     rows = [Row(None, num_prompt=3, max_new_tokens=2, length=3) for _ in range(4)]
