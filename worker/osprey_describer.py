@@ -80,7 +80,7 @@ class OspreySession:
     """An engine session behind the `DescribeSession` protocol."""
 
     def __init__(self, model: Osprey) -> None:
-        self._session = model.session()
+        self._session = model.scheduler()
 
     @property
     def is_idle(self) -> bool:

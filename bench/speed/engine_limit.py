@@ -31,7 +31,7 @@ def floor_flops(setting: Setting, regions: list[RegionRequest]) -> float:
 
 def _of_question(setting: Setting, planner: Planner, question: Question) -> float:
     sizes, plan = setting.model.sizes, planner.plan(question)
-    own = len(plan.lead_ids) + len(plan.tail_ids)
+    own = len(plan.prompt_prefix_ids) + len(plan.tail_ids)
     prefix = plan.shared + sizes.num_image_tokens - 1
     passes = own + setting.new_tokens - 1
     kv_width = sizes.num_key_value_heads * sizes.head_dim
