@@ -12,9 +12,10 @@ from typing import Any
 
 from bench.service.annotator_page import Predict
 from bench.service.scene_server import scene_png
-from stack.components import BACKEND_USER, Stack
+from stack.child_processes import backend_address
+from stack.components import Stack
 from worker.label_studio.api import LabelStudioApi
-from worker.label_studio.connection import BackendAddress, connect
+from worker.label_studio.connection import connect
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,7 @@ def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iter
 def _filled(api: LabelStudioApi, stack: Stack, project_id: int, seeds: Sequence[int]) -> BenchProject:
     for seed in seeds:
         import_picture(api, project_id, f"scene-{seed}.png", scene_png(seed))
-    secrets = stack.secrets
-    connect(
-        api,
-        project_id,
-        BackendAddress(stack.backend_url, BACKEND_USER, secrets.backend_password, secrets.webhook_secret),
-    )
+    connect(api, project_id, backend_address(stack))
     by_seed = tasks_by_seed(api, project_id)
     return BenchProject(project_id, {seed: by_seed[seed] for seed in seeds}, through_label_studio(api, project_id))
 
