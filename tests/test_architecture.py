@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": ("label_config", "osprey_model", "job_queue", "registry", "backend", "worker", "learning"),
     "demo": ("label_config", "osprey_model", "job_queue", "registry", "worker", "learning"),
     "stack": (
-        "demo", "worker", "job_queue", "label_config",
+        "demo", "worker", "registry", "job_queue", "label_config",
         "backend.settings", "learning.settings", "learning.training.options",
     ),
     "bench": (

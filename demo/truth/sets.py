@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -33,6 +33,7 @@ def write_truth_set(
     seeds: Sequence[int],
     label_config: str,
     project_id: int,
+    on_step: Callable[[], None] | None = None,
 ) -> DataVersion:
     """Write, or find, the version of these scenes below `out`. Nothing of it is held out.
 
@@ -42,16 +43,19 @@ def write_truth_set(
         seeds: of the scenes.
         label_config: of the project whose controls are answered.
         project_id: any number that is no other set's: it begins the version's name.
+        on_step: called twice for each scene: when it is drawn and when its image is written.
 
     Raises:
         ExportRefused: `out` cannot hold versions.
     """
-    submissions = truth_submissions(seeds, label_config, project_id)
+    submissions = truth_submissions(seeds, label_config, project_id, on_step)
     with closing(ImageResolver(Settings(cache_dir=cache))) as images:
-        return export_version(submissions, out, ExportOptions(held_out_share=0.0), images)
+        return export_version(submissions, out, ExportOptions(held_out_share=0.0), images, on_image=on_step)
 
 
-def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) -> Submissions:
+def truth_submissions(
+    seeds: Sequence[int], label_config: str, project_id: int, on_scene: Callable[[], None] | None = None
+) -> Submissions:
     """Every picked region of these scenes, suggested and accepted word for word."""
     regions: list[SubmittedRegion] = []
     images: dict[str, ImageRef] = {}
@@ -60,6 +64,8 @@ def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) 
         name = f"scene-{seed}.png"
         images[name] = ImageRef(_data_url(scene), task, project_id)
         regions += _scene_regions(scene, task, name)
+        if on_scene is not None:
+            on_scene()
     counts = {"tasks": len(seeds), "annotations": len(seeds), "skipped_annotations": 0}
     return Submissions(project_id, "Ordinary scenes", label_config, tuple(regions), images, counts=counts)
 

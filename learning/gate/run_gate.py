@@ -11,6 +11,7 @@ from typing import Any
 from learning.gate.evaluate import evaluate, measure_latency
 from learning.gate.exam import Exam, ExamUnusable, read_base_exam, read_exam
 from learning.gate.gate import Bounds, Paired, judge, share_right
+from registry.sets_in_making import wait_for_sets
 from registry.versions import BASE, Registry
 from worker.load_version import load_version
 from worker.osprey_describer import OspreyDescriber
@@ -46,12 +47,14 @@ def run_gate(
         RegistryError: no version has this name.
         ModelUnavailable: one of the two models does not load.
         ExamUnusable, ExportRefused: the held-out set or the base set cannot be used.
+        SetNotMade: the base set was to be made and is not.
     """
     assert settings.registry is not None, "the caller checks OSPREY_REGISTRY"
     registry = Registry(settings.registry)
     candidate = registry.verified(name)
     data = data or _data_folder(settings, candidate.data_version)
     champion = registry.champion()
+    wait_for_sets((settings.base_set,), on_progress or _silent)
     base = None if settings.base_set is None else read_base_exam(settings.base_set)
     held_out = read_exam(data, may_be_empty=base is not None)  # a failed verdict is more useful than an error
     challenger = load_version(settings, device, candidate)
@@ -107,3 +110,7 @@ def _data_folder(settings: Settings, data_version: str | None) -> Path:
     if not folder.is_dir():
         raise ExamUnusable(f"no export version at {folder}; set OSPREY_EXPORTS, or name its folder with --data")
     return folder
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """Nobody watches."""

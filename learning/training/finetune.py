@@ -27,6 +27,7 @@ from learning.gate.gate import Bounds
 from learning.training.held_out import held_out_share, trained_share
 from learning.training.options import FineTuneOptions
 from learning.training.replay import Mixture, write_mixture
+from registry.sets_in_making import wait_for_sets
 from registry.versions import BASE, Base, ModelVersion, Registry
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
@@ -127,6 +128,7 @@ def train_candidate(
         raise NothingToLearn(
             f"the version {data} has no answers with images on its training side; collect more, or export with images"
         )
+    wait_for_sets((settings.base_set if options.gate else None, settings.replay), report)
     if options.gate and settings.base_set is not None:
         read_base_exam(settings.base_set)  # fail before training if the gate could not run afterwards
     registry = Registry(settings.registry)

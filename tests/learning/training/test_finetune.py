@@ -17,6 +17,7 @@ from learning.training.options import FineTuneOptions
 from learning.training.triggers import trained_revision
 from osprey_model import Osprey
 from osprey_model.weights.checkpoint import fingerprint
+from registry.sets_in_making import WAITING, SetNotMade, maker, plan
 from registry.versions import Registry
 from tests.support.scene_exports import scene_export
 from worker.settings import Settings
@@ -147,6 +148,29 @@ def test_a_base_set_that_cannot_be_asked_stops_before_training(settings: Setting
         train_candidate(nowhere, data, dataclasses.replace(OPTIONS, gate=True))
     assert not Registry(settings.registry).versions()
     assert train_candidate(nowhere, data, OPTIONS).is_new
+
+
+def test_a_set_that_is_being_made_is_waited_for_and_one_that_failed_is_not(
+    settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    """Replay and, with a gate, the base set; its failure stands in the message, and nothing is trained."""
+    truth = tmp_path / "truth"
+    waits = dataclasses.replace(settings, replay=truth / "replay" / "data.json")
+    with pytest.raises(RuntimeError, match="no space"), maker(truth, 2):
+        raise RuntimeError("no space")
+    with pytest.raises(SetNotMade, match="no space"):
+        train_candidate(waits, data, OPTIONS)
+    told: list[str] = []
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        told.append(what)
+        if what == WAITING:
+            with maker(truth, 1):
+                (truth / "replay").symlink_to(data)
+
+    plan(truth)
+    assert train_candidate(waits, data, OPTIONS, on_progress=on_progress).is_new
+    assert told[0] == WAITING
 
 
 def test_options_from_command_environment_and_checkpoint(tmp_path: Path) -> None:
