@@ -53,7 +53,8 @@ def finetune(
 
     if (project is None) == (data is None):
         raise typer.BadParameter("give either --project or --data")
-    with failures("Not fine-tuned"), step_bars({WAITING: "Base set and replay data are being made; this waits for them."}) as bars, contextlib.ExitStack() as opened:
+    waiting = {WAITING: "Base set and replay data are being made; this waits for them."}
+    with failures("Not fine-tuned"), step_bars(waiting) as bars, contextlib.ExitStack() as opened:
         settings = Settings.from_env(os.environ)
         options = FineTuneOptions.for_checkpoint(
             settings.model, os.environ, epochs=epochs, max_steps=max_steps, learning_rate=learning_rate, replay=replay,

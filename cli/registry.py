@@ -164,7 +164,8 @@ def gate(
     from worker.processor import pick_device
 
     settings, _ = _opened()
-    with failures("The gate was not run"), step_bars({WAITING: "Base set and replay data are being made; this waits for them."}) as bars:
+    waiting = {WAITING: "Base set and replay data are being made; this waits for them."}
+    with failures("The gate was not run"), step_bars(waiting) as bars:
         device = pick_device() if device == "auto" else device
         verdict = run_gate(settings, version, data=data, device=device, on_progress=bars.show)
     print_verdict(Console(), version, verdict)

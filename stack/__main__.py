@@ -15,8 +15,7 @@ from rich.table import Table
 
 from demo.truth.sample_sets import sample_sets_are_made
 from stack.components import BASE_SET, COMPONENTS, LOGIN, Stack, base_set_making, osprey_process
-from stack.errors import StackError
-from stack.settings import StackSettings, truth_folder
+from stack.settings import StackError, StackSettings, truth_folder
 from stack.state import StateFolder
 from stack.supervisor import Supervisor, end_leftovers
 from stack.up import bring_up

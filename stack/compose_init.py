@@ -19,9 +19,9 @@ from demo.small_models import OSPREY_NANO
 from demo.truth.sample_sets import sample_sets_are_made, write_sample_sets
 from job_queue.errors import OspreyError
 from registry.sets_in_making import plan
-from stack.errors import StackError
 from stack.label_studio_token import make_token, token_works
 from stack.sample_project import ensure_project
+from stack.settings import StackError
 from stack.state import write_private
 from worker.label_studio.api import LabelStudioApi
 from worker.label_studio.connection import BackendAddress

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.small_models import OSPREY_NANO, SAM_NANO
-from stack.errors import StackError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # The interpreter by one name, however this process was called: other names would look like other commands.
@@ -90,6 +89,10 @@ PORT_VARIABLES = {
     "backend": "OSPREY_BACKEND_PORT",
     "redis": "OSPREY_REDIS_PORT",
 }
+
+
+class StackError(Exception):
+    """The one-machine stack cannot do what was asked. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)

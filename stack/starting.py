@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack.components import Component, LastingProblem, Stack
-from stack.errors import StackError
+from stack.settings import StackError
 from stack.supervisor import ProcessState, Supervisor
 
 LOG_LINES = 15

@@ -17,8 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stack.errors import StackError
-from stack.settings import PORT_VARIABLES, StackSettings
+from stack.settings import PORT_VARIABLES, StackError, StackSettings
 
 # Inherited by every process of a stack: how to recognise them when their supervisor is gone.
 MARK = "OSPREY_STACK_MARK"

@@ -19,8 +19,7 @@ import psutil
 from supervisor.xmlrpc import Faults
 
 from stack.components import BASE_SET, COMPONENTS, Stack
-from stack.errors import StackError
-from stack.settings import CHECKOUT, PYTHON
+from stack.settings import CHECKOUT, PYTHON, StackError
 from stack.state import MARK, StateFolder, write_private
 
 STOP_LIMIT_S = 20.0

@@ -48,7 +48,7 @@ def simulate(
     from bench.service.machine import hardware, versions
     from job_queue.errors import OspreyError
     from stack.child_processes import ServiceDidNotStartError
-    from stack.errors import StackError
+    from stack.settings import StackError
 
     console, errors = Console(), Console(stderr=True)
     signal.signal(signal.SIGTERM, _stop)  # so that what was started is stopped, too

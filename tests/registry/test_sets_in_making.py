@@ -103,9 +103,9 @@ def test_two_do_not_make_the_same(tmp_path, monkeypatch):
             pass
 
 
-def test_nobody_waits_for_ever(tmp_path, monkeypatch):
-    """Neither for a maker that is slow nor for one that never began."""
-    with maker(tmp_path, 1), pytest.raises(SetNotMade, match="not there after 0 s: being made"):
+def test_waiting_has_a_limit(tmp_path, monkeypatch):
+    """A reader stops waiting for a slow maker, and for one that never began."""
+    with maker(tmp_path, 1), pytest.raises(SetNotMade, match="missing after 0 s: being made"):
         wait_for_sets((tmp_path / "base",), note([]), limit_s=0.0)
     plan(tmp_path)
     monkeypatch.setattr(sets_in_making, "_BEGIN_LIMIT_S", 0.0)

@@ -10,7 +10,7 @@ import pytest
 
 from stack import starting
 from stack.components import COMPONENTS, LastingProblem, Stack
-from stack.errors import StackError
+from stack.settings import StackError
 from stack.starting import Starter
 from stack.state import Launch, Secrets, StateFolder
 from stack.supervisor import ProcessState
