@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -83,8 +82,3 @@ def dense_loss(maps: DenseMaps, cells_BDHW: Tensor, classes_BKHW: Tensor) -> Ten
     weight = 0.1 + 0.9 * (1.0 - classes_BKHW[:, 0])  # most tokens are background
     names = -((classes_BKHW * log_probability).sum(dim=1) * weight).sum() / weight.sum()
     return 2.0 * borders + 2.0 * offsets + 0.3 * names
-
-
-def iou_loss(predicted_N: Tensor, truth_N: Tensor) -> Tensor:
-    """Mean squared error of the predicted IoU."""
-    return torch.nn.functional.mse_loss(predicted_N, truth_N)
