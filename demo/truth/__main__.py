@@ -1,4 +1,4 @@
-"""`python -m demo.truth FOLDER`: make the base set and the replay data that are not there."""
+"""Entry of `python -m demo.truth FOLDER`: make the base set and the replay data where they are missing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Ordinary scenes with their truth as export versions: what a fine-tune replays, and what no candidate may forget.
+"""Scenes with their true field values as export versions: replay data and the frozen base set.
 
-Both are written once, from seeds that no round and no other set has. Neighbours: `learning/export/version.py` writes,
-`sample_sets.py` has the sets of `make up`, `bench/loop/simulation.py` its own.
+Both are written once, from seeds that no round and no other set uses.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ def write_truth_set(
     label_config: str,
     project_id: int,
 ) -> DataVersion:
-    """Write, or find, the version of these scenes below `out`. Nothing of it is held out.
+    """Write, or find, the version of these scenes below `out`. No image of it is held out.
 
     Args:
         out: the folder that holds versions.
         cache: the image resolver's folder.
-        seeds: of the scenes.
-        label_config: of the project whose controls are answered.
-        project_id: any number that is no other set's: it begins the version's name.
+        seeds: the seeds of the scenes.
+        label_config: the labeling config whose controls have values.
+        project_id: a number that no other set has; the version's name begins with it.
 
     Raises:
         ExportRefused: `out` cannot hold versions.
@@ -52,7 +51,7 @@ def write_truth_set(
 
 
 def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) -> Submissions:
-    """Every picked region of these scenes, suggested and accepted word for word."""
+    """Return every picked region of these scenes as a suggestion that was accepted unchanged."""
     regions: list[SubmittedRegion] = []
     images: dict[str, ImageRef] = {}
     for task, seed in enumerate(seeds, start=1):
@@ -91,7 +90,7 @@ def _region(scene: Scene, region: Region, task: int, image: str, region_id: str,
         origin="prediction",
         score=None,
         texts=texts,
-        suggestion=texts,  # accepted as it was: so each attribute is known to answer its own question
+        suggestion=texts,  # accepted unchanged, so each attribute is known to answer its own question
     )
 
 
