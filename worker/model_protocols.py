@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from worker.sam.embedding_store import Embedding
-    from worker.sam.masks import Candidate
+    from worker.sam.masks import MaskWithLogits
 
 OnAnswer = Callable[[int, FieldAnswer], None]
 OnFailure = Callable[[Exception], None]
@@ -48,10 +48,10 @@ class Segmenter(Protocol):
         box_px_xyxy: tuple[float, float, float, float] | None = None,
         previous_logits: NDArray[np.floating[Any]] | None = None,
         on_step: Callable[[str], object] | None = None,
-    ) -> list[Candidate]:
+    ) -> list[MaskWithLogits]:
         """Masks for a prompt on an embedded image, smallest first; `on_step` is told when the network is done."""
 
-    def everything(self, image_key: str, *, max_regions: int | None = None) -> list[Candidate]:
+    def everything(self, image_key: str, *, max_regions: int | None = None) -> list[MaskWithLogits]:
         """The regions of an embedded image without a prompt, best first; a SAM may take more options."""
 
 

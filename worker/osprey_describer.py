@@ -14,8 +14,8 @@ from job_queue.mask_codec import decode_mask
 from worker.model_protocols import OnAnswer, OnFailure
 
 if TYPE_CHECKING:
-
     from osprey_model import Answer, Osprey, RegionRequest
+
 
 class OspreyDescriber:
     """`osprey_model.Osprey` behind the `Describer` protocol."""

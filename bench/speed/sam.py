@@ -36,7 +36,7 @@ from job_queue.contracts import Rle
 from job_queue.mask_codec import encode_mask
 from worker.sam.device import encoder_dtype_of
 from worker.sam.embedding_store import EmbeddingStore
-from worker.sam.masks import Candidate, full_size_rle
+from worker.sam.masks import MaskWithLogits, full_size_rle
 from worker.sam.presets import PRESETS, build_sam
 from worker.sam.segmenter import SamSegmenter
 
@@ -183,7 +183,7 @@ def _plain_rle(segmenter: SamSegmenter, logits: NDArray[Any]) -> object:
     return coco_mask.encode(np.asfortranarray(_plain_mask(segmenter, logits), dtype=np.uint8))
 
 
-def _check_full_size(segmenter: SamSegmenter, candidates: Sequence[Candidate]) -> None:
+def _check_full_size(segmenter: SamSegmenter, candidates: Sequence[MaskWithLogits]) -> None:
     for one in candidates:
         plain = _plain_mask(segmenter, one.logits)
         differing = int((plain != one.mask).sum())

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.scenes import TRAIN_SEEDS, ScenePart, make_scene
-from worker.sam.segmenter import Candidate, SamSegmenter
+from worker.sam.segmenter import MaskWithLogits, SamSegmenter
 
 # The end of the training range, which no training run reaches. EVAL_SEEDS are kept for the final figures.
 VALIDATION_SEEDS = TRAIN_SEEDS[-200:]
@@ -58,7 +58,7 @@ def measure(segmenter: SamSegmenter, seeds: Iterable[int]) -> Quality:
     )
 
 
-def largest_trusted(candidates: list[Candidate]) -> Candidate:
+def largest_trusted(candidates: list[MaskWithLogits]) -> MaskWithLogits:
     """Return the largest candidate whose predicted IoU is within 0.1 of the best, as a click does."""
     best = max(candidate.predicted_iou for candidate in candidates)
     return max(
@@ -72,5 +72,5 @@ def _best_iou(segmenter: SamSegmenter, key: str, part: ScenePart) -> float:
     return max((_iou(candidate, part.mask) for candidate in found), default=0.0)
 
 
-def _iou(candidate: Candidate, truth: NDArray[np.bool_]) -> float:
+def _iou(candidate: MaskWithLogits, truth: NDArray[np.bool_]) -> float:
     return float((candidate.mask & truth).sum() / (candidate.mask | truth).sum())
