@@ -1,8 +1,7 @@
 """A region -> Label Studio result items: geometry first, one shared id, one item per filled control. Pure.
 
-A text before the geometry, a text alone or a bare string breaks the annotator's page (`label_config/validate.py`
-checks each answer once more before it leaves). Previous on the path of one click: `backend/predict.py`; of a
-pre-annotated task: `worker/prelabel/predictions.py`.
+A text before the geometry, a text without geometry or a bare string breaks the annotator's page. Therefore
+`label_config/validate.py` checks all items once more before they are sent.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ _VALUE_KEYS = {"textarea": "text", "choices": "choices", "taxonomy": "taxonomy"}
 
 @dataclass(frozen=True)
 class AnsweredRegion:
-    """One region as it goes to the page. `values` as `job_queue.field_answers.Filled.values`.
+    """One region as it is sent to the page. `values` are those of `job_queue.field_answers.Filled`.
 
-    `drawn` is the geometry item as the page has it: then it goes back unchanged instead of `mask`, so that a
-    description never moves a pixel.
+    `drawn` is the geometry item that the page has. If it is set, it is sent back unchanged instead of `mask`, so that
+    describing a region never changes its pixels.
     """
 
     region_id: str
@@ -45,7 +44,7 @@ class AnsweredRegion:
 
 
 def region_items(config: LabelConfig, region: AnsweredRegion) -> list[dict[str, Any]]:
-    """The complete result items of one region: a result with an id that the page knows replaces that region."""
+    """Make the complete result items of one region. The page replaces a region whose id it already has."""
     envelope: dict[str, Any] = {
         "id": region.region_id,
         "to_name": config.image_name,
@@ -74,12 +73,13 @@ def region_items(config: LabelConfig, region: AnsweredRegion) -> list[dict[str, 
 
 
 def region_score(mask_score: float, confidence: Mapping[str, float]) -> float:
-    """What uncertainty sampling sorts by: SAM's own estimate times the mean confidence of the fields, 0 to 1."""
+    """Compute the score of the uncertainty order: SAM's own estimate times the fields' mean confidence, 0 to 1."""
     mean = sum(confidence.values()) / len(confidence) if confidence else 1.0
     return min(max(mask_score, 0.0), 1.0) * min(max(mean, 0.0), 1.0)
 
 
 def _geometry(config: LabelConfig, region: AnsweredRegion) -> dict[str, Any]:
+    """Make the value of the geometry item, in the format of the output control."""
     output = config.output
     if region.drawn is not None:
         drawn: dict[str, Any] = copy.deepcopy(dict(region.drawn["value"]))
