@@ -1,6 +1,7 @@
 """Any project's labeling config -> `LabelConfig`: the prompts, the control for masks, the fields to fill.
 
-The reader does not depend on our own configs. A config that cannot be served is refused with the markup to add.
+Nothing is tied to our own XML. A config that cannot be served is refused with the markup to add.
+Next on the path of one click: `backend/prompts.py` (reads the prompts), `label_config/results.py` (fills the fields).
 
 These attributes are ours; Label Studio ignores them:
     osprey="off"          leave this control alone

@@ -1,7 +1,8 @@
 """A region -> Label Studio result items: geometry first, one shared id, one item per filled control. Pure.
 
-A text before the geometry, a text without geometry or a bare string breaks the annotator's page. Therefore
-`label_config/validate.py` checks all items once more before they are sent.
+A text before the geometry, a text alone or a bare string breaks the annotator's page (`label_config/validate.py`
+checks each answer once more before it leaves). Previous on the path of one click: `backend/predict.py`; of a
+pre-annotated task: `worker/prelabel/predictions.py`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ _VALUE_KEYS = {"textarea": "text", "choices": "choices", "taxonomy": "taxonomy"}
 
 @dataclass(frozen=True)
 class AnsweredRegion:
-    """One region as it is sent to the page. `values` are those of `job_queue.field_answers.Filled`.
+    """One region as it goes to the page. `values` as `job_queue.field_answers.Filled.values`.
 
-    `drawn` is the geometry item that the page has. If it is set, it is sent back unchanged instead of `mask`, so that
-    describing a region never changes its pixels.
+    `drawn` is the geometry item as the page has it: then it goes back unchanged instead of `mask`, so that a
+    description never moves a pixel.
     """
 
     region_id: str

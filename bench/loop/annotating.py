@@ -80,7 +80,7 @@ def annotate(
         on_region: called with the number of submitted regions.
 
     Raises:
-        StackError: Label Studio refuses a request.
+        StackError: Label Studio refuses something.
     """
     notes = Journal(journal)
     lock = threading.Lock()

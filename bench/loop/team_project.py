@@ -28,7 +28,7 @@ class TeamProject(AbstractContextManager["TeamProject"]):
         """Connect the project to the stack's backend, whose port may have changed.
 
         Raises:
-            StackError: Label Studio refuses a request.
+            StackError: Label Studio refuses something.
         """
         self.label_config = BITMASK.read_text(encoding="utf-8")
         self._api = LabelStudioApi(stack.label_studio_url, stack.secrets.label_studio_token)

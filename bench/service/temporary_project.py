@@ -31,7 +31,7 @@ def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iter
     """Create a project with one task per seed, connected to the stack's backend; delete it at the end.
 
     Raises:
-        StackError: Label Studio refuses a request.
+        StackError: Label Studio refuses something.
     """
     api = LabelStudioApi(stack.label_studio_url, stack.secrets.label_studio_token)
     try:
@@ -63,8 +63,7 @@ def import_picture(api: LabelStudioApi, project_id: int, name: str, png: bytes) 
 
 
 def tasks_by_seed(api: LabelStudioApi, project_id: int) -> dict[int, tuple[int, str]]:
-    """Return task id and image address of every `scene-SEED.png` of a project."""
-    # Label Studio puts a prefix of its own before the file's name.
+    """Task id and image address of every `scene-SEED.png` of a project. Label Studio puts its own name before ours."""
     listed = api.call("GET", "/api/tasks", params={"project": project_id, "page_size": 10_000, "fields": "task_only"})
     found = {}
     for task in listed["tasks"]:

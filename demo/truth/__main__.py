@@ -1,4 +1,4 @@
-"""Entry of `python -m demo.truth FOLDER`: make the base set and the replay data where they are missing."""
+"""`python -m demo.truth FOLDER`: make the base set and the replay data that are not there."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Base set and replay data of the small model, made once for `make up` and docker compose.
 
-FOLDER/base and FOLDER/replay are links to export versions beside them. Existing sets are never changed, because a base
-set is frozen.
+FOLDER/base and FOLDER/replay are links to export versions beside them. What is there stays as it is: a base set is
+frozen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SETS: dict[str, tuple[int, Sequence[int]]] = {
 
 
 def write_sample_sets(folder: Path, sets: dict[str, tuple[int, Sequence[int]]] | None = None) -> None:
-    """Make the sets that are missing. A call that was killed can be repeated.
+    """Make the sets that are not there; a call that was killed is made good by the next one.
 
     Raises:
         ExportRefused: `folder` cannot hold them.

@@ -38,9 +38,9 @@ def write_truth_set(
     Args:
         out: the folder that holds versions.
         cache: the image resolver's folder.
-        seeds: the seeds of the scenes.
-        label_config: the labeling config whose controls have values.
-        project_id: a number that no other set has; the version's name begins with it.
+        seeds: of the scenes.
+        label_config: of the project whose controls are answered.
+        project_id: any number that is no other set's: it begins the version's name.
 
     Raises:
         ExportRefused: `out` cannot hold versions.
@@ -51,7 +51,7 @@ def write_truth_set(
 
 
 def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) -> Submissions:
-    """Return every picked region of these scenes as a suggestion that was accepted unchanged."""
+    """Every picked region of these scenes, suggested and accepted word for word."""
     regions: list[SubmittedRegion] = []
     images: dict[str, ImageRef] = {}
     for task, seed in enumerate(seeds, start=1):

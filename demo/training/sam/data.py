@@ -197,7 +197,7 @@ class SceneStore:
             counts = np.array([len(scene.members) for scene in scenes])
             partial = path.with_suffix(".partial.npz")
             np.savez(partial, allow_pickle=False, counts=counts, **arrays)
-            partial.rename(path)  # so that a reader never finds half a shard
+            partial.rename(path)  # a reader never sees half a shard
 
     def _read(self, shard_idx: int) -> list[TrainingScene]:
         path = self._path(shard_idx)
