@@ -1,4 +1,4 @@
-"""A throw-away project in the running one-machine stack, to measure clicks on their whole way.
+"""A temporary project in the running one-machine stack, to measure clicks through Label Studio's server.
 
 The page's smart tool calls Label Studio's server, which adds the task and its drafts and calls the backend.
 """
@@ -20,7 +20,7 @@ from worker.label_studio.connection import connect
 
 @dataclass(frozen=True)
 class BenchProject:
-    """`tasks` holds a scene's task id and image address by its seed."""
+    """A project. `tasks` maps each scene's seed to its task id and image address."""
 
     project_id: int
     tasks: Mapping[int, tuple[int, str]]
@@ -29,7 +29,7 @@ class BenchProject:
 
 @contextmanager
 def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iterator[BenchProject]:
-    """A project with one task per seed, connected to the stack's backend; deleted at the end.
+    """Create a project with one task per seed, connected to the stack's backend; delete it at the end.
 
     Raises:
         LabelStudioFailed: Label Studio refuses something or does not answer.
@@ -54,7 +54,7 @@ def _filled(api: LabelStudioApi, stack: Stack, project_id: int, seeds: Sequence[
 
 
 def import_picture(api: LabelStudioApi, project_id: int, name: str, png: bytes) -> None:
-    """Upload a picture, which makes a task of it."""
+    """Upload a picture; Label Studio creates a task for it."""
     api.call("POST", f"/api/projects/{project_id}/import", files={"file": (name, png, "image/png")})
 
 
@@ -68,11 +68,11 @@ def tasks_by_seed(api: LabelStudioApi, project_id: int) -> dict[int, tuple[int, 
 
 
 def through_label_studio(api: LabelStudioApi, project_id: int) -> Predict:
-    """Clicks as the page's smart tool sends them, to a project that is connected to one backend."""
+    """Return a `Predict` that clicks as the page's smart tool does, in a project with one backend."""
     backend_id = int(api.call("GET", "/api/ml", params={"project": project_id})[0]["id"])
 
     def predict(task: dict[str, Any], context: dict[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
-        if context is None:  # what opening the task in the page does
+        if context is None:  # the page opens the task
             api.call("GET", f"/api/tasks/{task['id']}", params={"project": project_id})
             return {}, {}
         body = {"task": task["id"], "context": context}

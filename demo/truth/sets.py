@@ -1,7 +1,6 @@
-"""Ordinary scenes with their truth as export versions: what a fine-tune replays, and what no candidate may forget.
+"""Scenes with their true field values as export versions: replay data and the frozen base set.
 
-Both are written once, from seeds that no round and no other set has. Neighbours: `learning/export/version.py` writes,
-`sample_sets.py` has the sets of `make up`, `bench/loop/simulation.py` its own.
+Both are written once, from seeds that no round and no other set uses.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def write_truth_set(
     project_id: int,
     on_step: Callable[[], None] | None = None,
 ) -> DataVersion:
-    """Write, or find, the version of these scenes below `out`. Nothing of it is held out.
+    """Write, or find, the version of these scenes below `out`. No image of it is held out.
 
     Args:
         out: the folder that holds versions.
@@ -97,7 +96,7 @@ def _region(scene: Scene, region: Region, task: int, image: str, region_id: str,
         origin="prediction",
         score=None,
         texts=texts,
-        suggestion=texts,  # accepted as it was: so each attribute is known to answer its own question
+        suggestion=texts,  # accepted unchanged, so each attribute is known to answer its own question
     )
 
 
