@@ -17,10 +17,10 @@ EXTRAS := backend,worker,store,train,eval,stack,dev
 # A stamp per environment: it is newer than what the environment was made from, or it is made again.
 ENV_STAMPS := $(if $(filter file,$(origin VENV)),$(VENV)/.ready) \
               $(if $(filter file,$(origin LABEL_STUDIO_VENV)),$(LABEL_STUDIO_VENV)/.ready)
-STACK := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m demo.stack
+STACK := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m stack
 PYTEST := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m pytest
 
-.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo
+.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -95,4 +95,13 @@ train-demo: env ## train both small models again, about two hours on two cores; 
 	@echo "Trained. The work folders .osprey/train-sam and .osprey/train-osprey can go; remove them to start over."
 
 eval-demo: env ## click every object of 200 unseen scenes through the backend and print the table
-	$(PY) -m demo.evaluate
+	$(PY) -m bench.quality.evaluate
+
+loop-demo: env ## run the learning loop with a simulated annotator: make loop-demo ARGS="--rounds 3 --regions 300 --seed 0 --out DIR"
+	$(PY) -m bench.loop $(ARGS)
+
+docs: env ## build the documentation's website into site/
+	@$(PY) -c 'import material' 2>/dev/null || { \
+	  [ "$(origin VENV)" = file ] || { echo "make docs: MkDocs is missing in $(VENV). Install the extra 'docs' of pyproject.toml there" >&2; exit 1; }; \
+	  $(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"; }
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict -d site

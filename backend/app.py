@@ -1,6 +1,6 @@
-"""The HTTP side: the routes that Label Studio 1.23 calls, with auth, limits and deadlines. No tracebacks leave.
+"""The routes that Label Studio 1.23 calls, with auth, size limits and deadlines. No answer holds a traceback.
 
-GET  / /health          1 s in Label Studio; open, says nothing secret
+GET  / /health          1 s in Label Studio; open, so it holds nothing secret
 POST /setup             3 s
 POST /predict           a click, or an opened task
 POST /webhook           1 s
@@ -28,8 +28,8 @@ from backend.ml_backend import OspreyBackend, Reply
 from backend.ports import ClickQueue
 from backend.settings import Settings
 from backend.webhook import WebhookError, WebhookInbox
+from job_queue.errors import QueueBusy, QueueUnavailable
 from label_config.reader import ConfigError, read_label_config
-from worker.errors import QueueBusy, QueueUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ _AT_ONCE_BYTES = 64 * 1024  # parsed in a millisecond at most; a thread costs as
 
 
 class Api:
-    """The routes' handlers. Blocking work runs in threads, so that several annotators are served at once."""
+    """Handles the routes. Blocking work runs in threads, so that several annotators are served at once."""
 
     def __init__(self, backend: OspreyBackend, queue: ClickQueue, inbox: WebhookInbox, settings: Settings) -> None:
         self._backend = backend
@@ -52,11 +52,11 @@ class Api:
         self._inbox = inbox
         self._settings = settings
         self._clicks = anyio.CapacityLimiter(settings.threads)
-        # Of their own, so that a page still loads while every click waits for a slow worker.
+        # Separate threads, so that a page still loads while every click waits for a slow worker.
         self._short = anyio.CapacityLimiter(8)
 
     def app(self) -> Starlette:
-        """The ASGI application."""
+        """Return the ASGI application."""
         routes = [
             Route("/", self.health),
             Route("/health", self.health),
@@ -70,7 +70,7 @@ class Api:
         return Starlette(routes=routes, exception_handlers={HTTPException: _http_error, Exception: _server_error})
 
     async def health(self, request: Request) -> Response:
-        """UP as soon as this process answers: what is missing behind it is told to the annotator by the click."""
+        """Report UP as soon as this process answers; a click reports to the annotator what else is missing."""
         body: dict[str, Any] = {"status": "UP", "model_class": "OspreyBackend"}
         if may_call(self._settings, request.headers.get("authorization")):
             health = await self._within(HEALTH_DEADLINE_S, self._queue.health)
@@ -81,7 +81,7 @@ class Api:
         return JSONResponse(body)
 
     async def setup(self, request: Request) -> Response:
-        """Which model version is served. A config that cannot be served is refused with the markup to add."""
+        """Return the served model version. Refuse a config that cannot be served, with the markup to add."""
         body = await self._json(request, _SMALL_BODY_BYTES)
         xml = body.get("schema")
         if isinstance(xml, str) and xml.strip():
@@ -94,7 +94,7 @@ class Api:
         return JSONResponse({"model_version": version or "osprey"})
 
     async def predict(self, request: Request) -> Response:
-        """A click is answered with 200 and one well-formed result, whatever happens."""
+        """Answer a click with 200 and one well-formed result, also after a failure."""
         body = await self._json(request, self._settings.max_body_bytes)
         tasks, params = body.get("tasks"), body.get("params")
         if not isinstance(tasks, list) or not all(isinstance(task, Mapping) for task in tasks):
@@ -107,10 +107,10 @@ class Api:
         if reply is None:
             logger.error("predict gave up after %.1f s", self._settings.predict_deadline_s)
             reply = Reply([] if context is None else [{"result": []}])
-        return JSONResponse({"results": reply.predictions}, headers={"Server-Timing": reply.steps.header()})
+        return JSONResponse({"results": reply.predictions}, headers={"Server-Timing": reply.timings.header()})
 
     async def webhook(self, request: Request) -> Response:
-        """Store a hint and answer at once: Label Studio waits 1 s, inside the annotator's submit."""
+        """Store a hint and answer at once: Label Studio waits up to 1 s during the annotator's submit."""
         headers = request.headers
         if not may_notify(self._settings, headers.get("authorization"), headers.get("x-webhook-secret")):
             return _unauthorized()
@@ -121,27 +121,27 @@ class Api:
             return _error(400, str(error))
         except QueueUnavailable as error:
             logger.warning("webhook lost: %s", error)
-            return _later("the webhook was not kept: Redis does not answer")
+            return _later("the webhook was not stored: Redis does not answer")
         except QueueBusy as error:
             logger.warning("webhook lost: %s", error)
-            return _later("the webhook was not kept: too many wait")
+            return _later("the webhook was not stored: too many jobs are waiting")
         if action is None:
-            return _later("the webhook was not kept in time")
+            return _later("the webhook was not stored in time")
         return JSONResponse({"status": "ok", "action": action})
 
     async def versions(self, request: Request) -> Response:
-        """The model versions that can be chosen: the one that is served."""
+        """Return the model versions that can be chosen: only the served one."""
         del request
         version = await self._within(SETUP_DEADLINE_S, self._backend.service.model_version)
         return JSONResponse({"versions": [version or "osprey"]})
 
     async def train(self, request: Request) -> Response:
-        """Label Studio before 1.4.1 trained through this route; fine-tuning is a job of its own here."""
+        """Accept the training request of Label Studio before 1.4.1 and do nothing: fine-tuning is a separate job."""
         await self._json(request, self._settings.max_body_bytes)
         return JSONResponse({"status": "ok", "message": "Corrections are collected; fine-tuning runs as its own job."})
 
     async def metrics(self, request: Request) -> Response:
-        """Workers and depth per queue, in Prometheus' text format."""
+        """Return the workers and the depth of each queue in Prometheus' text format."""
         del request
         health = await self._within(SETUP_DEADLINE_S, self._queue.health)
         lines = [f"osprey_redis_up {int(health is not None and health.redis_ok)}"]
@@ -164,16 +164,16 @@ class Api:
     async def _within(
         self, deadline_s: float, work: Callable[[], T], limiter: anyio.CapacityLimiter | None = None
     ) -> T | None:
-        """The result of blocking work, or None at the deadline (the thread then ends by its own timeouts)."""
+        """Return the result of blocking work, or None at the deadline (the thread then ends by its own timeouts)."""
         with anyio.move_on_after(deadline_s):
             return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=limiter or self._short)
         return None
 
     async def _json(self, request: Request, limit_bytes: int) -> dict[str, Any]:
-        """The request's JSON object.
+        """Read the request's JSON object.
 
         Raises:
-            HTTPException: 413 above the limit, 400 for anything that is not a JSON object.
+            HTTPException: 413 above the limit, 400 for a body that is not a JSON object.
         """
         body = bytearray()
         async for chunk in request.stream():
@@ -183,10 +183,10 @@ class Api:
         try:
             if len(body) <= _AT_ONCE_BYTES:
                 parsed = json.loads(bytes(body))
-            else:  # megabytes of drafts: in a thread, so that other requests go on
+            else:  # megabytes of drafts: in a thread, so that other requests are not blocked
                 parsed = await anyio.to_thread.run_sync(json.loads, bytes(body), limiter=self._short)
         except (ValueError, RecursionError) as error:
-            raise HTTPException(400, "the request is not JSON, or nested without end") from error
+            raise HTTPException(400, "the request is not valid JSON, or its nesting is too deep") from error
         if not isinstance(parsed, dict):
             raise HTTPException(400, f"expected a JSON object, got {type(parsed).__name__}")
         return parsed
@@ -217,4 +217,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _server_error(request: Request, error: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _error(500, "internal error; the backend's log says why")
+    return _error(500, "internal error; the backend's log has the cause")

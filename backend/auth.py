@@ -1,4 +1,4 @@
-"""Who may call: HTTP basic auth, and a shared secret for webhooks. Compared in constant time."""
+"""Check HTTP basic auth, and the shared secret of webhooks, in constant time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from backend.settings import Settings
 
 
 def may_call(settings: Settings, authorization: str | None) -> bool:
-    """Whether an `Authorization` header holds the backend's user and password (always, where auth is off)."""
+    """Return whether an `Authorization` header holds the backend's user and password (always True without auth)."""
     if settings.password is None:
         return True
     scheme, _, encoded = (authorization or "").partition(" ")
@@ -24,9 +24,9 @@ def may_call(settings: Settings, authorization: str | None) -> bool:
 
 
 def may_notify(settings: Settings, authorization: str | None, webhook_secret: str | None) -> bool:
-    """Whether a webhook is Label Studio's: the shared secret in `X-Webhook-Secret`, or basic auth.
+    """Return whether a webhook holds the shared secret in `X-Webhook-Secret`, or the password as basic auth.
 
-    Label Studio makes a webhook of its own for every model connection, without credentials: that one is refused.
+    Label Studio adds a webhook without credentials for every model connection: that one is refused.
     """
     if settings.webhook_secret is not None and webhook_secret is not None:
         return hmac.compare_digest(webhook_secret.encode(), settings.webhook_secret.encode())

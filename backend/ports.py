@@ -1,15 +1,16 @@
-"""What the backend needs from the queue: `worker.queue.JobQueue` in service, a fake in tests."""
+"""The methods of `job_queue.queue.JobQueue` that the backend uses. Tests pass a fake instead."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
-from worker.contracts import CollectJob, DescribeAnswer, FieldAnswer, FineTuneJob, ReconcileJob, SegmentAnswer
-from worker.queue import AnyJob, QueueHealth
+from job_queue.contracts import CollectJob, DescribeAnswer, FieldAnswer, FineTuneJob, ReconcileJob, SegmentAnswer
+from job_queue.job_kinds import AnyJob
+from job_queue.queue import QueueHealth
 
 
 class ClickQueue(Protocol):
-    """`worker.queue.JobQueue`, as far as a click uses it; see there for what each method raises."""
+    """The methods that a click uses; `job_queue.queue.JobQueue` documents what each one raises."""
 
     def submit(self, job: AnyJob, *, bulk: bool = False) -> str: ...
 
@@ -25,6 +26,6 @@ class ClickQueue(Protocol):
 
 
 class HintQueue(Protocol):
-    """`worker.queue.JobQueue`, as far as a webhook uses it."""
+    """The method that a webhook uses."""
 
-    def submit_data(self, job: CollectJob | ReconcileJob | FineTuneJob) -> str: ...
+    def submit(self, job: CollectJob | ReconcileJob | FineTuneJob) -> str: ...

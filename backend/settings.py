@@ -1,4 +1,4 @@
-"""What the backend is told from outside, read once at the entry (`backend/main.py`)."""
+"""The settings of the backend, read once by `backend/main.py`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from worker.learning.shares import Shares
+from job_queue.task_arms import Shares
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything a backend process needs to know. Times in seconds.
+    """The settings of a backend process. Times in seconds.
 
     Label Studio gives up on /health after 1 s and on /setup after 3 s; on /predict after 100 s, but a second
     click is merged with one that still waits, so a click is answered after about `wait_budget_s`.
@@ -21,13 +21,13 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 9090
     user: str = "osprey"
-    password: str | None = field(default=None, repr=False)  # None: no auth, only where that was asked for
+    password: str | None = field(default=None, repr=False)  # None: no auth, only with OSPREY_BACKEND_AUTH=off
     webhook_secret: str | None = field(default=None, repr=False)
     wait_budget_s: float = 1.2
-    mask_wait_s: float = 8.0  # an answer without a mask helps nobody: a cold SAM may take longer than the budget
-    describe_floor_s: float = 0.3  # what describing gets when the mask used up the budget
+    mask_wait_s: float = 8.0  # longer than wait_budget_s: an answer without a mask is useless, and a cold SAM is slow
+    describe_floor_s: float = 0.3  # at least this long for the description, also when the mask used up the budget
     session_ttl_s: int = 24 * 3600
-    model_version: str | None = None  # None: whatever the workers serve
+    model_version: str | None = None  # None: any version that the workers serve
     look_ahead: int = 3  # how many tasks after an opened one are warmed; 0: none
     max_body_bytes: int = 256 * 1024**2
     threads: int = 32
@@ -71,7 +71,7 @@ class Settings:
 
     @property
     def predict_deadline_s(self) -> float:
-        """When a click is answered whatever hangs; the waits inside it end earlier by themselves."""
+        """When a click is answered even if something hangs; its own waits end earlier."""
         return max(self.wait_budget_s, self.mask_wait_s) + 5.0
 
 

@@ -1,7 +1,7 @@
-"""Webhooks: a hint that something changed becomes a `data` job. Label Studio waits at most 1 s and never retries.
+"""Webhooks: each one becomes a `data` job that looks for changes. Label Studio waits at most 1 s and never retries.
 
-The request is read, a few ids are enqueued, the answer leaves. What really changed is pulled from Label Studio's API
-by the job (`worker/learning/collect.py`): the bodies hold project secrets and are neither stored nor logged.
+Only ids are enqueued. The job asks Label Studio's API what has changed, because the bodies of webhooks hold project
+secrets: they are neither stored nor logged.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from backend.click.session import SessionStore
 from backend.ports import HintQueue
 from backend.predict import ClickService
-from backend.session import SessionStore
-from worker.contracts import CollectJob, FineTuneJob, ReconcileJob
+from job_queue.contracts import CollectJob, FineTuneJob, ReconcileJob
 
 logger = logging.getLogger(__name__)
 
 _COLLECTED = {"ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_DELETED"}
-_IDS_PER_HINT = 200  # beyond that, looking at the whole project is less work
+_IDS_PER_HINT = 200  # for more, looking at the whole project is less work
 
 
 class WebhookError(ValueError):
-    """The body is not a webhook of Label Studio; the message says what is missing."""
+    """The body is not a webhook of Label Studio; the message names what is missing."""
 
 
 class WebhookInbox:
-    """Takes webhooks in. Safe to share between threads."""
+    """Accepts webhooks. Safe to share between threads."""
 
     def __init__(self, queue: HintQueue, sessions: SessionStore, clicks: ClickService) -> None:
         self._queue = queue
@@ -34,18 +34,18 @@ class WebhookInbox:
         self._clicks = clicks
 
     def take(self, body: Mapping[str, Any]) -> str:
-        """Enqueue the hint and act on what concerns open pages; returns the action.
+        """Enqueue the job and update what concerns open pages; return the action.
 
         Raises:
             WebhookError: no action in the body.
-            QueueUnavailable, QueueBusy: the hint is lost, and the next reconcile finds the change.
+            QueueUnavailable, QueueBusy: the job is lost, and the next reconcile finds the change.
         """
         action = body.get("action")
         if not isinstance(action, str) or not action:
             raise WebhookError("expected a webhook body with an action, such as ANNOTATION_CREATED")
         job = hint_of(action, body)
         if job is not None:
-            job_id = self._queue.submit_data(job)
+            job_id = self._queue.submit(job)
             logger.info("webhook %s project=%s job_id=%s", action, job.project_id, job_id)
         self._act(action, body)
         return action
@@ -63,11 +63,10 @@ class WebhookInbox:
 
 
 def hint_of(action: str, body: Mapping[str, Any]) -> CollectJob | ReconcileJob | FineTuneJob | None:
-    """Where to look after a webhook; None where no annotation can have changed, or nothing says which.
+    """Return the job for a webhook; None where no annotation can have changed, or the body names none.
 
-    Label Studio's button "Start training" is a webhook, too: it becomes a fine-tune.
-
-    The same change gives the same job, however often it is told.
+    Label Studio's button "Start training" is a webhook, too: it becomes a fine-tune. A webhook that is sent again
+    gives the same job.
     """
     project_id = _number(body.get("project"))
     if action == "START_TRAINING" and project_id is not None:
@@ -95,7 +94,7 @@ def _numbers(values: list[Any]) -> tuple[int, ...]:
 
 
 def _number(value: Any) -> int | None:
-    """The number of an object, or the number that stands for it."""
+    """Return the numeric id of an object that is given whole or as its id; None without one."""
     found = value.get("id") if isinstance(value, Mapping) else value
     return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else None
 
@@ -105,6 +104,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def _id(value: Any) -> str:
-    """The id of an object, or of an id that stands for it; "" without one."""
+    """Return the id of an object that is given whole or as its id; "" without one."""
     found = value.get("id") if isinstance(value, Mapping) else value
     return str(found) if isinstance(found, (int, str)) else ""

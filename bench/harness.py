@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from demo.evaluation.machine import hardware, versions
+from bench.service.machine import hardware, versions
+
+RESULTS = Path(__file__).parent / "results"  # of kept runs
 
 
 def repeat(

@@ -1,4 +1,4 @@
-"""`osprey backend`: serve Label Studio's requests."""
+"""`osprey backend`: answer the requests of Label Studio."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from cli.screen import WRONG_USE, fail
+
 
 def backend(
-    host: Annotated[str | None, typer.Option(help="Address to listen on; default OSPREY_BACKEND_HOST.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; default OSPREY_BACKEND_PORT or 9090.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: OSPREY_BACKEND_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. Default: OSPREY_BACKEND_PORT.")] = None,
 ) -> None:
-    """Serve Label Studio's requests (settings come from the OSPREY_* variables)."""
+    """Answer the requests of Label Studio. The OSPREY_* variables are its settings (docs/settings.md)."""
     from backend.main import main
 
     given = {"OSPREY_BACKEND_HOST": host, "OSPREY_BACKEND_PORT": port}
@@ -20,5 +22,4 @@ def backend(
     try:
         main({**os.environ, **overrides})
     except ValueError as error:
-        typer.echo(f"osprey backend: {error}", err=True)
-        raise typer.Exit(2) from error
+        fail("osprey backend", str(error), WRONG_USE)

@@ -1,4 +1,4 @@
-"""`osprey collect`: what annotators submitted, from Label Studio into the correction store."""
+"""`osprey collect`: copy what annotators submitted from Label Studio into the correction store."""
 
 from __future__ import annotations
 
@@ -8,70 +8,64 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.screen import FAILED, complain, failures, step_bars
+
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from worker.learning.records import Counts
+    from learning.corrections.records import Counts
 
 
 def collect(
     project: Annotated[
         list[int] | None,
-        typer.Option(help="A project's number; may be given again. Default: OSPREY_PROJECTS, else all."),
+        typer.Option(help="Number of a project; repeat the option for several. Default: OSPREY_PROJECTS, else all."),
     ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Read every annotated task again, not only those that have changed.")
     ] = False,
 ) -> None:
-    """Bring corrections that no webhook brought, and show what the correction store holds.
+    """Fetch corrections that webhooks missed, and print what the correction store holds.
 
     A running `osprey worker --queues data` does the same every few minutes.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress, TaskID
+    from functools import partial
 
+    from rich.console import Console
+
+    from job_queue.errors import OspreyError
     from label_config.reader import ConfigError
-    from worker.errors import WorkerError
-    from worker.export.annotation_source import annotation_source
+    from learning.corrections.collect import Collector, served_projects
+    from learning.corrections.store import Store
     from worker.images.resolver import ImageResolver
-    from worker.learning.collect import Collector, served_projects
-    from worker.learning.store import Store
+    from worker.label_studio.annotations import annotation_source
     from worker.settings import Settings
 
-    console, errors = Console(), Console(stderr=True)
     settings = Settings.from_env(os.environ)
     counts: dict[str, Counts] = {}
-    complaints = []
-    try:
-        with (
-            Store.open(settings.database_url) as store,
-            closing(ImageResolver(settings, decoded_bytes=1)) as images,
-            annotation_source(settings) as source,
-            Progress(console=errors, transient=True) as progress,
-        ):
-            collector = Collector(store, source, settings.shares, images)
-            for number in project or settings.projects or served_projects(list(source.projects())):
-                bar = progress.add_task(f"project {number}", total=None)
-
-                def show(done: int, total: int, bar: TaskID = bar) -> None:
-                    progress.update(bar, completed=done, total=total)
-
-                try:
-                    found = collector.reconcile(number, full=True, again=everything, on_task=show)
-                except (ConfigError, WorkerError) as error:
-                    complaints.append(f"project {number}: {error}")
-                    continue
-                complaints += [f"project {number}, task {each.task_id}: {each.reason}" for each in found.failed]
-                counts[f"{number} {store.projects()[number]}"] = store.counts(number)
-    except (WorkerError, OSError) as error:
-        errors.print(f"[red]Not collected:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
-    console.print(_table(counts))
+    complaints: list[str] = []
+    with (
+        failures("Not collected"),
+        Store.open(settings.database_url) as store,
+        closing(ImageResolver(settings, decoded_bytes=1)) as images,
+        annotation_source(settings) as source,
+        step_bars() as bars,
+    ):
+        collector = Collector(store, source, settings.shares, images)
+        for number in project or settings.projects or served_projects(list(source.projects())):
+            show = partial(bars.show, f"project {number}")
+            try:
+                found = collector.reconcile(number, full=True, again=everything, on_task=show)
+            except (ConfigError, OspreyError) as error:
+                complaints.append(f"project {number}: {error}")
+                continue
+            complaints += [f"project {number}, task {each.task_id}: {each.reason}" for each in found.failed]
+            counts[f"{number} {store.projects()[number]}"] = store.counts(number)
+    Console().print(_table(counts))
     for complaint in complaints:
-        errors.print(f"[red]Not collected:[/red] {escape(complaint)}", soft_wrap=True)
+        complain("Not collected", complaint)
     if complaints:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _table(counts: dict[str, Counts]) -> Table:

@@ -1,4 +1,4 @@
-"""`osprey config check FILE`: what a labeling config would have filled, and how."""
+"""`osprey config check FILE`: show which fields of a labeling config are filled, and how."""
 
 from __future__ import annotations
 
@@ -7,24 +7,28 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.screen import fail
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from label_config.reader import Field, LabelConfig
 
-app = typer.Typer(no_args_is_help=True, help="Labeling configs.")
+app = typer.Typer(no_args_is_help=True, help="Check labeling configs.")
 
 
 @app.callback()
 def config() -> None:
-    """Labeling configs."""
+    """Check labeling configs."""
 
 
 @app.command()
 def check(
-    file: Annotated[Path, typer.Argument(help="The labeling config, an XML file.", exists=True, dir_okay=False)],
+    file: Annotated[
+        Path, typer.Argument(help="XML file with the labeling config of a project.", exists=True, dir_okay=False)
+    ],
 ) -> None:
-    """Print what would be filled, and how; exit with 1 and the reason when the config cannot be served."""
+    """Print which fields are filled, and with which questions. Exit code 1: the config cannot be served."""
     from rich.console import Console
     from rich.markup import escape
 
@@ -34,10 +38,7 @@ def check(
     try:
         config = read_label_config(file.read_text(encoding="utf-8"))
     except (ConfigError, UnicodeDecodeError) as error:
-        Console(stderr=True).print(
-            f"[red]{escape(str(file))} cannot be served:[/red] {escape(str(error))}", soft_wrap=True
-        )
-        raise typer.Exit(1) from error
+        fail(f"{file} cannot be served", str(error))
     console.print(_controls(config))
     console.print(_fields(config))
     for note in config.notes:

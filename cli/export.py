@@ -1,4 +1,4 @@
-"""`osprey export`: submitted annotations of a Label Studio project as a version of training data."""
+"""`osprey export`: write the submitted annotations of a project as a version of training data."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.screen import WRONG_USE, fail, failures, step_bars
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 class Layout(StrEnum):
-    """The layouts of `worker.export.layouts`, for the command's help."""
+    """The layouts of `learning.export.layouts`, for the command's help."""
 
     OSPREY_724K = "osprey-724k"
     COCO = "coco"
@@ -23,77 +25,72 @@ class Layout(StrEnum):
 
 
 def export(
-    project: Annotated[int, typer.Option(help="The project's number, as in its address.")],
+    project: Annotated[int, typer.Option(help="Number of the project, as in its address in Label Studio.")],
     out: Annotated[
-        Path | None, typer.Option(help="The folder that holds versions; default OSPREY_EXPORTS, or ./exports.")
+        Path | None, typer.Option(help="Folder that holds the versions. Default: OSPREY_EXPORTS, else ./exports.")
     ] = None,
     from_store: Annotated[
-        bool, typer.Option("--from-store", help="Export what `osprey collect` has stored, without asking Label Studio.")
+        bool,
+        typer.Option(
+            "--from-store", help="Export what `osprey collect` has stored, without a request to Label Studio."
+        ),
     ] = False,
-    layout: Annotated[Layout, typer.Option("--format", help="Layout of the training files.")] = Layout.OSPREY_724K,
+    layout: Annotated[Layout, typer.Option("--format", help="Format of the training files.")] = Layout.OSPREY_724K,
     with_images: Annotated[
         bool,
         typer.Option(
             "--with-images/--without-images",
-            help="Copy the images into the version, so that it can be trained on as it is.",
+            help="Copy the images into the version, so that training needs nothing else.",
         ),
     ] = True,
-    held_out: Annotated[float, typer.Option(min=0, max=0.99, help="Share of images that are not trained on.")] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the split and of drawn wrong categories.")] = 0,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the images that training leaves out, for evaluation.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Random seed for the split and for sampling negative categories.")] = 0,
     edited_weight: Annotated[
-        float, typer.Option(min=0.001, max=1000, help="What an answer counts that a person wrote or changed.")
+        float, typer.Option(min=0.001, max=1000, help="Training weight of answers that a person wrote or changed.")
     ] = 3.0,
 ) -> None:
-    """Write a project's submitted annotations as a version of training data: a folder that is never changed again.
+    """Write the submitted annotations of a project as a version of training data: a folder that never changes.
 
-    The same annotations give the same version. Its name comes last on the screen. Label Studio's address and token come
-    from OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN.
+    The same annotations give the same version. The last line names its folder. OSPREY_LABEL_STUDIO_URL and
+    OSPREY_LABEL_STUDIO_TOKEN say where Label Studio is.
     """
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from label_config.reader import ConfigError
-    from worker.errors import WorkerError
-    from worker.export.annotation_source import annotation_source
-    from worker.export.submissions import submissions_of_tasks
-    from worker.export.version import ExportOptions, export_version
+    from learning.corrections.store import Store
+    from learning.corrections.stored_submissions import submissions_of_store
+    from learning.export.version import ExportOptions, export_version
+    from learning.submitted.submissions import submissions_of_tasks
     from worker.images.resolver import ImageResolver
+    from worker.label_studio.annotations import annotation_source
     from worker.settings import Settings
 
-    console, errors = Console(), Console(stderr=True)
+    console = Console()
     settings = Settings.from_env(os.environ)
     if not settings.label_studio_url and not from_store:
-        errors.print("[red]Set OSPREY_LABEL_STUDIO_URL[/red] to Label Studio's address and OSPREY_LABEL_STUDIO_TOKEN")
-        raise typer.Exit(2)
+        reason = "set OSPREY_LABEL_STUDIO_URL to Label Studio's address, and OSPREY_LABEL_STUDIO_TOKEN"
+        fail("Not exported", reason, WRONG_USE)
     options = ExportOptions(layout.value, held_out, seed, edited_weight)
-    columns = (SpinnerColumn(), TextColumn("{task.completed} {task.description}"), TimeElapsedColumn())
-    try:
-        with Progress(*columns, console=errors, transient=True) as progress:
-            if from_store:
-                from worker.learning.store import Store
-                from worker.learning.submissions import submissions_of_store
-
-                with Store.open(settings.database_url) as store:
-                    submissions = submissions_of_store(store, project)
-            else:
-                bar = progress.add_task("tasks read", total=None)
-                with annotation_source(settings) as source:
-                    submissions = submissions_of_tasks(
-                        source.project(project), source.tasks(project), on_task=lambda: progress.advance(bar)
-                    )
-            image_bar = progress.add_task("images copied", total=len(submissions.images), visible=with_images)
-            with closing(ImageResolver(settings)) as images:
-                version = export_version(
-                    submissions,
-                    out or settings.exports,
-                    options,
-                    images if with_images else None,
-                    on_image=lambda: progress.advance(image_bar),
+    with failures("Not exported"), step_bars() as bars:
+        if from_store:
+            with Store.open(settings.database_url) as store:
+                submissions = submissions_of_store(store, project)
+        else:
+            with annotation_source(settings) as source:
+                submissions = submissions_of_tasks(
+                    source.project(project), source.tasks(project), on_task=lambda: bars.advance("tasks read")
                 )
-    except (WorkerError, ConfigError, OSError) as error:
-        errors.print(f"[red]Not exported:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
+        num_images = len(submissions.images)
+        with closing(ImageResolver(settings)) as images:
+            version = export_version(
+                submissions,
+                out or settings.exports,
+                options,
+                images if with_images else None,
+                on_image=lambda: bars.advance("images copied", num_images),
+            )
     console.print(_table(version.manifest))
     problems = version.manifest["problems"]
     if not version.manifest["counts"]["regions"]:

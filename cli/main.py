@@ -1,51 +1,60 @@
-"""The `osprey` command: one sub-command per file of this room, each importing its room only when it runs."""
+"""The `osprey` command: one sub-command per function of this room, each importing its room only when it runs.
+
+`--help` shows the commands in five groups: serve, label, learn, models, develop.
+"""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from cli import (
-    backend,
-    collect,
-    config,
-    describe,
-    export,
-    finetune,
-    loop,
-    models,
-    prelabel,
-    registry,
-    report,
-    train,
-    worker,
+from cli import backend, collect, config, describe, export, finetune, models, prelabel, registry, report, train, worker
+
+SERVE, LABEL, LEARN, MODELS, DEVELOP = "Serve", "Label", "Learn from corrections", "Models", "Develop"
+
+app = typer.Typer(
+    name="osprey",
+    no_args_is_help=True,
+    help="Label Studio assistant: one click gives a mask with its fields filled in, and corrections train the model.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong option or setting; 3 gate not passed; 130 stopped with Ctrl-C.",
 )
 
-app = typer.Typer(name="osprey", no_args_is_help=True, add_completion=False, help="Osprey for Label Studio.")
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"osprey {version('osprey-label-studio')}")
+        raise typer.Exit
 
 
 @app.callback()
-def root() -> None:
-    """Osprey for Label Studio: masks by SAM, words by Osprey, corrections back as training data."""
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Label Studio assistant: one click gives a mask with its fields filled in, and corrections train the model."""
 
 
-app.command()(worker.worker)
-app.command()(worker.status)
-app.add_typer(config.app, name="config")
-app.command()(backend.backend)
-app.command()(collect.collect)
-app.command()(export.export)
-app.command()(finetune.finetune)
-app.command()(prelabel.prelabel)
-app.command()(describe.describe)
-app.command()(report.report)
-app.add_typer(models.app, name="models")
+app.command(rich_help_panel=SERVE)(backend.backend)
+app.command(rich_help_panel=SERVE)(worker.worker)
+app.command(rich_help_panel=SERVE)(worker.status)
+app.add_typer(config.app, name="config", rich_help_panel=LABEL)
+app.command(rich_help_panel=LABEL)(prelabel.prelabel)
+app.command(rich_help_panel=LABEL)(describe.describe)
+app.command(rich_help_panel=LEARN)(collect.collect)
+app.command(rich_help_panel=LEARN)(export.export)
+app.command(rich_help_panel=LEARN)(report.report)
+app.command(rich_help_panel=LEARN)(finetune.finetune)
+app.command(rich_help_panel=LEARN)(registry.gate)
+app.command(rich_help_panel=MODELS)(registry.promote)
+app.command(rich_help_panel=MODELS)(registry.rollback)
+app.add_typer(models.app, name="models", rich_help_panel=MODELS)
 models.app.command("list")(registry.list_versions)
 models.app.command("add")(registry.add)
-app.command()(registry.gate)
-app.command()(registry.promote)
-app.command()(registry.rollback)
-app.command()(train.train)
-app.add_typer(loop.app, name="loop")
+app.command(rich_help_panel=DEVELOP)(train.train)
 
 if __name__ == "__main__":
     app()

@@ -1,4 +1,4 @@
-"""`osprey models pull|convert|list`: the published checkpoints onto this machine; `list` is `cli/registry.py`."""
+"""`osprey models pull | convert | start`: get published checkpoints. `list` and `add` are in `registry.py`."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(name="models", no_args_is_help=True, help="Published checkpoints and registered versions.")
+from cli.screen import StepBars, error_console, failures
+
+app = typer.Typer(name="models", no_args_is_help=True, help="Download checkpoints; list and add model versions.")
 
 
 @app.callback()
 def models() -> None:
-    """Published checkpoints."""
+    """Download checkpoints; list and add model versions."""
 
 
 @app.command()
 def pull(
-    name: Annotated[str, typer.Argument(help="osprey-7b, osprey-chat-7b, osprey-7b-stage2, sam-vit-b, -l or -h.")],
-    to: Annotated[Path, typer.Option(help="The folder that checkpoints are kept in.")] = Path("checkpoints"),
+    name: Annotated[
+        str, typer.Argument(help="osprey-7b, osprey-chat-7b, osprey-7b-stage2, sam-vit-b, sam-vit-l or sam-vit-h.")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("checkpoints"),
 ) -> None:
-    """Fetch a published checkpoint; an interrupted one is continued, sizes and checksums are verified.
+    """Download a published checkpoint. The same command continues a download that was interrupted.
 
-    HF_ENDPOINT names another hub for Osprey, OSPREY_SAM_MIRROR another place for SAM's files.
+    Sizes and checksums are verified. HF_ENDPOINT names another hub for Osprey, OSPREY_SAM_MIRROR another address for
+    SAM.
     """
+    from functools import partial
+
     import httpx
     from rich.console import Console
     from rich.markup import escape
@@ -32,16 +39,14 @@ def pull(
         BarColumn,
         DownloadColumn,
         Progress,
-        TaskID,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    from worker.checkpoints.downloads import DownloadFailed, fetch
-    from worker.checkpoints.official_models import Mirrors, default_place, files_of
+    from registry.downloads import fetch
+    from registry.official_models import Mirrors, default_place, files_of
 
-    console, errors = Console(), Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -49,59 +54,59 @@ def pull(
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    try:
-        with httpx.Client(follow_redirects=True, timeout=30) as client, Progress(*columns, console=errors) as progress:
-            files = files_of(client, name, Mirrors.from_env(os.environ))
-            place = default_place(name, to)
-            for file in files:
-                bar = progress.add_task(escape(file.name), total=file.size)
-
-                def show(done: int, total: int | None, bar: TaskID = bar) -> None:
-                    progress.update(bar, completed=done, total=total)
-
-                path = fetch(client, file, place, on_progress=show)
-    except (DownloadFailed, ValueError) as error:
-        errors.print(f"[red]Not fetched:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
-    console.print(escape(str(path if len(files) == 1 else place)), soft_wrap=True)
+    with (
+        failures("Not downloaded"),
+        httpx.Client(follow_redirects=True, timeout=30) as client,
+        Progress(*columns, console=error_console()) as progress,
+    ):
+        bars = StepBars(progress)
+        files = files_of(client, name, Mirrors.from_env(os.environ))
+        place = default_place(name, to)
+        for file in files:
+            path = fetch(client, file, place, on_progress=partial(bars.show, escape(file.name)))
+    Console().print(escape(str(path if len(files) == 1 else place)), soft_wrap=True)
 
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="A released checkpoint's folder.")],
-    target: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    source: Annotated[Path, typer.Argument(help="Folder of a released checkpoint.")],
+    target: Annotated[Path, typer.Argument(help="New or empty folder for the result.")],
 ) -> None:
-    """Write a checkpoint once as safetensors, with config and tokenizer; a key that does not fit is an error."""
+    """Write a released checkpoint as safetensors, with its config and tokenizer.
+
+    A weight that does not fit the config is an error.
+    """
     from rich.console import Console
     from rich.markup import escape
 
-    from osprey_model.convert import convert_checkpoint
+    from osprey_model.weights.convert import convert_checkpoint
 
-    try:
+    with failures("Not converted"):
         count = convert_checkpoint(source, target)
-    except (OSError, ValueError) as error:
-        Console(stderr=True).print(f"[red]Not converted:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
     Console().print(f"{count} tensors in {escape(str(target))}", soft_wrap=True)
 
 
 @app.command()
 def start(
-    llm: Annotated[Path, typer.Argument(help="LLaMA or Vicuna folder: config, weights, tokenizer.")],
-    clip: Annotated[Path, typer.Argument(help="CLIP's file of open_clip, such as open_clip_pytorch_model.bin.")],
-    target: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    projector: Annotated[Path | None, typer.Option(help="Stage 1's mm_projector.bin; without it a fresh one.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the fresh weights.")] = 0,
+    llm: Annotated[Path, typer.Argument(help="Folder of LLaMA or Vicuna, with config, weights and tokenizer.")],
+    clip: Annotated[
+        Path, typer.Argument(help="File with the CLIP weights of open_clip, such as open_clip_pytorch_model.bin.")
+    ],
+    target: Annotated[Path, typer.Argument(help="New or empty folder for the result.")],
+    projector: Annotated[
+        Path | None, typer.Option(help="File mm_projector.bin of stage 1. Default: a new projector.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed for new weights.")] = 0,
 ) -> None:
-    """Put together what stage 1 or 2 starts from: language model, CLIP tower, projector, a fresh mask extractor."""
+    """Write the checkpoint that stage 1 or 2 starts from.
+
+    It holds the language model, the CLIP tower, the projector and a new mask extractor.
+    """
     from rich.console import Console
     from rich.markup import escape
 
     from osprey_model.training.start import assemble_start
 
-    try:
+    with failures("Not written"):
         assemble_start(llm, clip, target, projector=projector, seed=seed)
-    except (OSError, ValueError) as error:
-        Console(stderr=True).print(f"[red]Not put together:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
     Console().print(escape(str(target)), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`osprey prelabel`: every region of every task of a Label Studio project, with its fields, as predictions."""
+"""`osprey prelabel`: find and describe every region of a Label Studio project, as predictions."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.screen import FAILED, complain, failures, long_bar, stoppable
+
 if TYPE_CHECKING:
-    from worker.contracts import PrelabelJob
+    from job_queue.contracts import PrelabelJob
     from worker.prelabel.runs import RunState
     from worker.settings import Settings
 
@@ -20,90 +22,67 @@ _LOOK_EVERY_S = 0.5
 
 
 def prelabel(
-    project: Annotated[int, typer.Option(help="The project's number, as in its address.")],
-    tasks: Annotated[str, typer.Option(help="Only these tasks, such as 1,2,5-9.")] = "",
-    max_regions: Annotated[int, typer.Option(min=1, help="At most so many regions per image, the best ones.")] = 50,
-    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out regions of a lower score.")] = 0.0,
-    force: Annotated[bool, typer.Option("--force", help="Replace predictions of this model version.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; default OSPREY_DEVICE.")] = "",
+    project: Annotated[int, typer.Option(help="Number of the project, as in its address in Label Studio.")],
+    tasks: Annotated[str, typer.Option(help="Numbers of the tasks, such as 1,2,5-9. Default: all.")] = "",
+    max_regions: Annotated[
+        int, typer.Option(min=1, help="Largest number of regions per image; those with the best scores are kept.")
+    ] = 50,
+    min_score: Annotated[float, typer.Option(min=0, max=1, help="Leave out regions with a lower score.")] = 0.0,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the predictions that this model version has made before.")
+    ] = False,
+    device: Annotated[
+        str, typer.Option(help="Device of the models: auto, cpu, cuda or cuda:N. Default: OSPREY_DEVICE.")
+    ] = "",
     queue: Annotated[
-        bool, typer.Option("--queue", help="A worker of the queue prelabel does it; this command only watches.")
+        bool, typer.Option("--queue", help="Let a worker of the queue prelabel do it; this command shows its progress.")
     ] = False,
 ) -> None:
-    """Pre-annotate a project: find, nest and describe the regions of every image.
+    """Pre-annotate a project: find the regions of every image and fill their fields.
 
-    Tasks that have a prediction of this model version are left alone, so a run that was stopped is continued by the
-    same command. Runs in this process, with the lowest priority, unless --queue is given. Label Studio's address and
-    token come from OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN.
+    Tasks that already have a prediction of this model version are skipped, so the same command continues a run that
+    was stopped. It runs in this process, with the lowest priority, unless --queue is given. OSPREY_LABEL_STUDIO_URL and
+    OSPREY_LABEL_STUDIO_TOKEN say where Label Studio is.
     """
     from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    from label_config.reader import ConfigError
-    from worker.contracts import PrelabelJob
-    from worker.errors import WorkerError
-    from worker.learning.registry import RegistryError
+    from job_queue.contracts import PrelabelJob
     from worker.prelabel.task_ids import parse_task_ids
     from worker.settings import Settings
 
-    console, errors = Console(), Console(stderr=True)
     settings = Settings.from_env(os.environ)
     try:
         wanted = tuple(sorted(parse_task_ids(tasks))) if tasks.strip() else None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--tasks") from error
     job = PrelabelJob(project, secrets.token_hex(8), wanted, max_regions, min_score, force)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("tasks, {task.fields[regions]} regions"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    try:
-        with Progress(*columns, console=errors) as progress_bar:
-            shown = progress_bar.add_task(f"Project {project}", total=None, regions=0)
+    what_stays = "What was finished is in Label Studio; run the same command to continue."
+    with (
+        stoppable("The worker continues." if queue else what_stays),
+        failures("Not pre-annotated", advice=what_stays),
+        long_bar("tasks") as bar,
+    ):
 
-            def show(state: RunState) -> None:
-                seen = state.annotated + len(state.failures)
-                progress_bar.update(shown, total=state.open, completed=seen, regions=state.regions)
+        def show(state: RunState) -> None:
+            bar.show(f"Project {project}", state.annotated + len(state.failures), state.open, regions=state.regions)
 
-            state = _watch(settings, job, show) if queue else _run(settings, job, device or settings.device, show)
-    except KeyboardInterrupt:
-        goes_on = (
-            "The worker goes on." if queue else "What was finished is in Label Studio; run the same command to go on."
-        )
-        errors.print(f"Stopped. {goes_on}")
-        raise typer.Exit(130) from None
-    except (WorkerError, RegistryError, ConfigError) as error:
-        errors.print(f"[red]Not pre-annotated:[/red] {escape(str(error))}", soft_wrap=True)
-        errors.print("What was pushed stays; run the same command to go on.")
-        raise typer.Exit(1) from error
+        state = _watch(settings, job, show) if queue else _run(settings, job, device or settings.device, show)
+    console = Console()
     console.print(
-        f"{state.pushed} tasks pre-annotated ({state.regions} regions), {state.skipped} had been before, "
+        f"{state.pushed} tasks pre-annotated ({state.regions} regions), {state.skipped} were before, "
         f"{len(state.failures)} failed."
     )
     for failure in state.failures:
-        errors.print(f"[red]task {failure.task_id}:[/red] {escape(failure.message)}", soft_wrap=True)
+        complain(f"task {failure.task_id}", failure.message)
     if state.failures:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _run(settings: Settings, job: PrelabelJob, device: str, show: Callable[[RunState], None]) -> RunState:
-    """Do it here."""
+    """Pre-annotate in this process."""
     from worker.images.resolver import ImageResolver
+    from worker.label_studio.prediction_store import prediction_store
     from worker.prelabel.annotate import AnnotateOptions
-    from worker.prelabel.label_studio_predictions import prediction_store
     from worker.prelabel.local_models import local_annotator
     from worker.prelabel.project import ProjectPrelabeler
     from worker.prelabel.runs import RunState
@@ -121,21 +100,21 @@ def _run(settings: Settings, job: PrelabelJob, device: str, show: Callable[[RunS
 
 
 def _watch(settings: Settings, job: PrelabelJob, show: Callable[[RunState], None]) -> RunState:
-    """Hand it to a worker and look how far it is.
+    """Let a worker pre-annotate, and show its progress.
 
     Raises:
-        WorkerError: nobody serves the queue, or the run ended before its last task.
+        OspreyError: no worker serves the queue, or the run ended before its last task.
     """
-    from worker.errors import WorkerError
+    from job_queue.errors import OspreyError
+    from job_queue.queue import JobQueue, connect
     from worker.prelabel.runs import read_run
-    from worker.queue import JobQueue, connect
 
-    JobQueue(settings.redis_url, settings.queue).submit_prelabel(job)
+    JobQueue(settings.redis_url, settings.queue).submit(job)
     with connect(settings.redis_url, settings.queue.redis_timeout_s) as redis:
         while not (state := read_run(redis, job.run_id)).is_ended:
             show(state)
             time.sleep(_LOOK_EVERY_S)
     show(state)
     if state.error is not None:
-        raise WorkerError(state.error)
+        raise OspreyError(state.error)
     return state

@@ -1,4 +1,4 @@
-"""`osprey gate | promote | rollback`, `osprey models add | list`: which registered version serves."""
+"""`osprey gate | promote | rollback` and `osprey models add | list`: choose the model version that serves."""
 
 from __future__ import annotations
 
@@ -6,67 +6,63 @@ import getpass
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from cli.screen import NOT_PASSED, WRONG_USE, fail, failures, step_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from worker.learning.registry import Registry, Version
+    from registry.versions import ModelVersion, Registry
     from worker.settings import Settings
 
-Why = Annotated[str, typer.Option(help="Kept in the history.")]
-Wait = Annotated[float, typer.Option(help="Seconds to wait until the workers serve it; 0: do not wait.")]
+NOT_PROMOTED = "Not promoted"
+Why = Annotated[str, typer.Option(help="Reason, kept in the history.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait until the workers serve the version. 0: do not wait.")]
 
 
 def promote(
-    version: Annotated[str, typer.Argument(help="A version's name, or `base` for OSPREY_MODEL.")],
+    version: Annotated[str, typer.Argument(help="Name of a version, or base for the checkpoint of OSPREY_MODEL.")],
     why: Why = "",
     wait: Wait = 60.0,
-    force: Annotated[bool, typer.Option("--force", help="Also without a passed gate.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote even if the gate was not passed.")] = False,
 ) -> None:
-    """Make a version the champion: running workers serve it from their next job on."""
-    from worker.learning.registry import BASE, RegistryError
+    """Make a version the champion. Running workers serve it from their next job on."""
+    from registry.versions import BASE
 
     settings, registry = _opened()
-    try:
+    with failures(NOT_PROMOTED):
         gate = None if version == BASE else registry.version(version).gate
         if version != BASE and not (gate and gate.get("passed")) and not force:
             reason = "has not been through the gate" if gate is None else "did not pass the gate"
-            _stop(f"{version} {reason}. `osprey gate {version}` says more; --force promotes it all the same")
+            advice = f"Run `osprey gate {version}` for the details; --force promotes it anyway"
+            fail(NOT_PROMOTED, f"{version} {reason}. {advice}")
         champion = registry.promote(version, who=getpass.getuser(), why=why)
-    except RegistryError as error:
-        _stop(str(error))
     _announce(settings, champion, "serves", wait)
 
 
 def rollback(why: Why = "", wait: Wait = 60.0) -> None:
-    """Serve the champion from before the last promotion again."""
-    from worker.learning.registry import RegistryError
-
+    """Make the champion from before the last promotion the champion again."""
     settings, registry = _opened()
-    try:
+    with failures("Not rolled back"):
         champion = registry.rollback(who=getpass.getuser(), why=why)
-    except RegistryError as error:
-        _stop(str(error))
     _announce(settings, champion, "serves again", wait)
 
 
 def list_versions() -> None:
-    """The registered versions: the champion, data, key figures and the gate's verdict."""
+    """List the registered model versions with their data, figures and gate. A star marks the champion."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from worker.learning.registry import BASE, RegistryError
+    from registry.versions import BASE
 
     settings, registry = _opened()
     console = Console()
-    try:
+    with failures("Not listed"):
         champion, versions, history = registry.champion_name(), registry.versions(), registry.history()
-    except RegistryError as error:
-        _stop(str(error))
     table = Table("", "Version", "Made", "From", "Data", "Figures", "Gate")
     table.add_row("*" if champion == BASE else "", BASE, "", "", "", escape(settings.model.name), "")
     for version in versions:
@@ -90,30 +86,23 @@ def list_versions() -> None:
 
 
 def _opened() -> tuple[Settings, Registry]:
-    from worker.learning.registry import Registry
+    from registry.versions import Registry
     from worker.settings import Settings
 
     settings = Settings.from_env(os.environ)
     if settings.registry is None:
-        _stop("set OSPREY_REGISTRY to the registry's folder, the same for the workers")
+        reason = "set OSPREY_REGISTRY to the folder of trained versions, to the same folder for the workers"
+        fail("No registry", reason, WRONG_USE)
     return settings, Registry(settings.registry)
 
 
-def _stop(message: str) -> NoReturn:
+def _announce(settings: Settings, champion: ModelVersion | None, verb: str, wait_s: float) -> None:
+    """Wait until the workers serve the champion, and print which do and which do not yet."""
     from rich.console import Console
     from rich.markup import escape
 
-    Console(stderr=True).print(f"[red]{escape(message)}[/red]", soft_wrap=True)
-    raise typer.Exit(1)
-
-
-def _announce(settings: Settings, champion: Version | None, verb: str, wait_s: float) -> None:
-    """Say what serves now, once the workers do; late ones are named."""
-    from rich.console import Console
-    from rich.markup import escape
-
-    from worker.learning.registry import BASE
-    from worker.queue import JobQueue
+    from job_queue.queue import JobQueue
+    from registry.versions import BASE
 
     console, name = Console(), champion.name if champion else BASE
     queue, deadline = JobQueue(settings.redis_url, settings.queue), time.monotonic() + wait_s
@@ -135,17 +124,17 @@ def _announce(settings: Settings, champion: Version | None, verb: str, wait_s: f
         console.print(f"{escape(name)} {verb}, in {len(beats)} of {len(beats)} workers.", soft_wrap=True)
 
 
-def _figures(version: Version) -> str:
-    """Shares right in the gate, the champion's in brackets; before the gate the figures of the training."""
-    from worker.learning.lineage import compared
+def _figures(version: ModelVersion) -> str:
+    """Return the shares of correct answers in the gate, the champion's in brackets; or those of training."""
+    from learning.report.version_history import compared
 
-    told = []
+    shown = []
     for criterion, name in (("better", "held out"), ("base", "base set")):
         shares = compared(version.gate, criterion)
         if shares is not None:
-            told.append(f"{name} {100 * shares.candidate:.1f} % right ({100 * shares.champion:.1f} %)")
-    if told:
-        return ", ".join(told)
+            shown.append(f"{name} {100 * shares.candidate:.1f} % right ({100 * shares.champion:.1f} %)")
+    if shown:
+        return ", ".join(shown)
     scores = {name: value for name, value in version.metrics.items() if isinstance(value, (int, float))}
     return ", ".join(f"{name} {value:.3g}" for name, value in list(scores.items())[:3])
 
@@ -157,42 +146,32 @@ def _verdict(gate: dict[str, Any] | None) -> str:
 
 
 def gate(
-    version: Annotated[str, typer.Argument(help="The candidate.")],
-    data: Annotated[Path | None, typer.Option(help="Another export version to examine it on.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    version: Annotated[str, typer.Argument(help="Name of the candidate.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of an export version to use instead of the held-out data.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Device of the models: auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Hold a version against the champion on held-out and base data; the verdict is kept with the version.
+    """Compare a version with the champion on held-out data and on the base set, and keep the verdict.
 
-    Ends with 0 when it passed, 3 when not. With OSPREY_AUTO_PROMOTE=on a candidate that passed is promoted.
+    Exit code 0: all criteria passed; 3: at least one failed. With OSPREY_AUTO_PROMOTE=on a candidate that passed is
+    promoted.
     """
     from rich.console import Console
-    from rich.progress import Progress
 
-    from worker.errors import WorkerError
-    from worker.learning.examine import run_gate
-    from worker.runtime import pick_device
+    from learning.gate.run_gate import run_gate
+    from worker.processor import pick_device
 
     settings, _ = _opened()
-    console, errors = Console(), Console(stderr=True)
-    try:
-        with Progress(console=errors, transient=True) as progress:
-            bars: dict[str, Any] = {}
-
-            def show(what: str, done: int, total: int) -> None:
-                if what not in bars:
-                    bars[what] = progress.add_task(what, total=total)
-                progress.update(bars[what], completed=done)
-
-            device = pick_device() if device == "auto" else device
-            verdict = run_gate(settings, version, data=data, device=device, on_progress=show)
-    except WorkerError as error:
-        _stop(str(error))
-    print_verdict(console, version, verdict)
-    raise typer.Exit(0 if verdict["passed"] else 3)
+    with failures("The gate was not run"), step_bars() as bars:
+        device = pick_device() if device == "auto" else device
+        verdict = run_gate(settings, version, data=data, device=device, on_progress=bars.show)
+    print_verdict(Console(), version, verdict)
+    raise typer.Exit(0 if verdict["passed"] else NOT_PASSED)
 
 
 def print_verdict(console: Console, version: str, verdict: dict[str, Any]) -> None:
-    """Every criterion of a gate's verdict, and the verdict."""
+    """Print every criterion of a gate, and its verdict."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -205,29 +184,31 @@ def print_verdict(console: Console, version: str, verdict: dict[str, Any]) -> No
 
 
 def add(
-    folder: Annotated[Path, typer.Argument(help="A trained adapter's or a complete checkpoint's folder.")],
-    name: Annotated[str | None, typer.Option(help="Default: the next of v1, v2, ...")] = None,
-    base: Annotated[Path | None, typer.Option(help="An adapter's checkpoint; default: OSPREY_MODEL.")] = None,
-    data: Annotated[str | None, typer.Option(help="The export version it was trained on.")] = None,
-    parent: Annotated[list[str] | None, typer.Option(help="A version it was trained from.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Folder of a trained adapter, or of a complete checkpoint.")],
+    name: Annotated[str | None, typer.Option(help="Name of the version. Default: the next of v1, v2, ...")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Checkpoint that the adapter belongs on. Default: OSPREY_MODEL.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Export version that it was trained on.")] = None,
+    parent: Annotated[
+        list[str] | None, typer.Option(help="Version that it was trained from; repeat the option for several.")
+    ] = None,
 ) -> None:
-    """Copy a trained folder into the registry as a new version; what serves does not change."""
+    """Copy a trained folder into the registry as a new version. The champion stays the same."""
     from rich.console import Console
     from rich.markup import escape
 
-    from osprey_model.adapter import ADAPTER_CONFIG
-    from osprey_model.checkpoint import fingerprint
-    from worker.learning.registry import Base, RegistryError
+    from osprey_model.weights.adapter import ADAPTER_CONFIG
+    from osprey_model.weights.checkpoint import fingerprint
+    from registry.versions import Base
 
     settings, registry = _opened()
-    try:
+    with failures("Not added"):
         if (folder / ADAPTER_CONFIG).is_file():
             base = (base or settings.model).resolve()
             on = Base(str(base), fingerprint(base))
             version = registry.add(folder, "adapter", name=name, base=on, data_version=data, parents=parent or ())
         else:
-            fingerprint(folder)  # refuses what is no checkpoint
+            fingerprint(folder)  # raises where the folder is no checkpoint
             version = registry.add(folder, "checkpoint", name=name, data_version=data, parents=parent or ())
-    except (RegistryError, OSError, ValueError) as error:
-        _stop(str(error))
-    Console().print(escape(f"{version.name}, next: osprey gate {version.name}"), soft_wrap=True)
+    Console().print(escape(f"{version.name} is registered. Next: osprey gate {version.name}"), soft_wrap=True)

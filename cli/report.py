@@ -1,43 +1,44 @@
-"""`osprey report`: what people kept of the model's words, as one HTML page and as JSON."""
+"""`osprey report`: show how many of the model's answers annotators kept, as one HTML page and as JSON."""
 
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.screen import failures
+
 if TYPE_CHECKING:
-    from worker.learning.report import ReportSource
+    from learning.report.report import ReportSource
     from worker.settings import Settings
 
 
 def report(
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-    project: Annotated[int | None, typer.Option(help="The project's number, as in its address.")] = None,
-    data: Annotated[Path | None, typer.Option(help="An export version instead of Label Studio.")] = None,
-    figures: Annotated[Path | None, typer.Option("--json", help="The same figures as JSON, into this file.")] = None,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    project: Annotated[
+        int | None, typer.Option(help="Number of the project, as in its address in Label Studio.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Folder of an export version to report on instead.")] = None,
+    figures: Annotated[Path | None, typer.Option("--json", help="JSON file for the same figures.")] = None,
 ) -> None:
-    """Write the report of a project: corrections, edits, versions, calibration, confusions, the worst mistakes."""
+    """Write a report of a project: corrections, edits, model versions, calibration, confusions, worst mistakes."""
     from datetime import UTC, datetime
 
     from rich.console import Console
     from rich.markup import escape
 
-    from label_config.reader import ConfigError
-    from worker.errors import WorkerError
-    from worker.learning.lineage import examined_versions
-    from worker.learning.registry import Registry
-    from worker.learning.report import source_of_export, write_report
+    from learning.report.report import source_of_export, write_report
+    from learning.report.version_history import examined_versions
+    from registry.versions import Registry
     from worker.settings import Settings
 
-    console, errors = Console(), Console(stderr=True)
+    console = Console()
     if (project is None) == (data is None):
         raise typer.BadParameter("name a project (--project 1) or an export version (--data FOLDER), one of the two")
     settings = Settings.from_env(os.environ)
-    try:
+    with failures("No report"):
         source = source_of_export(data) if data is not None else _of_project(settings, project or 0)
         task_url = None
         if settings.label_studio_url and project is not None:
@@ -52,9 +53,6 @@ def report(
             task_url=task_url,
             versions=versions,
         )
-    except (WorkerError, ConfigError, OSError) as error:
-        errors.print(f"[red]No report:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
     for each in found.rounds:
         console.print(
             escape(
@@ -66,9 +64,9 @@ def report(
 
 
 def _of_project(settings: Settings, project: int) -> ReportSource:
-    """What was collected; where nothing was, what Label Studio has now (it does not know which regions were blind)."""
-    from worker.learning.report import source_of_store
-    from worker.learning.store import Store
+    """Read what was collected; where nothing was, what Label Studio has now, which does not know the blind tasks."""
+    from learning.corrections.store import Store
+    from learning.report.report import source_of_store
 
     with Store.open(settings.database_url) as store:
         collected = source_of_store(store, project)
@@ -76,20 +74,13 @@ def _of_project(settings: Settings, project: int) -> ReportSource:
 
 
 def _from_label_studio(settings: Settings, project: int) -> ReportSource:
-    """Every submitted annotation as Label Studio has it now."""
-    from worker.errors import ImageUnavailable
-    from worker.export.annotation_source import AnnotationSource
-    from worker.export.submissions import submissions_of_tasks
-    from worker.images.guarded_http import AllowedHosts, GuardedHttp
-    from worker.label_studio import LabelStudio, origin_of
-    from worker.learning.report import source_of_submissions
+    """Read every submitted annotation that Label Studio has now."""
+    from job_queue.errors import LabelStudioFailed
+    from learning.report.report import source_of_submissions
+    from learning.submitted.submissions import submissions_of_tasks
+    from worker.label_studio.annotations import annotation_source
 
-    url = settings.label_studio_url
-    if not url:
-        raise ImageUnavailable("set OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN, or use --data")
-    _, host, port = origin_of(url)
-    with (
-        closing(GuardedHttp(AllowedHosts(origins=[(host, port or 80)]), settings.image_timeout_s)) as http,
-        AnnotationSource(url, LabelStudio(url, settings.label_studio_token, http)) as annotations,
-    ):
+    if not settings.label_studio_url:
+        raise LabelStudioFailed("set OSPREY_LABEL_STUDIO_URL and OSPREY_LABEL_STUDIO_TOKEN, or use --data")
+    with annotation_source(settings) as annotations:
         return source_of_submissions(submissions_of_tasks(annotations.project(project), annotations.tasks(project)))

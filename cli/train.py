@@ -1,110 +1,99 @@
-"""`osprey train`: one stage of the table, on this machine's devices."""
+"""`osprey train`: train one stage of the paper, or a LoRA adapter, on the devices of this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.screen import failures
+
 if TYPE_CHECKING:
     from osprey_model.training.run import TrainingResult
-    from osprey_model.training.stages import StageName
 
 
 def train(
-    stage: Annotated[str, typer.Option(help="1 (captions), 2 (regions), 3 (everything but the tower) or lora.")],
+    stage: Annotated[str, typer.Option(help="Stage: 1 (captions), 2 (regions), 3 (all but the vision tower) or lora.")],
     model: Annotated[Path, typer.Option(help="Checkpoint folder to start from.")],
-    data: Annotated[Path, typer.Option(help="Data config: JSON list of type, ann_file, img_prefix, perhaps weight.")],
-    out: Annotated[Path, typer.Option(help="Result and checkpoints; a checkpoint folder, for lora an adapter folder.")],
+    data: Annotated[
+        Path, typer.Option(help="Data config: JSON list of entries with type, ann_file, img_prefix, optionally weight.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the result: a checkpoint, or with lora an adapter.")],
     held_out: Annotated[
-        Path | None, typer.Option(help="Data config to evaluate on; the best weights are kept.")
+        Path | None, typer.Option(help="Data config to evaluate on. The best weights are kept.")
     ] = None,
-    patience: Annotated[int | None, typer.Option(help="Stop after so many evaluations without a better one.")] = None,
-    eval_steps: Annotated[int | None, typer.Option(help="Evaluate every so many steps; default: every epoch.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="Default: the stage's.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Stop after so many optimizer steps.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the stage's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Over all devices. Default: the stage's.")] = None,
-    device_batch_size: Annotated[int | None, typer.Option(help="What a device holds; the rest is accumulated.")] = None,
-    lora_rank: Annotated[int | None, typer.Option(help="Default 64.")] = None,
-    lora_alpha: Annotated[int | None, typer.Option(help="Default 16.")] = None,
-    lora_dropout: Annotated[float | None, typer.Option(help="Default 0.05.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after this many evaluations without improvement.")] = None,
+    eval_steps: Annotated[int | None, typer.Option(help="Steps between two evaluations. Default: one epoch.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data. Default: the stage's.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop after this many optimizer steps.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate after the warm-up. Default: the stage's.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Samples per step, all devices together. Default: the stage's.")
+    ] = None,
+    device_batch_size: Annotated[
+        int | None, typer.Option(help="Samples that fit a device at once; gradients of the rest are accumulated.")
+    ] = None,
+    lora_rank: Annotated[int | None, typer.Option(help="Rank of the LoRA matrices. Default: 64.")] = None,
+    lora_alpha: Annotated[int | None, typer.Option(help="Scale of the LoRA matrices. Default: 16.")] = None,
+    lora_dropout: Annotated[float | None, typer.Option(help="Dropout of the LoRA matrices. Default: 0.05.")] = None,
     lora_vocabulary: Annotated[
-        bool | None, typer.Option(help="Adapt embedding table and head too, for words that are new to the model.")
+        bool | None, typer.Option(help="Adapt the embedding table and the head too, for words that the model lacks.")
     ] = None,
     lora_whole_rate: Annotated[
-        float | None, typer.Option(help="Rate of projector and mask extractor by that of the matrices. Default 0.1.")
+        float | None,
+        typer.Option(
+            help="Learning rate of projector and mask extractor, as a fraction of the LoRA rate. Default: 0.1."
+        ),
     ] = None,
-    save_steps: Annotated[
-        int | None, typer.Option(help="Checkpoint every so many steps; default: every epoch.")
-    ] = None,
-    keep_checkpoints: Annotated[int, typer.Option(help="The newest so many; the best one is always kept.")] = 2,
-    log_steps: Annotated[int, typer.Option(help="A point of the loss curve every so many steps.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of data order, drawn questions, fresh weights and dropout.")] = 0,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad entries out and report them.")] = False,
-    check_data: Annotated[bool, typer.Option(help="Look at every entry before training.")] = True,
-    bf16: Annotated[bool | None, typer.Option(help="Compute in bfloat16; default: on a GPU.")] = None,
-    gradient_checkpointing: Annotated[bool, typer.Option(help="Less memory, slower.")] = False,
-    cache_gb: Annotated[float, typer.Option(help="Keep the tower's features of images in so much memory.")] = 0,
-    workers: Annotated[int, typer.Option(help="Loader processes.")] = 0,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave GPUs alone.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest whole checkpoint in OUT.")] = False,
+    save_steps: Annotated[int | None, typer.Option(help="Steps between two checkpoints. Default: one epoch.")] = None,
+    keep_checkpoints: Annotated[int, typer.Option(help="Number of checkpoints to keep, besides the best one.")] = 2,
+    log_steps: Annotated[int, typer.Option(help="Steps between two points of the loss curve.")] = 10,
+    seed: Annotated[int, typer.Option(help="Random seed for data order, questions, new weights and dropout.")] = 0,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave bad entries out and list them in result.json.")
+    ] = False,
+    check_data: Annotated[bool, typer.Option(help="Check every entry before training.")] = True,
+    bf16: Annotated[bool | None, typer.Option(help="Compute in bfloat16. Default: on a GPU.")] = None,
+    gradient_checkpointing: Annotated[bool, typer.Option(help="Use less memory and more time.")] = False,
+    cache_gb: Annotated[float, typer.Option(help="Gigabytes of memory for the vision tower's features of images.")] = 0,
+    workers: Annotated[int, typer.Option(help="Number of processes that load data.")] = 0,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if a GPU is available.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the newest complete checkpoint in OUT.")
+    ] = False,
 ) -> None:
-    """Train a stage of the paper, or a LoRA adapter; TensorBoard logs are in OUT/runs.
+    """Train a stage of the paper, or a LoRA adapter. TensorBoard logs are in OUT/runs.
 
     On several GPUs: accelerate launch --config_file CONFIG -m cli.main train ...
     """
+    given = dict(locals())  # options and fields of a run have the same names
+    from dataclasses import fields
+
     from accelerate import PartialState
-    from rich.console import Console
-    from rich.markup import escape
 
     from osprey_model.training.run import TrainingRun
     from osprey_model.training.stages import LoraOptions
     from osprey_model.training.train import train as run_training
 
-    errors = Console(stderr=True)
-    given = {
-        "rank": lora_rank,
-        "alpha": lora_alpha,
-        "dropout": lora_dropout,
-        "vocabulary": lora_vocabulary,
-        "whole_rate": lora_whole_rate,
+    lora = {
+        field.name: given[f"lora_{field.name}"]
+        for field in fields(LoraOptions)
+        if given.get(f"lora_{field.name}") is not None
     }
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    try:
+    same = {field.name: given[field.name] for field in fields(TrainingRun) if field.name in given}
+    with failures("Not trained"):
         result = run_training(
             TrainingRun(
-                stage=cast("StageName", stage),  # the run refuses an unknown one
-                model=model,
-                data=data,
-                out=out,
-                held_out=held_out,
-                epochs=epochs,
-                max_steps=max_steps,
-                learning_rate=learning_rate,
-                batch_size=batch_size,
-                device_batch_size=device_batch_size,
-                lora=LoraOptions(**options) if options else None,
-                eval_steps=eval_steps,
-                patience=patience,
-                save_steps=save_steps,
-                keep_checkpoints=keep_checkpoints,
-                log_steps=log_steps,
-                seed=seed,
+                **same,
+                lora=LoraOptions(**lora) if lora else None,
                 on_error="skip" if skip_bad else "raise",
-                check_data=check_data,
-                bf16=bf16,
-                gradient_checkpointing=gradient_checkpointing,
                 cache_bytes=int(cache_gb * 2**30),
-                workers=workers,
                 device="cpu" if cpu else "auto",
-                resume=resume,
             )
         )
-    except (OSError, ValueError) as error:
-        errors.print(f"[red]Not trained:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from error
     if PartialState().is_main_process:
         _report(result)
 

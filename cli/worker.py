@@ -1,4 +1,4 @@
-"""`osprey worker` starts a worker, `osprey status` shows what runs and what went wrong."""
+"""`osprey worker` starts a worker; `osprey status` shows the workers, the queues and the last failures."""
 
 from __future__ import annotations
 
@@ -12,32 +12,47 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from worker.queue import JobQueue, QueueHealth
+    from job_queue.queue import JobQueue, QueueHealth
 
 
 def worker(
     queues: Annotated[
-        str, typer.Option(help="Queues to serve, the most urgent first; data and prelabel have workers of their own.")
+        str,
+        typer.Option(
+            help="Queues to serve, separated by commas, the most urgent first: masks and describe, or one of "
+            "data, train and prelabel, which each need a worker of their own."
+        ),
     ] = "masks,describe",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
+    device: Annotated[
+        str, typer.Option(help="Device of the models: auto, cpu, cuda or cuda:N. Default: OSPREY_DEVICE.")
+    ] = "",
 ) -> None:
-    """Serve SAM and Osprey jobs until stopped."""
-    from worker.main import main
+    """Run the jobs of one or more queues until stopped: masks, answers, corrections or fine-tunes."""
+    from job_queue.job_kinds import DATA_QUEUE, TRAIN_QUEUE
 
     names = [name.strip() for name in queues.split(",") if name.strip()]
     try:
-        main(os.environ, names, device or None)
+        if {DATA_QUEUE, TRAIN_QUEUE} & set(names):
+            from learning.main import main as learn
+
+            learn(os.environ, names, device or None)
+        else:
+            from worker.main import main as serve
+
+            serve(os.environ, names, device or None)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 
 def status(
     this_machine: Annotated[
-        bool, typer.Option("--this-machine", help="Succeed when a worker of this machine is ready (health checks).")
+        bool,
+        typer.Option("--this-machine", help="Exit code 0 when a worker of this machine is ready, for health checks."),
     ] = False,
 ) -> None:
-    """Show Redis, the queues, the workers with their models, and the last failures."""
-    from worker.queue import QUEUE_NAMES, JobQueue
+    """Show queues, workers with their models, and the last failures. Exit code 1: a click cannot be answered."""
+    from job_queue.job_kinds import QUEUE_NAMES
+    from job_queue.queue import JobQueue
     from worker.settings import Settings
 
     settings = Settings.from_env(os.environ)

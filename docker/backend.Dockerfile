@@ -9,15 +9,19 @@ RUN touch README.md \
  && pip install -c constraints.txt ".[backend,store]" \
  && pip install -c constraints.txt --no-deps label-studio-ml label-studio-tools colorama
 COPY label_config label_config
-COPY worker worker
 COPY osprey_model osprey_model
+COPY job_queue job_queue
+COPY registry registry
 COPY backend backend
+COPY worker worker
+COPY learning learning
 COPY cli cli
 COPY demo demo
+COPY stack stack
 COPY docker docker
 RUN pip install --no-deps -e . && useradd --uid 1000 --create-home osprey \
  && mkdir -p /secrets /cache /registry /exports && chown osprey /secrets /cache /registry /exports \
- && python -c "import backend.ml_backend, worker.learning.jobs"
+ && python -c "import backend.ml_backend, learning.jobs"
 USER osprey
 EXPOSE 9090
 CMD ["osprey", "backend"]

@@ -10,8 +10,11 @@ COPY pyproject.toml LICENSE ./
 RUN touch README.md \
  && pip install -c constraints.txt ".[worker,train,store]"
 COPY label_config label_config
-COPY worker worker
 COPY osprey_model osprey_model
+COPY job_queue job_queue
+COPY registry registry
+COPY worker worker
+COPY learning learning
 COPY cli cli
 COPY demo demo
 COPY docker docker

@@ -2,7 +2,7 @@
 
 The wording is the reference's own (training and evaluation prompts), so a model fine-tuned on official
 data is asked what it was taught. Prefix, part preamble and answer suffix belong to the model
-(`osprey_model/prompts.py`); here is only the question with `{region}` where the region is named.
+(`osprey_model/inputs/prompts.py`); here is only the question with `{region}` where the region is named.
 """
 
 from __future__ import annotations

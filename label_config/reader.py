@@ -1,7 +1,6 @@
 """Any project's labeling config -> `LabelConfig`: what can prompt, where masks go, what is filled.
 
 Nothing is tied to our own XML. A config that cannot be served is refused with the markup to add.
-Next on the path of one click: `backend/prompts.py` (reads the prompts), `label_config/results.py` (fills the fields).
 
 Attributes of ours, which Label Studio ignores:
     osprey="off"          leave this control alone

@@ -1,8 +1,7 @@
 """A region -> Label Studio result items: geometry first, one shared id, one item per filled control. Pure.
 
 A text before the geometry, a text alone or a bare string breaks the annotator's page (`label_config/validate.py`
-checks each answer once more before it leaves). Previous on the path of one click: `backend/predict.py`; of a
-pre-annotated task: `worker/prelabel/predictions.py`.
+checks each answer once more before it leaves).
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ _VALUE_KEYS = {"textarea": "text", "choices": "choices", "taxonomy": "taxonomy"}
 
 @dataclass(frozen=True)
 class AnsweredRegion:
-    """One region as it goes to the page. `values` as `worker.fields.Filled.values`.
+    """One region as it goes to the page. `values` holds each field's value by control name.
 
-    `drawn` is the geometry item as the page has it: then it goes back unchanged instead of `mask`, so that a
-    description never moves a pixel.
+    `drawn` is the geometry item as the page has it: then it goes back unchanged instead of `mask` (which may be
+    None), so that a description never moves a pixel. `osprey_meta` is what `osprey_meta` gives.
     """
 
     region_id: str
     image_wh: tuple[int, int]
-    mask: BoolMask
+    mask: BoolMask | None
     label: str | None
     values: Mapping[str, list[Any]]
     score: float
@@ -73,6 +72,33 @@ def region_items(config: LabelConfig, region: AnsweredRegion) -> list[dict[str, 
     ]
 
 
+def osprey_meta(
+    model_version: str | None,
+    segmenter_version: str | None,
+    suggestion: Mapping[str, list[str]],
+    confidence: Mapping[str, float],
+    *,
+    job: str | None = None,
+    blind: bool = False,
+) -> dict[str, Any]:
+    """What a region's meta stores about its answer, under the key `osprey`.
+
+    Args:
+        suggestion: the model's answer by control name, also where the control stays empty.
+        confidence: likewise.
+        job: the describe job whose answers are still missing.
+        blind: whether the fields are left empty on purpose.
+    """
+    return {
+        "model_version": model_version,
+        "segmenter_version": segmenter_version,
+        "suggestion": suggestion,
+        "confidence": confidence,
+        "job": job,
+        **({"blind": True} if blind else {}),
+    }
+
+
 def region_score(mask_score: float, confidence: Mapping[str, float]) -> float:
     """What uncertainty sampling sorts by: SAM's own estimate times the mean confidence of the fields, 0 to 1."""
     mean = sum(confidence.values()) / len(confidence) if confidence else 1.0
@@ -84,6 +110,7 @@ def _geometry(config: LabelConfig, region: AnsweredRegion) -> dict[str, Any]:
     if region.drawn is not None:
         drawn: dict[str, Any] = copy.deepcopy(dict(region.drawn["value"]))
         return drawn if region.label is None else {**drawn, output.result_type: [region.label]}
+    assert region.mask is not None, f"region {region.region_id} has neither a mask nor a drawn geometry"
     if output.kind == "bitmask":
         value: dict[str, Any] = {"imageDataURL": encode_bitmask_png(region.mask)}
     elif output.kind == "polygon":

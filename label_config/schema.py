@@ -58,7 +58,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class FieldQuestion:
-    """What Osprey is asked about a region. `text` holds `{region}`; see `worker.contracts.Question` for `form`."""
+    """What Osprey is asked about a region. `text` holds `{region}`; see `job_queue.contracts.Question` for `form`."""
 
     text: str
     form: QuestionForm

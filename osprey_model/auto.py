@@ -1,31 +1,3 @@
-"""`import osprey_model.auto` lets transformers' Auto classes load Osprey folders, released ones included."""
+"""`import osprey_model.auto` lets transformers' Auto classes load Osprey folders: see `osprey_model/hf/auto.py`."""
 
-from __future__ import annotations
-
-from transformers import AutoConfig, AutoModelForCausalLM, AutoProcessor, AutoTokenizer
-from transformers.models.auto import tokenization_auto
-
-from osprey_model.hf_tokenizer import OspreyHfTokenizer
-from osprey_model.modeling.hf_config import OspreyHfConfig, OspreyStage2HfConfig
-from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.processor import OspreyProcessor
-
-
-class OspreyStage2ForCausalLM(OspreyForCausalLM):
-    """The same model under the stage-2 checkpoint's own `model_type`, which the Auto classes ask for."""
-
-    config_class = OspreyStage2HfConfig
-
-
-for _config_class, _model_class in (
-    (OspreyHfConfig, OspreyForCausalLM),
-    (OspreyStage2HfConfig, OspreyStage2ForCausalLM),
-):
-    _model_type = _config_class.model_type
-    AutoConfig.register(_model_type, _config_class, exist_ok=True)
-    AutoModelForCausalLM.register(_config_class, _model_class, exist_ok=True)
-    AutoTokenizer.register(_config_class, OspreyHfTokenizer, exist_ok=True)
-    AutoProcessor.register(_config_class, OspreyProcessor, exist_ok=True)
-    # Released folders name LlamaTokenizer, whose ids are others in transformers 5: the model type decides.
-    tokenization_auto.TOKENIZER_MAPPING_NAMES[_model_type] = OspreyHfTokenizer.__name__
-    tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS.add(_model_type)
+import osprey_model.hf.auto  # noqa: F401 - registers the classes

@@ -5,7 +5,7 @@ size, mask sizes and tower are literals of the code, so the released values appl
 config.json (the same keys plus a sub-dict `osprey` with those literals), and the golden vectors'
 (the sub-dict is called `golden`).
 
-Neighbours: `osprey_model/build.py` turns a config into modules; nothing below imports upwards.
+Neighbours: `osprey_model/weights/build.py` turns a config into modules; nothing below imports upwards.
 """
 
 from __future__ import annotations

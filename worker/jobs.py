@@ -1,6 +1,6 @@
 """The functions RQ calls by path. Each gives `{"ok": answer}` or `{"error": {"kind", "message"}}`, plain JSON.
 
-Neighbours on the path of one click: `worker/queue.py` -> here -> `worker/sam/segmenter.py`, `osprey_model`.
+Neighbours on the path of one click: `job_queue/queue.py` -> here -> `worker/sam/segmenter.py`, `osprey_model`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from redis.exceptions import RedisError
 from rq import get_current_job
 
-from worker.contracts import (
+from job_queue.contracts import (
     Contract,
     DescribeAnswer,
     DescribeJob,
@@ -22,19 +22,20 @@ from worker.contracts import (
     SegmentJob,
     WarmJob,
 )
+from job_queue.errors import LabelStudioFailed, NoWorker, OspreyError, QueueBusy
+from job_queue.failures import record_failure
+from job_queue.queue import JobQueue
+from worker.current_runtime import current
 from worker.describing.run import Stopwatch, check_version, describe_alone
-from worker.errors import ImageUnavailable, NoWorker, QueueBusy, WorkerError
-from worker.failures import record_failure
-from worker.next_tasks import TasksUnavailable, next_images
-from worker.queue import JobQueue
-from worker.runtime import ModelRuntime, current
+from worker.label_studio.next_tasks import next_images
+from worker.runtime import ModelRuntime
 
 _LOG = logging.getLogger(__name__)
 
 
 def segment(job_json: dict[str, Any]) -> dict[str, Any]:
     """`SegmentJob` -> `SegmentAnswer`."""
-    return _reported("segment", job_json, lambda: _segment(current(), SegmentJob.from_json(job_json)))
+    return _reported("segment", job_json, lambda: _segment(current(ModelRuntime), SegmentJob.from_json(job_json)))
 
 
 def describe(job_json: dict[str, Any]) -> dict[str, Any]:
@@ -42,19 +43,21 @@ def describe(job_json: dict[str, Any]) -> dict[str, Any]:
 
     In a worker the answer is ready by now: see `worker/describing/batch.py`.
     """
-    rq_job, runtime = get_current_job(), current()
+    rq_job, runtime = get_current_job(), current(ModelRuntime)
     ready = None if rq_job is None else runtime.ready.pop(rq_job.id, None)
     return _reported("describe", job_json, ready or (lambda: _describe(runtime, DescribeJob.from_json(job_json))))
 
 
 def warm(queue: str, job_json: dict[str, Any]) -> dict[str, Any]:
     """`WarmJob` -> its image is embedded (queue `masks`) or its prefix is ready (queue `describe`)."""
-    return _reported("warm", job_json, lambda: _warm(current(), queue, WarmJob.from_json(job_json)))
+    return _reported("warm", job_json, lambda: _warm(current(ModelRuntime), queue, WarmJob.from_json(job_json)))
 
 
 def look_ahead(job_json: dict[str, Any]) -> dict[str, Any]:
     """`LookAheadJob` -> the images of the next tasks wait to be warmed."""
-    return _reported("look_ahead", job_json, lambda: _look_ahead(current(), LookAheadJob.from_json(job_json)))
+    return _reported(
+        "look_ahead", job_json, lambda: _look_ahead(current(ModelRuntime), LookAheadJob.from_json(job_json))
+    )
 
 
 def _segment(runtime: ModelRuntime, job: SegmentJob) -> SegmentAnswer:
@@ -104,7 +107,7 @@ def _look_ahead(runtime: ModelRuntime, job: LookAheadJob) -> LookAheadJob:
         # Each goes to the front of the queue, so the task that is opened first is put there last.
         for image in reversed(next_images(label_studio, job)):
             queue.submit(WarmJob(image))
-    except (TasksUnavailable, ImageUnavailable, QueueBusy, NoWorker) as error:
+    except (LabelStudioFailed, QueueBusy, NoWorker) as error:
         # Nobody asked for this: the task is warmed when it is opened.
         _LOG.warning("no look-ahead after task_id=%s: %s", job.task_id, error)
     return job
@@ -121,11 +124,11 @@ def _reported(name: str, job_json: dict[str, Any], work: Callable[[], Contract])
         raise  # the queue itself is gone: RQ and the worker's loop deal with it
     except Exception as error:
         kind, message = type(error).__name__, str(error) or repr(error)
-        if isinstance(error, WorkerError):
+        if isinstance(error, OspreyError):
             _LOG.warning("%s: %s: %s", context, kind, message)
         else:
             _LOG.exception("%s: %s", context, kind)
-        record_failure(current().redis, f"{kind}: {message}", task_id, f"worker {name}")
+        record_failure(current(ModelRuntime).redis, f"{kind}: {message}", task_id, f"worker {name}")
         return {"error": {"kind": kind, "message": message}}
     _LOG.info("%s done %s", context, getattr(answer, "timings_ms", ""))
     return {"ok": answer.to_json()}

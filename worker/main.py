@@ -1,4 +1,4 @@
-"""Entry of a worker process: `osprey worker`, or `python -m worker.main`."""
+"""Entry of a worker process that holds models: `osprey worker`, or `python -m worker.main`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import dataclasses
 import logging
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rq.exceptions import StopRequested
 
-from worker.gpu_worker import GpuWorker, handle_early_signal
-from worker.queue import DATA_QUEUE, PRELABEL_QUEUE, QUEUE_NAMES, TRAIN_QUEUE, connect
+from job_queue.job_kinds import PRELABEL_QUEUE, QUEUE_NAMES
+from job_queue.queue import connect
+from worker.queue_worker import QueueWorker, Runtime, handle_early_signal
 from worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -36,7 +36,33 @@ def main(
         loaders: other models than the configured ones.
 
     Raises:
-        ValueError: a setting or a queue name that makes no sense.
+        ValueError: a setting cannot be read, or a queue does not exist or needs a worker of its own.
+    """
+    settings = start(environ, device)
+    refuse_company(PRELABEL_QUEUE, queues)
+    redis = connect(settings.redis_url, settings.queue.redis_timeout_s)
+    if PRELABEL_QUEUE in queues:
+        from worker.prelabel.local_models import limit_to_spare_time
+        from worker.prelabel.prelabel_runtime import PrelabelRuntime
+
+        if loaders is None:
+            limit_to_spare_time(settings)
+        work(PrelabelRuntime(settings, redis, loaders))
+    else:
+        from worker.processor import default_threads, limit_threads
+        from worker.runtime import ModelRuntime
+
+        runtime = ModelRuntime(settings, queues, redis, loaders)
+        if loaders is None:
+            limit_threads(settings.threads or default_threads())
+        work(runtime)
+
+
+def start(environ: Mapping[str, str], device: str | None) -> Settings:
+    """Read the settings, configure the log, and let a signal stop the process from now on.
+
+    Raises:
+        ValueError: a setting cannot be read.
     """
     settings = Settings.from_env(environ)
     if device is not None:
@@ -44,72 +70,25 @@ def main(
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("httpcore", "httpx", "PIL", "rq.cron"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    works: dict[str, Callable[[Settings, Mapping[str, str]], None]] = {
-        DATA_QUEUE: _work_on_data,
-        TRAIN_QUEUE: _work_on_training,
-        PRELABEL_QUEUE: partial(_work_on_projects, loaders=loaders),
-    }
-    for alone, work in works.items():
-        if alone in queues:
-            if set(queues) != {alone}:
-                raise ValueError(f"the queue {alone!r} needs a worker of its own: osprey worker --queues {alone}")
-            for stop_signal in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(stop_signal, handle_early_signal)
-            work(settings, environ)
-            return
-    # Here, so that a worker without models needs none of their libraries.
-    from worker.runtime import ModelRuntime, default_threads, limit_threads
-
-    runtime = ModelRuntime(settings, queues, connect(settings.redis_url, settings.queue.redis_timeout_s), loaders)
     for stop_signal in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop_signal, handle_early_signal)
-    if loaders is None:
-        limit_threads(settings.threads or default_threads())
+    return settings
+
+
+def refuse_company(alone: str, queues: Sequence[str]) -> None:
+    """Check that a queue with a process of its own is not served together with others.
+
+    Raises:
+        ValueError: it is.
+    """
+    if alone in queues and set(queues) != {alone}:
+        raise ValueError(f"the queue {alone!r} needs a worker of its own: osprey worker --queues {alone}")
+
+
+def work(runtime: Runtime) -> None:
+    """Serve the runtime's queues until a signal comes."""
     with contextlib.suppress(StopRequested):
-        GpuWorker(runtime, settings.redis_url).work()
-
-
-def _work_on_projects(settings: Settings, _environ: Mapping[str, str], loaders: Loaders | None) -> None:
-    """A worker that pre-annotates projects in the time that others leave."""
-    from worker.prelabel.local_models import limit_to_spare_time
-    from worker.prelabel.runtime import PrelabelRuntime
-
-    if loaders is None:
-        limit_to_spare_time(settings)
-    redis = connect(settings.redis_url, settings.queue.redis_timeout_s)
-    with contextlib.suppress(StopRequested):
-        GpuWorker(PrelabelRuntime(settings, redis, loaders), settings.redis_url).work()
-
-
-def _work_on_training(settings: Settings, environ: Mapping[str, str]) -> None:
-    """A worker that fine-tunes, in a process of its own so that those that serve stay up."""
-    from worker.learning.data_runtime import TrainRuntime
-    from worker.learning.finetune_options import FineTuneOptions
-    from worker.runtime import give_way
-
-    give_way()
-    options = FineTuneOptions.for_checkpoint(settings.model, environ)
-    runtime = TrainRuntime(settings, connect(settings.redis_url, settings.queue.redis_timeout_s), options)
-    with contextlib.suppress(StopRequested):
-        GpuWorker(runtime, settings.redis_url).work()
-
-
-def _work_on_data(settings: Settings, _environ: Mapping[str, str]) -> None:
-    """A worker without models, with the schedule beside it."""
-    # Here, so that workers with models need no database library.
-    from worker.learning.data_runtime import DataRuntime
-    from worker.learning.schedule import Schedule, periodic_work
-
-    timeout_s = settings.queue.redis_timeout_s
-    runtime = DataRuntime(settings, connect(settings.redis_url, timeout_s))
-    worker = GpuWorker(runtime, settings.redis_url)
-    schedule = Schedule(connect(settings.redis_url, timeout_s), worker.name, periodic_work(settings))
-    schedule.start()
-    try:
-        with contextlib.suppress(StopRequested):
-            worker.work()
-    finally:
-        schedule.stop()
+        QueueWorker(runtime, runtime.settings.redis_url).work()
 
 
 if __name__ == "__main__":

@@ -2,45 +2,41 @@
 
 Models load per queue; one that does not load is reported in the heartbeat and tried again later, so that
 a checkpoint put right is served without a restart. With a registry the describer is its champion's, and follows it
-from one job to the next (`worker/learning/following.py`, `worker/learning/serving.py`).
+from one job to the next (`registry/champion_watch.py`, `worker/load_version.py`).
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 from redis import Redis
 
-from worker.contracts import DescribeAnswer
-from worker.errors import ModelTooLarge, ModelUnavailable
+from job_queue.contracts import DescribeAnswer
+from job_queue.errors import ModelTooLarge, ModelUnavailable
+from job_queue.job_kinds import QUEUE_NAMES
+from registry.versions import BASE, ModelVersion, RegistryError
 from worker.images.resolver import ImageResolver, ResolvedImage
-from worker.learning.following import ChampionWatch
-from worker.learning.registry import BASE, RegistryError, Version
-from worker.learning.serving import load_version
-from worker.models import Describer, OspreyDescriber, Segmenter
-from worker.queue import QUEUE_NAMES
+from worker.load_version import WARM_UP_WH, ChampionLoader, load_base, load_version
+from worker.model_protocols import Describer, Segmenter
+from worker.processor import free_memory, pick_device
 from worker.sam.embedding_store import EmbeddingStore
 from worker.sam.logits_store import LogitsStore
-from worker.sam.shared_embedding import embed_shared
 from worker.settings import Settings
+from worker.shared_embedding import embed_shared
 
 _LOG = logging.getLogger(__name__)
-_WARM_UP_WH = (64, 48)
 
 
 @dataclass(frozen=True, slots=True)
 class Loaders:
-    """How the models are made; tests put their own in."""
+    """Functions that load the models; tests pass their own."""
 
     segmenter: Callable[[Settings, str], Segmenter]
-    describer: Callable[[Settings, str], Describer]
-    version: Callable[[Settings, str, Version], Describer] = load_version
+    describer: Callable[[Settings, str], Describer] = load_base
+    version: Callable[[Settings, str, ModelVersion], Describer] = load_version
 
 
 class ModelRuntime:
@@ -66,7 +62,7 @@ class ModelRuntime:
         self._segmenter: Segmenter | None = None
         self._describer: Describer | None = None
         self._problems: dict[str, str] = {}
-        self._champion = ChampionWatch(settings.registry)
+        self._champion = ChampionLoader(settings, self._loaders.describer, self._loaders.version)
         self.serving: str | None = None  # the registry's name of what the describer is
         self.ready: dict[str, Callable[[], DescribeAnswer]] = {}  # by job id: see `worker.describing.batch`
         self.on_change: Callable[[], None] = lambda: None  # told when another model serves, or a problem came or went
@@ -151,40 +147,22 @@ class ModelRuntime:
                 _LOG.info("queue describe serves %s instead of %s", self.model_versions["describe"], before)
         self.on_change()
 
-    def install(self) -> None:
-        """Make this the runtime that this process's jobs use."""
-        install(self)
-
     def close(self) -> None:
         """Close connections."""
         self.images.close()
 
     def _load(self, queue: str) -> None:
         if queue == "masks":
-            image = Image.new("RGB", _WARM_UP_WH, "gray")
+            image = Image.new("RGB", WARM_UP_WH, "gray")
             segmenter = self._loaders.segmenter(self.settings, self.device)
             segmenter.embed(image, "warm-up")
             segmenter.segment("warm-up", [(32.0, 24.0)], [1])
             self._segmenter = segmenter
         else:
-            self._load_champion()
-
-    def _load_champion(self) -> None:
-        """At the start: the champion, else what served before it, at last the base."""
-        name = self._champion.read()
-        try:
-            self._serve(name)
-        except (ModelUnavailable, RegistryError) as error:
-            for fallback in (each for each in self._champion.fallbacks() if each != name):
-                try:
-                    self._serve(fallback)
-                except (ModelUnavailable, RegistryError) as another:
-                    _LOG.warning("%s does not load either: %s", fallback, another)
-                else:
-                    self._champion.try_again_later()
-                    self._report("champion", f"the champion does not load, {fallback} serves instead: {error}")
-                    return
-            raise
+            served = self._champion.load_first(self.device)
+            self._describer, self.serving = served.describer, served.name
+            if served.problem:
+                self._report("champion", served.problem)
 
     def _replace_describer(self, name: str) -> None:
         """The old one goes when the new one is ready, or before where the device has no room for both."""
@@ -193,24 +171,17 @@ class ModelRuntime:
             self._serve(name)
         except ModelTooLarge:
             self._describer = None
-            _free_memory()
+            free_memory()
             try:
                 self._serve(name)
             except (ModelUnavailable, RegistryError):
-                _free_memory()
+                free_memory()
                 self._serve(before or BASE)
                 raise
-        _free_memory()
+        free_memory()
 
     def _serve(self, name: str) -> None:
-        version = self._champion.version(name)
-        if version is None:
-            describer = self._loaders.describer(self.settings, self.device)
-        else:
-            describer = self._loaders.version(self.settings, self.device, version)
-        # The first forward pass allocates and tunes; it must not be an annotator's.
-        describer.warm(Image.new("RGB", _WARM_UP_WH, "gray"), "warm-up")
-        self._describer, self.serving = describer, name
+        self._describer, self.serving = self._champion.load(name, self.device), name
 
     def _report(self, key: str, problem: str) -> None:
         if self._problems.get(key) != problem:
@@ -218,72 +189,12 @@ class ModelRuntime:
         self._problems[key] = problem
 
 
-def _free_memory() -> None:
-    """Give what a dropped model held back to the device."""
-    gc.collect()
-    if "torch" in sys.modules:
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def pick_device() -> str:
-    """`cuda` where there is a usable GPU, else `cpu`."""
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def default_threads() -> int:
-    """Half of the cores this process may use: a worker for masks and one for texts usually share a machine.
-
-    More threads than free cores do not slow a click down a little: every parallel step of PyTorch waits for
-    the thread that does not run.
-    """
-    # Only Linux knows which cores a process was given.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // 2)
-
-
-def limit_threads(num_threads: int) -> None:
-    """Let torch use `num_threads` cores instead of all of them."""
-    import torch
-
-    torch.set_num_threads(num_threads)
-
-
-def give_way() -> None:
-    """The lowest priority for this process: whoever waits for an answer goes first. Where the system has priorities."""
-    if hasattr(os, "nice"):
-        os.nice(19)
-
-
 def _load_segmenter(settings: Settings, device: str) -> Segmenter:
-    from worker.sam.segmenter import Segmenter as SamSegmenter
+    from worker.sam.segmenter import SamSegmenter
 
     return SamSegmenter.load(settings.sam, device, compile_encoder=settings.compile)
 
 
-def _load_describer(settings: Settings, device: str) -> Describer:
-    return OspreyDescriber.load(settings.model, device)
-
-
 def default_loaders() -> Loaders:
     """The settings' own models."""
-    return Loaders(_load_segmenter, _load_describer)
-
-
-_installed: ModelRuntime | None = None
-
-
-def install(runtime: ModelRuntime) -> None:
-    """Make `runtime` the one that this process's jobs use; RQ calls jobs by name, without arguments of ours."""
-    global _installed
-    _installed = runtime
-
-
-def current() -> ModelRuntime:
-    """The runtime that `install` was given."""
-    assert _installed is not None, "jobs run inside a GpuWorker, which installs its runtime first"
-    return _installed
+    return Loaders(_load_segmenter)

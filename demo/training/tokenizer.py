@@ -4,8 +4,6 @@ BPE with byte fallback, `<unk>` 0, `<s>` 1, `</s>` 2, no pre-split of anything b
 conventions of the released checkpoints' `tokenizer.model`, so `osprey_model` reads both with the same code.
 Words of the demo world and of the reference's prompts become single pieces; some plain English besides lets
 any other word be spelled ("rooftop" as roof + top) instead of falling apart into letters.
-
-Neighbours: `demo/training/osprey_questions.py` (what is asked and answered), `osprey_model/tokenizer.py` (reader).
 """
 
 from __future__ import annotations

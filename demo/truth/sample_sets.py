@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from demo.scenes import BASE_SEEDS, REPLAY_SEEDS
-from demo.stack.sample_project import CONFIG
 from demo.truth.sets import write_truth_set
+from label_config.ready_configs import BITMASK
 
 # From the middle of what a simulation with seed 0 has, and never gets to.
 _SETS: dict[str, tuple[int, Sequence[int]]] = {
@@ -27,7 +27,7 @@ def write_sample_sets(folder: Path, sets: dict[str, tuple[int, Sequence[int]]] |
     Raises:
         ExportRefused: `folder` cannot hold them.
     """
-    label_config = CONFIG.read_text(encoding="utf-8")
+    label_config = BITMASK.read_text(encoding="utf-8")
     for name, (number, seeds) in (sets or _SETS).items():
         link = folder / name
         if link.exists():

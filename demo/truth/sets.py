@@ -1,7 +1,7 @@
 """Ordinary scenes with their truth as export versions: what a fine-tune replays, and what no candidate may forget.
 
-Both are written once, from seeds that no round and no other set has. Neighbours: `worker/export/version.py` writes,
-`sample_sets.py` has the sets of `make up`, `demo/learning/simulation.py` its own.
+Both are written once, from seeds that no round and no other set has. Neighbours: `learning/export/version.py` writes,
+`sample_sets.py` has the sets of `make up`, `bench/loop/simulation.py` its own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from demo.scenes import Scene, SceneObject, make_scene
 from demo.scenes.grammar import Region
 from demo.truth.fields import plain_fields
 from demo.truth.picked import picked_regions
-from worker.contracts import ImageRef
-from worker.export.regions import ExportedRegion
-from worker.export.submissions import Submissions
-from worker.export.version import ExportOptions, Version, export_version
+from job_queue.contracts import ImageRef
+from job_queue.mask_codec import encode_mask
+from learning.export.version import DataVersion, ExportOptions, export_version
+from learning.submitted.regions import SubmittedRegion
+from learning.submitted.submissions import Submissions
 from worker.images.resolver import ImageResolver
-from worker.mask_codec import encode_mask
 from worker.settings import Settings
 
 
@@ -33,7 +33,7 @@ def write_truth_set(
     seeds: Sequence[int],
     label_config: str,
     project_id: int,
-) -> Version:
+) -> DataVersion:
     """Write, or find, the version of these scenes below `out`. Nothing of it is held out.
 
     Args:
@@ -53,7 +53,7 @@ def write_truth_set(
 
 def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) -> Submissions:
     """Every picked region of these scenes, suggested and accepted word for word."""
-    regions: list[ExportedRegion] = []
+    regions: list[SubmittedRegion] = []
     images: dict[str, ImageRef] = {}
     for task, seed in enumerate(seeds, start=1):
         scene = make_scene(seed)
@@ -64,7 +64,7 @@ def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) 
     return Submissions(project_id, "Ordinary scenes", label_config, tuple(regions), images, counts=counts)
 
 
-def _scene_regions(scene: Scene, task: int, image: str) -> Iterator[ExportedRegion]:
+def _scene_regions(scene: Scene, task: int, image: str) -> Iterator[SubmittedRegion]:
     for thing, part in picked_regions(scene):
         parent = f"object{thing.idx}"
         yield _region(scene, thing, task, image, parent, None)
@@ -72,10 +72,10 @@ def _scene_regions(scene: Scene, task: int, image: str) -> Iterator[ExportedRegi
             yield _region(scene, part, task, image, f"part{thing.idx}", parent)
 
 
-def _region(scene: Scene, region: Region, task: int, image: str, region_id: str, parent: str | None) -> ExportedRegion:
+def _region(scene: Scene, region: Region, task: int, image: str, region_id: str, parent: str | None) -> SubmittedRegion:
     rows, columns = np.nonzero(region.mask)
     texts = {name: list(values) for name, values in plain_fields(scene, region).items()}
-    return ExportedRegion(
+    return SubmittedRegion(
         task=task,
         annotation=task,
         region=region_id,

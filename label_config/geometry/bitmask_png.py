@@ -2,7 +2,7 @@
 
 The page writes RGBA. We write the same picture with a palette of two entries, transparent and opaque black, one
 bit per pixel. numpy packs the bits and zlib's fastest level deflates them: Pillow's writer is three times slower, a
-higher level five times for a tenth less (`bench/bench_rle.py`). Such a PNG is read the same way, checksums included;
+higher level five times for a tenth less (`bench/speed/rle.py`). Such a PNG is read the same way, checksums included;
 any other one by Pillow.
 """
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from osprey_model.data.phrasings import SHORT_QUESTIONS
 from osprey_model.data.records import CocoRegion, Draws, Record, positive_hw
-from osprey_model.prompts import PREFIX_P, SUFFIX_VG, region_question
-from osprey_model.tokenizer import IMAGE_TOKEN, REGION_PLACEHOLDER
+from osprey_model.inputs.prompts import PREFIX_P, SUFFIX_VG, region_question
+from osprey_model.inputs.tokenizer import IMAGE_TOKEN, REGION_PLACEHOLDER
 
 _ONE_EACH_TIME = "I will give you only one region each time."
 _COCO = (

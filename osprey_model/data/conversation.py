@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from osprey_model.config import IGNORE_INDEX, IMAGE_TOKEN_ID
-from osprey_model.prompts import TRAINING, Template, image_first
-from osprey_model.tokenizer import IMAGE_TOKEN, OspreyTokenizer
+from osprey_model.inputs.prompts import TRAINING, Template, image_first
+from osprey_model.inputs.tokenizer import IMAGE_TOKEN, OspreyTokenizer
 
 
 class LabelMismatch(ValueError):

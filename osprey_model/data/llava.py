@@ -11,7 +11,7 @@ from typing import Any
 
 from osprey_model.data.conversation import turns_of
 from osprey_model.data.records import Draws, Record
-from osprey_model.tokenizer import IMAGE_TOKEN
+from osprey_model.inputs.tokenizer import IMAGE_TOKEN
 
 
 def conversation(entry: dict[str, Any], images: Path, _draws: Draws) -> Record | None:

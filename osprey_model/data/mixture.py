@@ -27,8 +27,8 @@ from osprey_model.data.entries import CocoEntries, Entries, open_lines, open_lis
 from osprey_model.data.questions import questions
 from osprey_model.data.records import Draws, FirstDraws, RandomDraws, ReadImage, Record
 from osprey_model.data.vcr import vcr, vcr_released
-from osprey_model.prompts import TRAINING, Template
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.prompts import TRAINING, Template
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any
 from osprey_model.data.conversation import turns_of
 from osprey_model.data.phrasings import DETAIL_QUESTIONS
 from osprey_model.data.records import CocoRegion, Draws, Record, positive_hw
-from osprey_model.prompts import PREFIX_P, SUFFIX_SHORT_FORM, part_preamble, region_question
-from osprey_model.tokenizer import REGION_PLACEHOLDER
+from osprey_model.inputs.prompts import PREFIX_P, SUFFIX_SHORT_FORM, part_preamble, region_question
+from osprey_model.inputs.tokenizer import REGION_PLACEHOLDER
 
 _ANSWER_START = re.compile(r"<[^<>]*>:\s*")
 _REGION_NAME = re.compile(r"<region(\d+)>")

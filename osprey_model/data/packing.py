@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from osprey_model.config import IGNORE_INDEX
 from osprey_model.data.conversation import LabeledIds, LabelMismatch
-from osprey_model.prompts import PREFIX_P, Template
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.prompts import PREFIX_P, Template
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 
 @dataclass(frozen=True, slots=True)

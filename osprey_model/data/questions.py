@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from osprey_model.data.records import CocoRegion, Draws, Record, positive_hw
-from osprey_model.prompts import question_message
+from osprey_model.inputs.prompts import question_message
 
 
 def questions(entry: dict[str, Any], images: Path, _draws: Draws) -> Record | None:

@@ -20,9 +20,9 @@ from torch import Tensor
 from osprey_model.data.collate import Sample
 from osprey_model.data.conversation import LabeledIds, encode_caption, encode_conversation
 from osprey_model.data.packing import QuestionRow, encode_rows
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.prompts import INFERENCE, TRAINING, Template
-from osprey_model.tokenizer import IMAGE_TOKEN, MASK_TOKEN, POSITION_TOKEN, REGION_PLACEHOLDER, OspreyTokenizer
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.prompts import INFERENCE, TRAINING, Template
+from osprey_model.inputs.tokenizer import IMAGE_TOKEN, MASK_TOKEN, POSITION_TOKEN, REGION_PLACEHOLDER, OspreyTokenizer
 
 T = TypeVar("T")
 # A file's pixels (3, S, S), or the frozen tower's levels of them.

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from osprey_model.data.phrasings import VCR_INTRODUCTIONS, WHY_QUESTIONS
 from osprey_model.data.records import Draws, Record, positive_hw
-from osprey_model.prompts import PREFIX_X
-from osprey_model.tokenizer import REGION_PLACEHOLDER
+from osprey_model.inputs.prompts import PREFIX_X
+from osprey_model.inputs.tokenizer import REGION_PLACEHOLDER
 
 _NUMBER = re.compile(r"\b\d+\b")
 

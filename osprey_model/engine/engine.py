@@ -12,29 +12,29 @@ from typing import Any
 
 import torch
 
-from osprey_model.adapter import adapter_fingerprint, merge_adapter
-from osprey_model.build import load_osprey
-from osprey_model.checkpoint import fingerprint
 from osprey_model.config import IMAGE_TOKEN_ID
-from osprey_model.engine.answers import answer_of, mask_warnings
-from osprey_model.engine.choices import as_choices
-from osprey_model.engine.decode import Row
-from osprey_model.engine.decoder import SharedPrefixDecoder
-from osprey_model.engine.lane import Budget, Entry, Lane
+from osprey_model.engine.answers import answer_of
+from osprey_model.engine.decoding.choices import as_choices
+from osprey_model.engine.decoding.decoder import SharedPrefixDecoder
+from osprey_model.engine.decoding.rows import Row
+from osprey_model.engine.decoding.static_step import StaticStep
 from osprey_model.engine.lru import CacheStats
 from osprey_model.engine.prefix import PrefixStore, embed_rows
-from osprey_model.engine.questions import Planner, shared_length
-from osprey_model.engine.regions import RegionReader
+from osprey_model.engine.prompt_plan import Planner, shared_length
+from osprey_model.engine.regions import RegionReader, mask_warnings
 from osprey_model.engine.requests import Answer, Failure, ImageRequest, Question, as_requests
-from osprey_model.engine.session import EngineSession, SessionParts
-from osprey_model.engine.static_step import StaticStep
-from osprey_model.messages import Messages, as_turns
+from osprey_model.engine.running_batch import Budget, Entry, Lane
+from osprey_model.engine.scheduler import EngineSession, SessionParts
+from osprey_model.inputs.messages import Messages, as_turns
+from osprey_model.inputs.prompts import INFERENCE, PREFIX_P
+from osprey_model.inputs.tokenizer import IMAGE_TOKEN, OspreyTokenizer
 from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.prompts import INFERENCE, PREFIX_P
-from osprey_model.quantize import Bits, quantize_decoder
-from osprey_model.splice import PlaceholderMismatch
-from osprey_model.tokenizer import IMAGE_TOKEN, OspreyTokenizer
+from osprey_model.modeling.splice import PlaceholderMismatch
+from osprey_model.weights.adapter import adapter_fingerprint, merge_adapter
+from osprey_model.weights.build import load_osprey
+from osprey_model.weights.checkpoint import fingerprint
+from osprey_model.weights.quantize import Bits, quantize_decoder
 
 OnAnswer = Callable[[int, int, Answer], None]
 OnImageAnswer = Callable[[int, int, int, Answer], None]
@@ -124,7 +124,7 @@ class Osprey:
             max_batch_positions: see the constructor.
             finer_mask_read: see the constructor.
             load_in: "4bit" or "8bit" for the decoder, the rest stays in `dtype`; needs bitsandbytes.
-            map_weights: see `osprey_model.build.load_osprey`.
+            map_weights: see `osprey_model.weights.build.load_osprey`.
 
         Raises:
             FileNotFoundError: a file of the folder is missing.
@@ -174,9 +174,9 @@ class Osprey:
         """Answer all questions on all regions of one image.
 
         Args:
-            image: PIL, numpy, torch or a path, see `osprey_model.images.as_image`; masks refer to its pixels as they
-                are stored (their resolution may differ).
-            masks: one per region (see `osprey_model.masks.as_mask`); or `RegionRequest`s, where regions have
+            image: PIL, numpy, torch or a path, see `osprey_model.inputs.images.as_image`; masks refer to its pixels
+                as they are stored (their resolution may differ).
+            masks: one per region (see `osprey_model.inputs.masks.as_mask`); or `RegionRequest`s, where regions have
                 questions of their own or several masks.
             questions: about every region; strings hold `{region}`. None with `RegionRequest`s.
             max_new_tokens: limit of the answers to questions given as strings.
@@ -275,8 +275,8 @@ class Osprey:
             image: as in `describe`; None for text only.
             masks: one for every `<mask><pos>` (or `{region}`) of the messages, in order of appearance.
             messages: a question, (message, answer) pairs, or dicts of role and content; see
-                `osprey_model.messages.as_turns`. With an image, prefix P is put before the first message unless it
-                already holds `<image>`.
+                `osprey_model.inputs.messages.as_turns`. With an image, prefix P is put before the first message
+                unless it already holds `<image>`.
             choices: not empty: the answer is one of them (several with `multiple`).
             multiple: see `choices`.
             max_new_tokens: limit of a free answer.

@@ -2,35 +2,31 @@
 
 # I images encoded together, S image side, D width
 
-The shared opening is system prompt + image tokens + overview line (prefix P of `osprey_model/prompts.py`).
+The shared opening is system prompt + image tokens + overview line (prefix P of `osprey_model/inputs/prompts.py`).
 Region placeholders come behind it, so nothing in it depends on a region or a question.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from osprey_model.config import IMAGE_TOKEN_ID
-from osprey_model.engine.decoder import SharedPrefixDecoder
-from osprey_model.engine.kv_cache import PrefixKv
+from osprey_model.engine.decoding.decoder import SharedPrefixDecoder
+from osprey_model.engine.decoding.kv_cache import PrefixKv
 from osprey_model.engine.lru import ByteLru, CacheStats
-from osprey_model.images import BadImage, as_image
+from osprey_model.inputs.images import BadImage, as_image, content_key
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.prompts import SHARED_OPENING
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.prompts import INFERENCE, PREFIX_P
-from osprey_model.splice import place_regions, splice
-from osprey_model.tokenizer import OspreyTokenizer
-
-SHARED_OPENING = INFERENCE.opening() + PREFIX_P
+from osprey_model.modeling.splice import place_regions, splice
 
 # The first resize keeps the aspect ratio: at 1 : 200 and a short side of 512 it makes 52 million pixels.
 _MAX_ASPECT = 200
@@ -161,15 +157,3 @@ def embed_rows(
     flat_N = torch.tensor([token_id for row in ids for token_id in row], device=decoder.device)
     embeds_ND = place_regions(flat_N, embed=decoder.embed, mask_token_id=mask_token_id, regions=regions)
     return torch.split(embeds_ND, [len(row) for row in ids])
-
-
-def content_key(image: Any) -> str:
-    """A hash of an image's pixels.
-
-    Raises:
-        BadImage: they cannot be read.
-    """
-    pixels = np.ascontiguousarray(as_image(image))
-    digest = hashlib.blake2b(pixels.data, digest_size=20)
-    digest.update(str(pixels.shape).encode())
-    return digest.hexdigest()

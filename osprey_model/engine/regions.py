@@ -12,14 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from osprey_model.engine.answers import region_warnings
+from osprey_model.config import LEVELS
 from osprey_model.engine.prefix import ImagePrefix
-from osprey_model.engine.requests import AnswerWarning, RegionRequest
-from osprey_model.masks import BadMask, as_mask
+from osprey_model.engine.requests import AnswerWarning, RegionRequest, WarningKind
+from osprey_model.inputs.masks import BadMask, as_mask
 from osprey_model.modeling.mask_extractor import RegionTokens
 from osprey_model.modeling.osprey import OspreyForCausalLM
 
 _PIXELS_AT_ONCE = 1 << 24  # of float32 masks in one call of the extractor: 64 MiB
+FINE_LEVELS = LEVELS[:2]
+_REMEDY = "finer_mask_read=True reads it there"
+_REGION_MESSAGES: dict[WarningKind, str] = {
+    "vanished": "the region is too small or thin for the model to see: the answer knows its place only",
+    "coarse": "the region is too small or thin for the fine feature levels: the answer may be about its surroundings",
+    "partly": "the region is too small or thin for some feature levels: the answer may miss what surrounds it",
+}
 
 MaskKey = tuple[int, int]  # region index, mask index
 
@@ -96,3 +103,23 @@ class RegionReader:
             group.append((idx, mask_HW))
         if group:
             yield group
+
+
+
+def region_warnings(region: RegionTokens) -> tuple[AnswerWarning, ...]:
+    """What the asker should know about a region whose mask the feature grid cannot hold (R = 1)."""
+    cells = dict(zip(LEVELS, region.covered_cells_RL[0].tolist(), strict=True))
+    lost = tuple(level for level in LEVELS if not cells[level])
+    if not lost:
+        return ()
+    kind: WarningKind = "vanished" if len(lost) == len(LEVELS) else "coarse" if {*FINE_LEVELS} <= {*lost} else "partly"
+    return (AnswerWarning(kind, f"{_REGION_MESSAGES[kind]} (lost at {', '.join(lost)}; {_REMEDY})", lost),)
+
+
+def mask_warnings(regions: RegionTokens) -> tuple[AnswerWarning, ...]:
+    """The same for every mask of a conversation."""
+    return tuple(
+        replace(warning, mask_idx=idx, message=f"mask {idx}: {warning.message}")
+        for idx in range(regions.mask_pixels_R.shape[0])
+        for warning in region_warnings(regions.one(idx))
+    )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from osprey_model.prompts import QuestionForm
+from osprey_model.inputs.prompts import QuestionForm
 
 
 class BadQuestion(ValueError):
@@ -138,7 +138,7 @@ class Answer:
         alternatives: other choices, most probable first; empty for free text.
         warnings: what the asker should know, e.g. that the region was too small to be seen.
         token_logprobs: the model's own log-probability of each decoded token (not renormalised).
-        raw: free text as it was decoded, for `osprey_model.protocols`.
+        raw: free text as it was decoded, for `osprey_model.inputs.protocols`.
     """
 
     text: str

@@ -18,26 +18,23 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from osprey_model.checkpoint import raise_problems
 from osprey_model.config import IGNORE_INDEX, IMAGE_LEVEL, LEVELS, OspreyConfig
 from osprey_model.modeling.hf_config import OspreyHfConfig
 from osprey_model.modeling.mask_extractor import MaskExtractor, RegionTokens
 from osprey_model.modeling.packed_rows import packed_attention, packed_positions
 from osprey_model.modeling.projector import Projector
+from osprey_model.modeling.splice import PlaceholderMismatch, SplicedBatch, splice
 from osprey_model.modeling.vision_encoder import VisionEncoder
-from osprey_model.splice import PlaceholderMismatch, SplicedBatch, splice
-
-# Re-saved checkpoints call the tower's layer scale `weight`.
-_LAYER_SCALE_ALIAS = r"^(model\.vision_tower\..*\.blocks\.\d+)\.weight$"
+from osprey_model.modeling.weight_names import LAYER_SCALE_ALIAS, raise_problems
 
 
 class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers is untyped here
-    """Images, masks and token ids -> next-token logits. Build it with `osprey_model.build.build_osprey`."""
+    """Images, masks and token ids -> next-token logits. Build it with `osprey_model.weights.build.build_osprey`."""
 
     config_class = OspreyHfConfig
     # transformers' own loading then leaves the extractor in float32 too; see `keep_extractor_in_float32`.
     _keep_in_fp32_modules_strict = frozenset({"mask_extractor"})
-    # Buffers of transformers 4.31, see `osprey_model/checkpoint.py`.
+    # Buffers of transformers 4.31, see `osprey_model/weights/checkpoint.py`.
     _keys_to_ignore_on_load_unexpected = (r"rotary_emb\.inv_freq$",)
 
     def __init__(self, config: OspreyHfConfig) -> None:
@@ -243,7 +240,7 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
             CheckpointError: missing, unexpected or misshapen keys, which transformers would only warn about.
         """
         wants_info = arguments.pop("output_loading_info", False)
-        arguments.setdefault("key_mapping", {_LAYER_SCALE_ALIAS: r"\1.gamma"})
+        arguments.setdefault("key_mapping", {LAYER_SCALE_ALIAS.pattern: r"\1.gamma"})
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, *inputs, output_loading_info=True, ignore_mismatched_sizes=True, **arguments
         )

@@ -77,7 +77,7 @@ class VisionEncoder(nn.Module):
         """The four levels in the dtype of the tower's weights.
 
         Args:
-            images_B3SS: output of `osprey_model.preprocess`, (B, 3, S, S) with S the config's image_size.
+            images_B3SS: output of `osprey_model.inputs.preprocess`, (B, 3, S, S) with S the config's image_size.
 
         Raises:
             ValueError: another shape.
@@ -86,7 +86,7 @@ class VisionEncoder(nn.Module):
         if images_B3SS.ndim != 4 or tuple(images_B3SS.shape[1:]) != expected:
             raise ValueError(
                 f"expected images of shape (B, {', '.join(map(str, expected))}), got {tuple(images_B3SS.shape)}; "
-                "prepare them with osprey_model.preprocess.ImagePreprocessor"
+                "prepare them with osprey_model.inputs.preprocess.ImagePreprocessor"
             )
         dtype = self.vision_tower.visual.trunk.stem[0].weight.dtype
         return cast(dict[str, Tensor], self.vision_tower.visual(images_B3SS.to(dtype)))

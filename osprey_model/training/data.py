@@ -14,8 +14,8 @@ from osprey_model.config import OspreyConfig
 from osprey_model.data.collate import Batch, Sample, collate
 from osprey_model.data.mixture import BadEntry, MixtureDataset, OnError, Source, read_data_config
 from osprey_model.data.records import ReadImage, Record
-from osprey_model.prompts import Template
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.prompts import Template
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.modeling.vision_encoder import VisionEncoder
-from osprey_model.preprocess import ImagePreprocessor
 
 
 class FeatureCache:

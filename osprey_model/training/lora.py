@@ -1,6 +1,6 @@
 """LoRA by PEFT: the wrapped model that trains, and its adapter folder.
 
-`osprey_model/adapter.py` reads the folder for serving; the options stand in the table of `stages.py`.
+`osprey_model/weights/adapter.py` reads the folder for serving; the options stand in the table of `stages.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from osprey_model.adapter import AdapterMismatch, read_adapter, wrap_in_peft, write_base
-from osprey_model.checkpoint import CheckpointError, check_complete
 from osprey_model.modeling.osprey import OspreyForCausalLM
+from osprey_model.modeling.weight_names import CheckpointError, check_complete
 from osprey_model.training.stages import LoraOptions
+from osprey_model.weights.adapter import AdapterMismatch, read_adapter, wrap_in_peft, write_base
 
 
 def add_adapter(model: OspreyForCausalLM, options: LoraOptions, *, base: Path | str) -> PeftModel:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from osprey_model.adapter import adapter_fingerprint
-from osprey_model.checkpoint import fingerprint
 from osprey_model.data.mixture import OnError, read_data_config
 from osprey_model.training.stages import STAGES, LoraOptions, Stage, StageName
+from osprey_model.weights.adapter import adapter_fingerprint
+from osprey_model.weights.checkpoint import fingerprint
 
 RUN_FILE = "run.json"
 RESULT_FILE = "result.json"

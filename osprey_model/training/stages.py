@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import nn
 
-from osprey_model.prompts import TRAINING, Template
+from osprey_model.inputs.prompts import TRAINING, Template
 
 StageName = Literal["1", "2", "3", "lora"]
 Part = Literal["projector", "mask_extractor", "decoder", "lora"]

@@ -2,7 +2,7 @@
 
 A LLaMA or Vicuna folder gives decoder and tokenizer, CLIP's file of open_clip the tower, stage 1's
 `mm_projector.bin` the projector (without one it is fresh, as stage 1 wants it). The mask extractor is always fresh.
-Neighbour: `osprey_model/checkpoint.py` reads the parts, each completely or not at all.
+Neighbour: `osprey_model/weights/checkpoint.py` reads the parts, each completely or not at all.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from osprey_model.build import build_osprey
-from osprey_model.checkpoint import check_complete, load_vision_tower, read_tensors, read_weights, save_checkpoint
 from osprey_model.config import OspreyConfig
+from osprey_model.inputs.tokenizer import JSON_FILE, TOKENIZER_FILES, OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.tokenizer import JSON_FILE, TOKENIZER_FILES, OspreyTokenizer
+from osprey_model.modeling.weight_names import check_complete
+from osprey_model.weights.build import build_osprey
+from osprey_model.weights.checkpoint import load_vision_tower, read_tensors, read_weights, save_checkpoint
 
 _OURS = ("model.vision_tower.", "model.mm_projector.", "mask_extractor.")
 _BEFORE_NAME = re.compile(r"^.*mm_projector\.")  # the released file has other prefixes

@@ -19,13 +19,11 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments, set_seed
 
-from osprey_model.build import load_osprey
-from osprey_model.checkpoint import save_checkpoint
 from osprey_model.data.mixture import MixtureDataset
 from osprey_model.data.records import PixelReader, ReadImage
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.tokenizer import JSON_FILE, TOKENIZER_FILES, OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.tokenizer import JSON_FILE, TOKENIZER_FILES, OspreyTokenizer
 from osprey_model.training.checkpoints import newest, remove_torn
 from osprey_model.training.data import Collator, bad_entries, open_data
 from osprey_model.training.feature_cache import FeatureCache
@@ -33,6 +31,8 @@ from osprey_model.training.lora import add_adapter, continue_adapter, save_adapt
 from osprey_model.training.run import TrainingResult, TrainingRun
 from osprey_model.training.stages import freeze_for, part_of
 from osprey_model.training.trainer import OnStep, OspreyTrainer, ProgressCallback
+from osprey_model.weights.build import load_osprey
+from osprey_model.weights.checkpoint import save_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def _arguments(run: TrainingRun) -> TrainingArguments:
     if arguments.n_gpu > 1:
         # In one process the Trainer would split batches over threads (DataParallel); several GPUs are accelerate's.
         arguments._n_gpu = 1
-        logger.warning("one GPU of several is used; `accelerate launch` uses them all, see docs/model.md")
+        logger.warning("one GPU of several is used; `accelerate launch` uses them all, see docs/model/train.md")
     share = row.batch_size // arguments.world_size
     held = run.device_batch_size or share
     if not share or share * arguments.world_size != row.batch_size or share % held:

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
-from osprey_model.checkpoint import check_complete, raise_problems
 from osprey_model.config import IGNORE_INDEX
+from osprey_model.modeling.weight_names import check_complete, raise_problems
 from osprey_model.training.checkpoints import checkpoint_folder, prune, seal
 from osprey_model.training.stages import is_whole_copy
 

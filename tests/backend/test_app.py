@@ -16,15 +16,15 @@ from starlette.testclient import TestClient
 
 from backend import app as app_module
 from backend.app import Api
+from backend.click.notices import NOTICE_ID
 from backend.ml_backend import backend_class
-from backend.notices import NOTICE_ID
 from backend.predict import ClickService
 from backend.settings import Settings
 from backend.webhook import WebhookInbox, hint_of
+from job_queue.contracts import CollectJob, FineTuneJob, ReconcileJob, WarmJob
+from job_queue.errors import NoWorker
+from job_queue.queue import JobQueue
 from tests.support.click_fakes import FakeQueue, FixedVersion, MemorySessions, payload, point_item
-from worker.contracts import CollectJob, FineTuneJob, ReconcileJob, WarmJob
-from worker.errors import NoWorker
-from worker.queue import JobQueue
 
 CONFIGS = Path(__file__).parents[2] / "label_config"
 XML = (CONFIGS / "bitmask.xml").read_text()
@@ -59,7 +59,7 @@ def click_body(*items: dict[str, Any], task_id: int = 7) -> dict[str, Any]:
     return {"tasks": [task], "project": "3.1", "label_config": XML, "params": params}
 
 
-def test_health_is_open_and_tells_a_stranger_nothing(service: Service) -> None:
+def test_health_is_open_and_holds_no_details_without_the_password(service: Service) -> None:
     for path in ("/", "/health"):
         answer = service.client.get(path)
         assert answer.status_code == 200
@@ -72,21 +72,21 @@ def test_health_is_open_and_tells_a_stranger_nothing(service: Service) -> None:
     [("POST", "/setup"), ("POST", "/predict"), ("POST", "/webhook"), ("GET", "/versions"), ("POST", "/versions"),
      ("POST", "/train"), ("GET", "/metrics")],
 )  # fmt: skip
-def test_everything_else_wants_the_password(service: Service, method: str, path: str) -> None:
+def test_every_other_route_needs_the_password(service: Service, method: str, path: str) -> None:
     for auth in (None, ("osprey", "wrong")):
         answer = service.client.request(method, path, auth=auth, content=b"{}")
         assert answer.status_code == 401
         assert "error" in answer.json()
 
 
-def test_setup_says_the_model_version(service: Service) -> None:
+def test_setup_returns_the_model_version(service: Service) -> None:
     body = {**payload("setup_request"), "schema": XML}
     answer = service.client.post("/setup", json=body, auth=AUTH)
     assert (answer.status_code, answer.json()) == (200, {"model_version": "osprey-nano-1"})
 
 
-def test_setup_refuses_a_config_with_what_to_add(service: Service) -> None:
-    """Label Studio shows the text under "error" to whoever adds the model."""
+def test_setup_refuses_a_config_and_names_the_missing_markup(service: Service) -> None:
+    """Label Studio shows the text under "error" to the person who adds the model."""
     answer = service.client.post("/setup", json={"schema": '<View><Image name="i" value="$i"/></View>'}, auth=AUTH)
     assert answer.status_code == 400
     assert "<BitmaskLabels" in answer.json()["error"]
@@ -128,7 +128,7 @@ def test_a_failing_click_is_still_200_with_a_visible_notice(service: Service) ->
     [(b"not json", 400), (b"[1]", 400), (b"{}", 400), (b'{"tasks": ["x"]}', 400), (b'{"tasks": 1}', 400),
      (b" " * 200_001, 413), (b"\xff\xfe", 400), (b"[" * 100_000, 400)],
 )  # fmt: skip
-def test_a_request_that_makes_no_sense_gets_a_short_reason(service: Service, content: bytes, status: int) -> None:
+def test_a_malformed_request_gets_a_short_reason(service: Service, content: bytes, status: int) -> None:
     answer = service.client.post("/predict", content=content, auth=AUTH)
     assert answer.status_code == status
     assert set(answer.json()) == {"error"}
@@ -141,7 +141,7 @@ def test_a_bug_is_a_500_without_a_traceback(service: Service, monkeypatch: pytes
     monkeypatch.setattr(service.clicks, "model_version", broken)
     answer = service.client.get("/versions", auth=AUTH)
     assert answer.status_code == 500
-    assert answer.json() == {"error": "internal error; the backend's log says why"}
+    assert answer.json() == {"error": "internal error; the backend's log has the cause"}
 
 
 def test_versions_lists_what_is_served(service: Service) -> None:
@@ -158,7 +158,7 @@ def test_unknown_paths_and_methods_are_refused_as_json(service: Service) -> None
 def test_a_hanging_queue_does_not_hold_up_the_page(
     service: Service, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Answered inside Label Studio's own limits, whatever Redis does."""
+    """Both routes answer inside Label Studio's limits while Redis hangs."""
     monkeypatch.setattr(app_module, "HEALTH_DEADLINE_S", 0.1)
     monkeypatch.setattr(app_module, "SETUP_DEADLINE_S", 0.1)
     released = threading.Event()
@@ -207,7 +207,7 @@ WEBHOOKS = ["annotation_created", "annotation_updated", "annotations_deleted", "
 
 
 def enqueued(redis: Redis) -> list[dict[str, Any]]:
-    """The data jobs that wait, as JSON."""
+    """Return the waiting data jobs as JSON."""
     queues = [Queue(f"osprey-data{kind}", connection=redis, serializer=JSONSerializer) for kind in ("", "-background")]
     return [job.args[0] for queue in queues for job in queue.jobs]
 
@@ -216,7 +216,7 @@ def enqueued(redis: Redis) -> list[dict[str, Any]]:
 def test_every_recorded_webhook_becomes_at_most_one_job_of_ids(
     service: Service, redis_client: Redis, name: str
 ) -> None:
-    """Twice the same webhook is one job, which holds numbers and a time and nothing secret; others are none."""
+    """The same webhook twice is one job that holds only numbers and a time; other webhooks give no job."""
     body = payload(f"webhook_{name}")
     for _ in range(2):
         answer = service.client.post("/webhook", json=body, headers={"X-Webhook-Secret": "hook"})
@@ -232,7 +232,7 @@ def test_every_recorded_webhook_becomes_at_most_one_job_of_ids(
 
 
 def test_each_change_of_an_annotation_is_a_job_of_its_own(service: Service, redis_client: Redis) -> None:
-    """The same annotation with another updated_at: a job that runs already may have read the one before."""
+    """Another `updated_at` gives another job: a running job may have read the earlier annotation."""
     for updated_at in ("2026-11-20T10:00:00Z", "2026-11-20T10:00:01Z"):
         annotation = {"id": 5, "updated_at": updated_at, "task": 9}
         body = {"action": "ANNOTATION_UPDATED", "annotation": annotation, "project": {"id": 3}, "task": {"id": 9}}
@@ -241,7 +241,7 @@ def test_each_change_of_an_annotation_is_a_job_of_its_own(service: Service, redi
 
 
 def test_bulk_webhooks_do_not_become_huge_jobs() -> None:
-    """A few annotations give one hint with their tasks; thousands give a look at the whole project."""
+    """A few annotations give one job with their tasks; thousands give one job for the whole project."""
     annotations = [{"id": number, "task": number % 3 + 1} for number in range(1, 10)]
     body = {"annotations": annotations, "project": {"id": 3}}
     assert hint_of("ANNOTATIONS_CREATED", body) == CollectJob(
@@ -252,7 +252,7 @@ def test_bulk_webhooks_do_not_become_huge_jobs() -> None:
 
 
 def test_start_training_becomes_a_fine_tune() -> None:
-    """Label Studio's button sends its project; without a number it is nothing."""
+    """Label Studio's button sends its project; without a project number there is no job."""
     job = hint_of("START_TRAINING", {"project": {"id": 3, "title": "street"}})
     assert isinstance(job, FineTuneJob)
     assert job.project_id == 3
@@ -261,13 +261,13 @@ def test_start_training_becomes_a_fine_tune() -> None:
 
 @pytest.mark.parametrize("project", [None, "3", True, -1, {"id": "x"}, {}])
 def test_a_webhook_without_numbers_is_no_job(project: Any) -> None:
-    """Nothing that a stranger writes becomes a job unless it names a project and what in it."""
+    """A body becomes a job only if it names a project and a task or annotation by number."""
     assert hint_of("ANNOTATION_CREATED", {"project": project, "task": {"id": 1}}) is None
     assert hint_of("ANNOTATION_CREATED", {"project": {"id": 3}, "task": {"id": project}}) is None
 
 
 def test_a_webhook_is_answered_in_milliseconds(service: Service) -> None:
-    """A body of half a megabyte: Label Studio gives up after one second, inside the annotator's submit."""
+    """A body of half a megabyte is answered far within the second that Label Studio waits."""
     body = payload("webhook_annotation_created")
     body["annotation"]["result"] = [{"value": {"rle": [7] * 50_000}}]
     times_s = []
@@ -279,7 +279,7 @@ def test_a_webhook_is_answered_in_milliseconds(service: Service) -> None:
     assert sorted(times_s)[10] < 0.1
 
 
-def test_a_webhook_wants_the_secret_or_the_password(service: Service) -> None:
+def test_a_webhook_needs_the_secret_or_the_password(service: Service) -> None:
     body = {"action": "ANNOTATION_CREATED"}
     assert service.client.post("/webhook", json=body).status_code == 401
     assert service.client.post("/webhook", json=body, headers={"X-Webhook-Secret": "no"}).status_code == 401
@@ -301,7 +301,7 @@ def test_new_tasks_are_warmed(service: Service) -> None:
     assert [job.image.url for job in service.queue.of_kind(WarmJob)] == ["/data/upload/3/new.png"]
 
 
-def test_a_webhook_that_cannot_be_kept_is_not_acknowledged(own_redis_server: Any) -> None:
+def test_a_webhook_that_cannot_be_stored_is_not_acknowledged(own_redis_server: Any) -> None:
     service = Service(Redis.from_url(own_redis_server.url, socket_timeout=0.5))
     own_redis_server.stop()
     with service.client:

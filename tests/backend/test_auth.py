@@ -1,4 +1,4 @@
-"""Who may call."""
+"""Which requests are let in."""
 
 from __future__ import annotations
 

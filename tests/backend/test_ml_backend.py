@@ -14,8 +14,8 @@ from backend.main import model_class
 from backend.ml_backend import OspreyBackend, PredictMixin, backend_class
 from backend.predict import ClickService
 from backend.settings import Settings
+from job_queue.contracts import WarmJob
 from tests.support.click_fakes import FakeQueue, FixedVersion, MemorySessions, point_item
-from worker.contracts import WarmJob
 
 ROOT = Path(__file__).parents[2]
 XML = (ROOT / "label_config" / "bitmask.xml").read_text()
@@ -24,7 +24,7 @@ CLICK = {"result": [point_item(200, 160)]}
 
 
 class Base2:
-    """The base class of label-studio-ml 2.x, as far as a host and a subclass meet in it."""
+    """The base class of label-studio-ml 2.x: the methods that a host or a subclass uses."""
 
     def __init__(self, project_id: str | None = None, label_config: str | None = None) -> None:
         self.project_id, self.label_config = project_id or "", label_config
@@ -53,7 +53,7 @@ class Base2:
 
 
 class OspreyBackend2(PredictMixin, Base2):
-    """What `OspreyBackend` is where 2.x is installed."""
+    """`OspreyBackend` as it is where 2.x is installed."""
 
     setup = OspreyBackend.setup
 
@@ -73,7 +73,7 @@ def test_it_is_a_model_class_of_the_installed_release(service: ClickService) -> 
 
 
 def test_release_1_constructs_predicts_and_fits(service: ClickService) -> None:
-    """Its manager makes the instance at /setup and passes the context among the keywords."""
+    """Its manager makes the instance at /setup and passes the context as a keyword."""
     model = backend_class(service)(label_config=XML, train_output={}, hostname="http://ls", access_token="t")
     (prediction,) = model.predict([TASK], login=None, password=None, context=CLICK)
     assert prediction["result"][0]["type"] == "bitmasklabels"
@@ -82,7 +82,7 @@ def test_release_1_constructs_predicts_and_fits(service: ClickService) -> None:
 
 
 def test_release_1_manager_serves_it(service: ClickService, tmp_path: Path) -> None:
-    """The way through which `label-studio-ml start` calls it."""
+    """`label-studio-ml start` calls the class through this manager."""
     LabelStudioMLManager.initialize(backend_class(service), model_dir=str(tmp_path))
     LabelStudioMLManager.fetch("3.1", XML, hostname="", access_token="")
     predictions, model = LabelStudioMLManager.predict([TASK], "3.1", XML, context=CLICK)
@@ -91,7 +91,7 @@ def test_release_1_manager_serves_it(service: ClickService, tmp_path: Path) -> N
 
 
 def test_release_2_constructs_predicts_and_fits(service: ClickService) -> None:
-    """A new instance per request, whose setup() tells the model version."""
+    """Each request gets a new instance, whose setup() sets the model version."""
     model = backend_class(service, OspreyBackend2)(project_id="3.1", label_config=XML)
     assert model.get("model_version") == "osprey-nano-1"
     (prediction,) = model.predict([TASK], context=CLICK)
@@ -110,7 +110,7 @@ def test_a_click_without_a_task_is_answered_with_nothing(service: ClickService) 
 
 
 def test_a_foreign_host_gets_a_ready_class_from_the_environment() -> None:
-    """Nothing is connected to before the first request."""
+    """Making the class opens no connection."""
     model = model_class({"OSPREY_BACKEND_AUTH": "off", "OSPREY_REDIS_URL": "redis://127.0.0.1:1/0"})(label_config=XML)
     assert isinstance(model, LabelStudioMLBase)
     assert model.predict([TASK]) == []  # Redis is away: an opened task is simply not warmed
@@ -124,7 +124,7 @@ def test_two_services_do_not_share_a_class(service: ClickService, queue: FakeQue
 
 @pytest.mark.parametrize("torch", ["missing", "installed"])
 def test_the_backend_never_imports_torch(torch: str) -> None:
-    """The backend's image has none; where it is installed, label_studio_ml would import it (0.5 GB, seconds)."""
+    """The backend's image has no torch; where it is installed, label_studio_ml would import it (0.5 GB, seconds)."""
     before = "sys.modules['torch'] = None" if torch == "missing" else "pass"
     code = f"import sys; {before}; import backend.main, cli.main; assert sys.modules.get('torch') is None"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=240)

@@ -1,4 +1,4 @@
-"""Settings come from a mapping, and a wrong one is named."""
+"""Settings are read from a mapping, and an invalid one is named."""
 
 from __future__ import annotations
 

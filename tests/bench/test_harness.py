@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bench.bench_click import server_timing
 from bench.harness import percentile, repeat, report, summary
+from bench.speed.click import server_timing
 
 
 def test_percentiles_are_nearest_rank() -> None:

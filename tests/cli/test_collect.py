@@ -5,9 +5,9 @@ from __future__ import annotations
 from typer.testing import CliRunner
 
 from cli.main import app
+from learning.corrections.store import Store
 from tests.support.label_studio_project import TOKEN, LabelStudioProject
 from tests.support.submitted import CAR, region
-from worker.learning.store import Store
 
 
 def test_collect_fills_the_store_and_says_what_failed(tmp_path):

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cli.main import app
+from registry.official_models import NAMES, SAM_FILES
 from tests.support.fake_hub import FakeHub, serving
-from worker.checkpoints.official_models import NAMES, SAM_FILES
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "osprey_tiny_a"
 REPOSITORY = "sunshine-lwt/Osprey-7b"
@@ -54,9 +54,9 @@ def run(*arguments: object) -> tuple[int, str]:
 
 def test_pulled_through_redirects_and_a_drop_then_converted_it_loads(hub, released, tmp_path):
     """Every needed file arrives as it is; the converted folder holds the same bf16 weights and loads."""
-    from osprey_model.build import load_osprey
-    from osprey_model.checkpoint import read_weights
-    from osprey_model.tokenizer import OspreyTokenizer
+    from osprey_model.inputs.tokenizer import OspreyTokenizer
+    from osprey_model.weights.build import load_osprey
+    from osprey_model.weights.checkpoint import read_weights
 
     shard = "pytorch_model-00001-of-00002.bin"
     hub.drops[shard] = [1000]

@@ -33,11 +33,11 @@ def test_failures_are_listed_and_the_exit_code_says_so(redis_server, tmp_path, m
                 monkeypatch.setenv(name, value)
             ran = CliRunner().invoke(app, ["prelabel", "--project", "1", "--queue"])
             assert ran.exit_code == 1, ran.output
-            assert "2 tasks pre-annotated (6 regions), 0 had been before, 1 failed." in " ".join(ran.output.split())
+            assert "2 tasks pre-annotated (6 regions), 0 were before, 1 failed." in " ".join(ran.output.split())
             assert "task 2:" in ran.output
             ran = CliRunner().invoke(app, ["prelabel", "--project", "1", "--queue", "--tasks", "1,3"])
             assert ran.exit_code == 0, ran.output
-            assert "0 tasks pre-annotated (0 regions), 2 had been before" in " ".join(ran.output.split())
+            assert "0 tasks pre-annotated (0 regions), 2 were before" in " ".join(ran.output.split())
         finally:
             worker.kill()
 

@@ -1,4 +1,4 @@
-"""`osprey train`: the commands of docs/model.md run, one after the other, with tiny files under the same names."""
+"""`osprey train`: the commands of docs/model/train.md run one after the other, with tiny files of the same names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from cli.main import app
-from osprey_model.build import build_osprey
 from osprey_model.config import OspreyConfig
+from osprey_model.weights.build import build_osprey
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "demo" / "checkpoints" / "osprey-nano"
@@ -58,9 +58,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def documented_commands() -> list[list[str]]:
-    """The first block of the section Training."""
-    section = (ROOT / "docs" / "model.md").read_text().split("\n## Training\n")[1]
-    block = re.search(r"```sh\n(.*?)```", section, re.DOTALL)
+    """The first block of the page."""
+    page = (ROOT / "docs" / "model" / "train.md").read_text()
+    block = re.search(r"```sh\n(.*?)```", page, re.DOTALL)
     assert block is not None
     return [line.split("#")[0].split()[1:] for line in block[1].splitlines()]
 

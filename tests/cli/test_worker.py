@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from worker.heartbeat import WorkerBeat, write_beat
-from worker.queue import JobQueue
+from job_queue.heartbeat import WorkerBeat, write_beat
+from job_queue.queue import JobQueue
 
 pytestmark = pytest.mark.redis
 

@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 
 from demo.scenes import DEMO_SEEDS, make_scene
-from demo.stack.label_studio_api import LabelStudioApi, make_token
-from demo.stack.sample_project import TITLE
 from label_config.geometry.region_mask import region_mask
+from stack.label_studio_token import make_token
+from stack.sample_project import TITLE
+from worker.label_studio.api import LabelStudioApi
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMPOSE = shlex.split(os.environ.get("OSPREY_COMPOSE", "docker compose"))
 
 # The gate asks it, so a fine-tune reads it before it trains.
 READ_BASE_SET = (
-    'import os, pathlib, worker.learning.exam as exam; exam.read_base_exam(pathlib.Path(os.environ["OSPREY_BASE_SET"]))'
+    'import os, pathlib, learning.gate.exam as exam; exam.read_base_exam(pathlib.Path(os.environ["OSPREY_BASE_SET"]))'
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.compose, pytest.mark.timeout(3600)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from demo.stack.settings import CHECKOUT
+from stack.settings import CHECKOUT
 from tests.e2e.page import LabelingPage, launch_browser
 from tests.e2e.running_stack import RunningStack
 

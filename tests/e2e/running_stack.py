@@ -18,12 +18,12 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from demo.stack.components import BACKEND_USER, COMPONENTS, LOGIN, Stack
-from demo.stack.label_studio_api import LabelStudioApi
-from demo.stack.sample_project import BackendAddress, connect
-from demo.stack.settings import CHECKOUT
-from demo.stack.state import Launch, StateFolder
-from demo.stack.supervisor import Supervisor
+from stack.components import BACKEND_USER, COMPONENTS, LOGIN, Stack
+from stack.settings import CHECKOUT
+from stack.state import Launch, StateFolder
+from stack.supervisor import Supervisor
+from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.connection import BackendAddress, connect
 
 START_LIMIT_S = 1000
 
@@ -54,13 +54,13 @@ class RunningStack:
         }
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`python -m demo.stack ...` with this stack's settings."""
+        """`python -m stack ...` with this stack's settings."""
         done = subprocess.run(
-            [sys.executable, "-m", "demo.stack", *arguments],
+            [sys.executable, "-m", "stack", *arguments],
             env=self._environ, cwd=CHECKOUT, text=True, timeout=START_LIMIT_S, check=False,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"demo.stack {arguments} failed:\n{done.stdout}"
+        assert not check or done.returncode == 0, f"stack {arguments} failed:\n{done.stdout}"
         return done
 
     @property

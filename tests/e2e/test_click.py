@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from demo.scenes import Scene, SceneObject
-from demo.stack.sample_project import CONFIG
+from label_config.ready_configs import BITMASK as CONFIG
 from tests.e2e.page import LabelingPage
 from tests.e2e.running_stack import Project, RunningStack
 from tests.e2e.targets import box_pct, iou, largest_part, pct, scene_with

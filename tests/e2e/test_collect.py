@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 
 from demo.scenes import make_scene
+from job_queue.queue import JobQueue
+from learning.corrections.store import Store
+from registry.versions import Registry
 from tests.e2e.running_stack import RunningStack
 from tests.support.submitted import CAR, CONFIG, region
-from worker.learning.registry import Registry
-from worker.learning.store import Store
-from worker.queue import JobQueue
 
 
 def _wait(claim: Callable[[], bool], limit_s: float = 60.0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from demo.stack.sample_project import CONFIG
+from label_config.ready_configs import BITMASK as CONFIG
 from tests.e2e.targets import iou, pct, scene_with
 
 

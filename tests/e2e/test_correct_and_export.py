@@ -7,7 +7,7 @@ import json
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from demo.stack.sample_project import CONFIG
+from label_config.ready_configs import BITMASK as CONFIG
 from tests.e2e.targets import iou, pct, scene_with
 
 CORRECTED = "wall clock"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from demo.stack.sample_project import CONFIG
 from label_config.reader import read_label_config
+from label_config.ready_configs import BITMASK as CONFIG
 from label_config.validate import validate_results
 from tests.e2e.targets import scene_with
 
@@ -36,7 +36,7 @@ def test_a_project_is_pre_annotated_once_and_opens_with_its_regions(stack, windo
             "--tasks",
             f"{project.task_ids[0]},{project.task_ids[2]}",
         )
-        assert "2 had been before" in " ".join(again.stdout.split())
+        assert "2 were before" in " ".join(again.stdout.split())
         after = api.call("GET", "/api/predictions", params={"project": project.id})
         assert sorted(one["id"] for one in after) == ids
         version = predictions[0]["model_version"]

@@ -11,11 +11,11 @@ import psutil
 import pytest
 
 from demo.scenes import DEMO_SEEDS
-from demo.stack.sample_project import TITLE
-from demo.stack.state import MARK
+from learning.gate.exam import read_base_exam
 from osprey_model.data.mixture import read_data_config
+from stack.sample_project import TITLE
+from stack.state import MARK
 from tests.e2e.running_stack import RunningStack
-from worker.learning.exam import read_base_exam
 
 
 def sample(stack: RunningStack) -> tuple[int, list[int], int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from demo.stack.sample_project import CONFIG
+from label_config.ready_configs import BITMASK as CONFIG
 from tests.e2e.targets import iou, pct, scene_with
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from osprey_model.build import build_osprey, load_osprey
 from osprey_model.config import OspreyConfig
 from osprey_model.modeling.osprey import OspreyForCausalLM
+from osprey_model.weights.build import build_osprey, load_osprey
 
 SHIPPED_GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "osprey_tiny_a"
 

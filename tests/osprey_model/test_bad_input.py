@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from osprey_model import Osprey
-from osprey_model.checkpoint import CheckpointError
 from osprey_model.config import WrongArchitecture
-from osprey_model.tokenizer import TokenizerError
+from osprey_model.inputs.tokenizer import TokenizerError
+from osprey_model.modeling.weight_names import CheckpointError
 
 NANO = Path(__file__).parents[2] / "demo" / "checkpoints" / "osprey-nano"
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from backend.main import build_app
 from backend.settings import Settings
-from demo.evaluation.annotator_page import AnnotatorPage, BackendAnsweredBadlyError, to_backend
+from bench.service.annotator_page import AnnotatorPage, BackendAnsweredBadlyError, to_backend
 from tests.support.fake_label_studio import PERSONAL_ACCESS_TOKEN, FakeLabelStudio, Reply
 from tests.support.worker_process import WorkerProcess
 

@@ -7,6 +7,7 @@ box   rectangle (300, 150) to (420, 300)
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.session import RegionRecord
-from worker.contracts import (
+from backend.click.region import Region, RegionRecord
+from job_queue.contracts import (
     DescribeAnswer,
     DescribeJob,
     FieldAnswer,
@@ -24,9 +25,10 @@ from worker.contracts import (
     SegmentAnswer,
     SegmentJob,
 )
-from worker.errors import JobTimedOut
-from worker.mask_codec import encode_mask
-from worker.queue import AnyJob, QueueHealth, QueueState
+from job_queue.errors import JobTimedOut
+from job_queue.job_kinds import AnyJob
+from job_queue.mask_codec import encode_mask
+from job_queue.queue import QueueHealth, QueueState
 
 WIDTH, HEIGHT = 512, 384
 _rows, _columns = np.mgrid[:HEIGHT, :WIDTH]
@@ -56,6 +58,14 @@ def words_for(text: str) -> str:
         if key in text:
             return words
     return "something"
+
+
+def region_record(region_id: str = "r1", mask: np.ndarray = BALL, **changes: Any) -> RegionRecord:
+    """An answered region; `changes` are fields of the record or of its region."""
+    names = {each.name for each in dataclasses.fields(Region)}
+    given = {"image_wh": (WIDTH, HEIGHT), "score": 0.9, "answered_at": 1.0, **changes}
+    region = Region(region_id, mask=encode_mask(mask), **{name: given.pop(name) for name in names & given.keys()})
+    return RegionRecord(region, **given)
 
 
 class FakeQueue:
@@ -142,10 +152,10 @@ class MemorySessions:
 
     def load(self, task_key: str) -> dict[str, RegionRecord]:
         records = [RegionRecord.from_json(json.loads(text)) for text in self.stored.get(task_key, {}).values()]
-        return {record.region_id: record for record in sorted(records, key=lambda record: record.answered_at)}
+        return {record.region.region_id: record for record in sorted(records, key=lambda record: record.answered_at)}
 
     def save(self, task_key: str, record: RegionRecord) -> None:
-        self.stored.setdefault(task_key, {})[record.region_id] = json.dumps(record.to_json())
+        self.stored.setdefault(task_key, {})[record.region.region_id] = json.dumps(record.to_json())
 
     def forget(self, task_key: str) -> None:
         self.stored.pop(task_key, None)

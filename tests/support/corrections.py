@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from learning.report.report import ReportSource, source_of_submissions
+from learning.submitted.regions import SubmittedRegion
 from tests.support.scene_exports import scene_submissions
-from worker.export.regions import ExportedRegion
-from worker.learning.report import ReportSource, source_of_submissions
 
 _WRONG_SHARE = {"osprey-nano@0a1b2c3d4e5f": 0.6, "v1@11aa22bb33cc": 0.3, "v2@44dd55ee66ff": 0.12}
 _WRONG = {"category": ["fence", "wall", "barn"], "attribute": ["grey", "wood", "stone"]}
@@ -27,7 +27,7 @@ def corrected_source(seeds: range, seed: int = 0) -> ReportSource:
     return replace(source, seen=seen)
 
 
-def _suggested(region: ExportedRegion, version: str, round_idx: int, generator: random.Random) -> ExportedRegion:
+def _suggested(region: SubmittedRegion, version: str, round_idx: int, generator: random.Random) -> SubmittedRegion:
     suggestion, confidence = {}, {}
     for name, words in region.texts.items():
         is_wrong = generator.random() < _WRONG_SHARE[version]

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from worker.queue import JobQueue
+from job_queue.queue import JobQueue
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # As in an image without torch: importing it is an error.

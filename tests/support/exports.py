@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from learning.export.version import Export, ExportOptions, export_project, read_export
 from tests.support.submitted import CAR, PROJECT, WHEEL, annotation, region, task
-from worker.export.version import Export, ExportOptions, export_project, read_export
 
 ALL_TRAINED = ExportOptions(held_out_share=0.0)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def make_jwt(token_type: str) -> str:
-    """A token of the shape of Label Studio's, with a signature that nobody checks."""
+    """A token of the shape of Label Studio's, with a signature that is never checked."""
     parts = [json.dumps(part).encode() for part in ({"alg": "HS256"}, {"token_type": token_type})]
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts) + ".c2ln"
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from worker.contracts import FieldAnswer, RegionQuery
-from worker.models import OnAnswer
+from job_queue.contracts import FieldAnswer, RegionQuery
+from worker.model_protocols import OnAnswer
 from worker.runtime import Loaders
 from worker.sam.embedding_store import Embedding
 from worker.sam.masks import Candidate

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from learning.export import image_folder, staging, version
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
-from worker.export import image_folder, staging, version
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
 
@@ -40,7 +40,7 @@ def drawn_task(task_id: int) -> dict[str, Any]:
     return task(task_id, annotation(task_id, region(f"r{task_id}", CAR, mask=mask)), url=url)
 
 
-def export(out: Path, cache: Path, num_tasks: int) -> version.Version:
+def export(out: Path, cache: Path, num_tasks: int) -> version.DataVersion:
     """Export the first tasks with their images."""
     tasks = [drawn_task(idx) for idx in range(1, num_tasks + 1)]
     return version.export_project(PROJECT, tasks, out, None, ImageResolver(Settings(cache_dir=cache)))

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from osprey_model import prompts
-from osprey_model.engine.choices import ChoiceTrie, ChoiceWalk
+from osprey_model.engine.decoding.choices import ChoiceTrie, ChoiceWalk
 from osprey_model.engine.requests import Question
+from osprey_model.inputs import prompts
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.splice import SplicedBatch
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.modeling.splice import SplicedBatch
 
 
 def plain_answer(

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from demo.scenes import make_scene
+from job_queue.contracts import ImageRef
+from job_queue.mask_codec import encode_mask
+from learning.export.version import ExportOptions, export_version
+from learning.submitted.regions import SubmittedRegion
+from learning.submitted.submissions import Submissions
 from tests.support.submitted import CONFIG
-from worker.contracts import ImageRef
-from worker.export.regions import ExportedRegion
-from worker.export.submissions import Submissions
-from worker.export.version import ExportOptions, export_version
 from worker.images.resolver import ImageResolver
-from worker.mask_codec import encode_mask
 from worker.settings import Settings
 
 
@@ -30,7 +30,7 @@ def scene_submissions(seeds: Sequence[int]) -> Submissions:
         images[name] = ImageRef(_data_url(np.asarray(scene.image)), task_id=seed)
         for idx, thing in enumerate(scene.objects):
             rows, columns = np.nonzero(thing.mask)
-            regions.append(ExportedRegion(
+            regions.append(SubmittedRegion(
                 task=seed, annotation=seed, region=f"r{idx}", annotator=1, image=name, image_wh=scene.image_wh,
                 mask=encode_mask(thing.mask),
                 bbox=(int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1),

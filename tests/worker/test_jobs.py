@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.fake_models import FakeDescriber, FakeSegmenter
-from worker import jobs
-from worker.contracts import (
+from job_queue.contracts import (
     DescribeAnswer,
     DescribeJob,
     ImageRef,
@@ -23,8 +21,11 @@ from worker.contracts import (
     SegmentJob,
     WarmJob,
 )
-from worker.mask_codec import encode_mask
-from worker.runtime import Loaders, ModelRuntime, install
+from job_queue.mask_codec import encode_mask
+from tests.support.fake_models import FakeDescriber, FakeSegmenter
+from worker import jobs
+from worker.current_runtime import install
+from worker.runtime import Loaders, ModelRuntime
 from worker.sam.embedding_store import Embedding
 from worker.settings import Settings
 
@@ -184,7 +185,7 @@ def test_job_of_another_release_is_named(runtime):
 
 def test_model_that_does_not_load_is_a_problem_until_it_does(redis_client, tmp_path, models):
     """A checkpoint put right is served without a restart."""
-    from worker.errors import ModelUnavailable
+    from job_queue.errors import ModelUnavailable
 
     broken = [True]
 

@@ -52,7 +52,7 @@ def test_bad_number_names_its_variable(value):
 
 def test_default_threads_leave_room_for_the_other_worker(monkeypatch):
     """Half of the cores that the process may use, and at least one."""
-    from worker.runtime import default_threads
+    from worker.processor import default_threads
 
     for cores, expected in ((1, 1), (2, 1), (16, 8)):
         monkeypatch.setattr("os.sched_getaffinity", lambda pid, cores=cores: set(range(cores)))

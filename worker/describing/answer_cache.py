@@ -1,4 +1,4 @@
-"""Answers by what was asked: same image, same mask, same question, same model -> no second run."""
+"""The cache of answers: the same image, mask, question and model need no second run."""
 
 from __future__ import annotations
 
@@ -9,22 +9,30 @@ from collections.abc import Iterable, Sequence
 
 from redis import Redis
 
-from worker.contracts import FieldAnswer, Question, Rle
+from job_queue.contracts import FieldAnswer, Question, Rle
 
 _TTL_S = 86_400
 
 
 def answer_key(image_sha256: str, masks: Sequence[Rle], question: Question, model_version: str) -> str:
-    """The cache key. The region's id is not part of it: every click makes a new one."""
+    """Return the cache key. The region's id is not part of it, because every click makes a new one."""
     asked = [image_sha256, list(masks), question.to_json(), model_version]
     return "osprey:answer:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def read_answers(redis: Redis, keys: Sequence[str]) -> list[FieldAnswer | None]:
-    """One answer or None per key, with the region id it was stored under."""
+    """Read an answer or None per key, each with the region id under which it was stored."""
     if not keys:
         return []
-    return [None if line is None else FieldAnswer.from_json(json.loads(line)) for line in redis.mget(keys)]
+    return [None if line is None else _readable(line) for line in redis.mget(keys)]
+
+
+def _readable(line: bytes | str) -> FieldAnswer | None:
+    """A cached answer, or None where another release wrote what this one cannot read: it is asked again."""
+    try:
+        return FieldAnswer.from_json(json.loads(line))
+    except ValueError:
+        return None
 
 
 def write_answers(redis: Redis, answers: Iterable[tuple[str, FieldAnswer]]) -> None:
@@ -36,5 +44,5 @@ def write_answers(redis: Redis, answers: Iterable[tuple[str, FieldAnswer]]) -> N
 
 
 def for_question(answer: FieldAnswer, region_id: str, question_idx: int) -> FieldAnswer:
-    """A cached answer as the answer to a question of this job."""
+    """Return a cached answer as the answer to a question of this job."""
     return dataclasses.replace(answer, region_id=region_id, question_idx=question_idx)

@@ -23,12 +23,12 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
 
-from worker.contracts import DescribeJob
+from job_queue.contracts import DescribeJob
+from job_queue.errors import OspreyError
+from job_queue.job_kinds import rq_queue_name
 from worker.describing.run import BACKGROUND, INTERACTIVE, DescribeRun, Stopwatch
-from worker.errors import WorkerError
 from worker.images.resolver import ResolvedImage
-from worker.models import DescribeSession
-from worker.queue import rq_queue_name
+from worker.model_protocols import DescribeSession
 from worker.runtime import ModelRuntime
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _IMAGE_SLICE_S = 0.02
 
 
 class BatchWorker(Protocol):
-    """What a batch needs of `worker.gpu_worker.InterruptibleWorker`."""
+    """What a batch needs of `worker.queue_worker.InterruptibleWorker`."""
 
     connection: Redis
     execution: Execution | None
@@ -125,7 +125,7 @@ class DescribeBatch:
                 watch.lap("switch")
             contract = DescribeJob.from_json(job.args[0])
             session = self._runtime.describer.session()
-        except (ValueError, TypeError, IndexError, WorkerError):  # performed alone it says what is wrong
+        except (ValueError, TypeError, IndexError, OspreyError):  # performed alone it says what is wrong
             self._worker.perform_job(job, queue)
             return
         is_click = queue.key in self._interactive

@@ -11,12 +11,12 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from worker.contracts import DescribeAnswer, DescribeJob, FieldAnswer, RegionQuery
+from job_queue.contracts import DescribeAnswer, DescribeJob, FieldAnswer, RegionQuery
+from job_queue.errors import ModelUnavailable
+from job_queue.partial_answers import publish_answer
 from worker.describing.answer_cache import answer_key, for_question, read_answers, write_answers
-from worker.describing.partial_answers import publish_answer
-from worker.errors import ModelUnavailable
 from worker.images.resolver import ResolvedImage
-from worker.models import DescribeSession
+from worker.model_protocols import DescribeSession
 
 if TYPE_CHECKING:
     from rq.job import Job

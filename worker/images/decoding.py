@@ -1,4 +1,4 @@
-"""Image bytes -> the upright RGB picture that Label Studio's page shows, and the named errors on the way."""
+"""Image bytes -> the upright RGB picture that Label Studio's page shows, or a named error."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import io
 
 from PIL import Image, ImageOps
 
-from osprey_model.images import to_rgb
-from worker.errors import ImageCorrupt, ImageUnavailable
+from job_queue.errors import ImageCorrupt, ImageUnavailable
+from osprey_model.inputs.images import to_rgb
 
 # What browsers show, plus the scientific TIFF. EPS, PSD and the like would start other programs or libraries.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "ICO", "AVIF")
 
 
 def decode_image(data: bytes, what: str, max_pixels: int) -> Image.Image:
-    """The first frame as upright 8-bit RGB; transparency over white.
+    """Return the first frame as upright 8-bit RGB, with transparency over white.
 
     Args:
         data: the encoded image.
-        what: how to call the image in an error message.
+        what: the name of the image in an error text.
         max_pixels: largest width x height that is decoded.
 
     Raises:
-        ImageCorrupt: no supported image, or a broken one.
+        ImageCorrupt: not a supported image, or a damaged one.
         ImageUnavailable: more than `max_pixels` pixels.
     """
-    # Ours is the limit that is enforced and explained; Pillow's own would only warn at 90 megapixels.
+    # Our limit is checked below. Pillow's own limit would only warn, at 90 megapixels.
     Image.MAX_IMAGE_PIXELS = None
     Image.init()
     readable = [name for name in _FORMATS if name in Image.OPEN]  # AVIF and WEBP depend on how Pillow was built
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=readable)
-    except Exception as error:  # Pillow's readers raise whatever broken bytes lead them to
+    except Exception as error:  # broken bytes make Pillow's readers raise errors of many types
         raise ImageCorrupt(
             f"{what} is not an image that can be read ({_looks_like(data)}); replace the file"
         ) from error

@@ -1,4 +1,4 @@
-"""A folder of downloaded bytes, bounded in size, that several worker processes may share."""
+"""A folder of downloaded bytes with a limit of size, which several worker processes may share."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ _KEEP_AFTER_EVICTION = 0.8
 
 
 class DiskCache:
-    """Bytes by key. Files appear by an atomic rename, so a reader never sees half of one."""
+    """Bytes by key. Files appear by an atomic rename, so a reader never sees an incomplete file."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
-        self._num_bytes: int | None = None  # counted at the first write; other processes' writes are found at eviction
+        self._num_bytes: int | None = None  # counted at the first write and, with other processes, at eviction
 
     def get(self, key: str) -> bytes | None:
-        """The bytes stored under `key`, or None."""
+        """Return the bytes stored under `key`, or None."""
         path = self._path(key)
         try:
             data = path.read_bytes()
-            os.utime(path)  # the oldest use is evicted first
+            os.utime(path)  # the file with the oldest use is evicted first
         except FileNotFoundError:
             return None
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Store `data`, and remove what was used longest ago when the folder has become too large."""
+        """Store `data`; remove what was used longest ago if the folder has become too large."""
         if len(data) > self._max_bytes:
             return
         path = self._path(key)
@@ -46,7 +46,7 @@ class DiskCache:
             self._evict()
 
     def remove(self, key: str) -> None:
-        """Forget what is stored under `key`, if anything."""
+        """Remove what is stored under `key`, if anything."""
         self._path(key).unlink(missing_ok=True)
 
     def _evict(self) -> None:

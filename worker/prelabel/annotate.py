@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from job_queue.contracts import FieldAnswer, Question, RegionQuery, Rle
+from job_queue.field_answers import Filled, fill, label_question, questions_for
 from label_config.labels import classes, object_label, part_label
 from label_config.reader import LabelConfig
 from label_config.results import region_score
-from worker.contracts import FieldAnswer, Question, RegionQuery, Rle
-from worker.fields import Filled, fill, label_question, questions_for
 from worker.images.resolver import ResolvedImage
-from worker.models import Describer, Segmenter
+from worker.model_protocols import Describer, Segmenter
 from worker.prelabel.regions import FoundRegion, find_regions, root_of
 from worker.sam.embedding_store import EmbeddingStore
-from worker.sam.shared_embedding import embed_shared
+from worker.shared_embedding import embed_shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class ImageAnnotator:
         """Find, nest and describe.
 
         Raises:
-            WorkerError, ValueError: the image cannot be segmented or described.
+            OspreyError, ValueError: the image cannot be segmented or described.
             RedisError: Redis, where embeddings are shared, is away.
         """
         if self._embeddings is None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from job_queue.errors import OspreyError
+from job_queue.mask_codec import mask_bounds_xyxy
 from label_config.reader import Field, FieldQuestion, LabelConfig, OutputControl
-from worker.errors import WorkerError
 from worker.images.decoding import decode_image
 from worker.images.resolver import ResolvedImage
-from worker.mask_codec import mask_bounds_xyxy
 from worker.prelabel.annotate import AnnotatedImage, ImageAnnotator
 from worker.prelabel.overlay import draw_overlay
 
@@ -106,7 +106,7 @@ def describe_folder(
                     draw_overlay(image.image, annotated).save(picture)
                 lines.write(json.dumps(line_of(str(name), annotated), ensure_ascii=False).encode() + b"\n")
                 lines.flush()
-            except (WorkerError, ValueError, RuntimeError, MemoryError, OSError) as error:
+            except (OspreyError, ValueError, RuntimeError, MemoryError, OSError) as error:
                 progress.failures.append(FileFailure(str(name), f"{type(error).__name__}: {error}"))
                 _LOG.info("%s is not described: %s: %s", name, type(error).__name__, error)
             else:

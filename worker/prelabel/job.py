@@ -11,16 +11,17 @@ import logging
 import time
 from typing import Any
 
+from job_queue.contracts import PrelabelJob
+from job_queue.errors import OspreyError
+from job_queue.failures import record_failure
+from job_queue.queue import enqueue
 from label_config.reader import ConfigError
-from worker.contracts import PrelabelJob
-from worker.errors import WorkerError
-from worker.failures import record_failure
+from worker.current_runtime import current
+from worker.label_studio.prediction_store import prediction_store
 from worker.prelabel.annotate import AnnotateOptions
-from worker.prelabel.label_studio_predictions import prediction_store
+from worker.prelabel.prelabel_runtime import PrelabelRuntime
 from worker.prelabel.project import Progress, ProjectPrelabeler
 from worker.prelabel.runs import read_run, write_run
-from worker.prelabel.runtime import current
-from worker.queue import enqueue_prelabel
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ SLICE_S = 10.0  # a stopped worker ends its job before its supervisor loses pati
 
 def prelabel(job_json: dict[str, Any]) -> dict[str, Any]:
     """`PrelabelJob` -> the state of its run; the next job of the run is enqueued where there is more to do."""
-    job, runtime = PrelabelJob.from_json(job_json), current()
+    job, runtime = PrelabelJob.from_json(job_json), current(PrelabelRuntime)
     before = read_run(runtime.redis, job.run_id)
     ends = time.monotonic() + SLICE_S
     has_begun = False
@@ -52,7 +53,7 @@ def prelabel(job_json: dict[str, Any]) -> dict[str, Any]:
                 after_task_id=job.after_task_id,
                 should_stop=should_stop,
             )
-    except (WorkerError, ConfigError, ValueError) as error:
+    except (OspreyError, ConfigError, ValueError) as error:
         _LOG.warning("prelabel project_id=%s run=%s: %s", job.project_id, job.run_id, error)
         record_failure(runtime.redis, f"{type(error).__name__}: {error}", None, f"prelabel project {job.project_id}")
         state = dataclasses.replace(read_run(runtime.redis, job.run_id), is_ended=True, error=str(error))
@@ -63,6 +64,6 @@ def prelabel(job_json: dict[str, Any]) -> dict[str, Any]:
     state = before.and_then(progress)
     if not progress.is_complete:
         following = dataclasses.replace(job, after_task_id=progress.last_task_id)
-        enqueue_prelabel(runtime.redis, runtime.settings.queue, following)
+        enqueue(runtime.redis, runtime.settings.queue, following)
     write_run(runtime.redis, job.run_id, state)
     return {"ok": {"pushed": state.pushed, "is_ended": state.is_ended}}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from worker.learning.following import ChampionWatch
-from worker.learning.serving import load_version
-from worker.models import OspreyDescriber
+import logging
+
+from worker.load_version import ChampionLoader
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
-from worker.runtime import default_threads, give_way, limit_threads, pick_device
+from worker.processor import default_threads, give_way, limit_threads, pick_device
 from worker.settings import Settings
+
+_LOG = logging.getLogger(__name__)
 
 
 def local_annotator(settings: Settings, device: str, options: AnnotateOptions) -> ImageAnnotator:
@@ -33,13 +35,10 @@ def load_annotator(settings: Settings, device: str, options: AnnotateOptions) ->
     Raises:
         ModelUnavailable, RegistryError: as for `local_annotator`.
     """
-    from worker.sam.segmenter import Segmenter
+    from worker.sam.segmenter import SamSegmenter
 
     device = pick_device() if device == "auto" else device
-    champion = ChampionWatch(settings.registry)
-    version = champion.version(champion.read())
-    if version is None:
-        describer = OspreyDescriber.load(settings.model, device)
-    else:
-        describer = load_version(settings, device, version)
-    return ImageAnnotator(Segmenter.load(settings.sam, device), describer, options)
+    served = ChampionLoader(settings).load_first(device)
+    if served.problem:
+        _LOG.warning("%s", served.problem)
+    return ImageAnnotator(SamSegmenter.load(settings.sam, device), served.describer, options)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from worker.mask_codec import decode_mask, mask_bounds_xyxy
+from job_queue.mask_codec import decode_mask, mask_bounds_xyxy
 from worker.prelabel.annotate import AnnotatedImage, DescribedRegion
 
 _LONGEST_SIDE_PX = 1600  # of the image within the picture

@@ -1,6 +1,6 @@
 """An annotated image -> a prediction as Label Studio stores it: result items with parents, scores and provenance.
 
-Next: `worker/prelabel/label_studio_predictions.py` pushes it.
+Next: `worker/label_studio/prediction_store.py` pushes it.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from job_queue.mask_codec import decode_mask
+from job_queue.task_arms import QueueScore
 from label_config.reader import LabelConfig
-from label_config.results import AnsweredRegion, region_items
+from label_config.results import AnsweredRegion, osprey_meta, region_items
 from label_config.validate import validate_results
-from worker.learning.shares import QueueScore
-from worker.mask_codec import decode_mask
 from worker.prelabel.annotate import AnnotatedImage
 
 
@@ -49,12 +49,13 @@ def prediction_of(
             score=region.score,
             parent_id=None if region.parent is None else ids[region.parent],
             osprey_meta={
-                "model_version": annotated.model_version,
-                "segmenter_version": annotated.segmenter_version,
-                "suggestion": region.filled.suggestion,
-                "confidence": region.filled.confidence,
-                "job": None,
-                **({"blind": True} if blind else {}),
+                **osprey_meta(
+                    annotated.model_version,
+                    annotated.segmenter_version,
+                    region.filled.suggestion,
+                    region.filled.confidence,
+                    blind=blind,
+                ),
                 **({"arm": queue.arm} if queue is not None else {}),
             },
         )

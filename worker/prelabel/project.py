@@ -12,14 +12,14 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from job_queue.contracts import ImageRef
+from job_queue.errors import OspreyError
+from job_queue.task_arms import NO_SHARES, Shares, queue_score
+from job_queue.task_image import image_ref
 from label_config.reader import LabelConfig, read_label_config
-from worker.contracts import ImageRef
-from worker.errors import WorkerError
 from worker.images.resolver import ResolvedImage
-from worker.images.task_image import image_ref
-from worker.learning.shares import NO_SHARES, Shares, queue_score
+from worker.label_studio.prediction_store import PredictionsRefused
 from worker.prelabel.annotate import AnnotatedImage, ImageAnnotator
-from worker.prelabel.label_studio_predictions import PredictionsRefused
 from worker.prelabel.predictions import prediction_of
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _PUSH_EVERY_S = 30.0  # what a kill can cost
 
 
 class Store(Protocol):
-    """`worker.prelabel.label_studio_predictions.PredictionStore`; see there."""
+    """`worker.label_studio.prediction_store.PredictionStore`; see there."""
 
     def label_config(self, project_id: int) -> str: ...
 
@@ -167,7 +167,7 @@ class ProjectPrelabeler:
         try:
             annotated = self._annotator.annotate(self._images.resolve(image_ref(task, config)), config)
             pushing.add(self._prediction(config, annotated, pushing.project_id, task_id))
-        except (WorkerError, ValueError) as error:
+        except (OspreyError, ValueError) as error:
             progress.failures.append(TaskFailure(task_id, f"{type(error).__name__}: {error}"))
             _LOG.info("task_id=%s is not pre-annotated: %s: %s", task_id, type(error).__name__, error)
         except (RuntimeError, MemoryError, OSError) as error:  # this image is too much for the device, say

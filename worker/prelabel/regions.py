@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from worker.contracts import Rle
-from worker.models import Segmenter
-
-PART_OF_AREA = 0.85  # a part is clearly smaller than its object (as for a click)
-PART_INSIDE = 0.8  # and lies mostly inside it
+from job_queue.contracts import Rle
+from label_config.parts import clearly_smaller, mostly_inside
+from worker.model_protocols import Segmenter
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +38,10 @@ def nested(regions: Sequence[FoundRegion]) -> list[FoundRegion]:
     if not regions:
         return []
     rles = [region.rle for region in regions]
-    # With `iscrowd` COCO's IoU is the share of the first mask that lies in the second.
-    inside = np.asarray(coco_mask.iou(rles, rles, [1] * len(rles)))
     areas = np.array([region.area_px for region in regions])
-    holds = (inside >= PART_INSIDE) & (areas[:, None] <= PART_OF_AREA * areas[None, :])
+    # With `iscrowd` COCO's IoU is the share of the first mask that lies in the second.
+    inside_px = np.asarray(coco_mask.iou(rles, rles, [1] * len(rles))) * areas[:, None]
+    holds = clearly_smaller(areas[:, None], areas[None, :]) & mostly_inside(inside_px, areas[:, None])
     return [
         replace(region, parent=int(np.where(row, areas, areas.max() + 1).argmin()) if row.any() else None)
         for region, row in zip(regions, holds, strict=True)

@@ -1,13 +1,12 @@
-"""How far a run of the queue `prelabel` is: one JSON value in Redis per run, kept for a day."""
+"""The progress of a run of the queue `prelabel`: one JSON value in Redis per run, kept for a day."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass
 
 from redis import Redis
 
+from job_queue.records import read_record, write_record
 from worker.prelabel.project import Progress, TaskFailure
 
 _TTL_S = 86_400
@@ -45,15 +44,12 @@ def run_key(run_id: str) -> str:
 
 
 def write_run(redis: Redis, run_id: str, state: RunState) -> None:
-    """Tell how far a run is."""
-    redis.set(run_key(run_id), json.dumps(dataclasses.asdict(state)), ex=_TTL_S)
+    """Store how far a run is."""
+    redis.set(run_key(run_id), write_record(state), ex=_TTL_S)
 
 
 def read_run(redis: Redis, run_id: str) -> RunState:
-    """How far a run is; an empty state for one that has not begun."""
+    """Read how far a run is; an empty state for one that has not begun."""
     value = redis.get(run_key(run_id))
-    if value is None:
-        return RunState()
-    data = json.loads(value)
-    data["failures"] = tuple(TaskFailure(**failure) for failure in data["failures"])
-    return RunState(**data)
+    state = read_record(RunState, value) if isinstance(value, (bytes, str)) else None
+    return state or RunState()

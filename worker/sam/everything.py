@@ -1,7 +1,7 @@
 """Every region of an image without a prompt: a grid of points, filters, and of near duplicates the best one.
 
 A part and its whole are both kept: only masks that agree are duplicates. Masks stay at SAM's low resolution until
-they have survived; nothing here grows with the image's pixels. Called by `Segmenter.everything`.
+they have survived; nothing here grows with the image's pixels. Called by `SamSegmenter.everything`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RegionFilter:
             raise ValueError(f"expected shares of 0 to 1 and an area of at least 0 px, got {self}")
 
 
-# sam-nano's masks are softer (soft training targets) and its guesses lower: see DECISIONS.md.
+# sam-nano's masks are softer (soft training targets) and its guesses lower: see docs/develop/decisions/segmentation.md.
 SMALL_SAM = RegionFilter(min_predicted_iou=0.7, min_stability=0.5)
 
 
@@ -129,7 +129,7 @@ def find_regions(
     """The regions at the points of `grid`, best first.
 
     First every second point of every second row; then all points inside of what was found, where parts are. Ground
-    on which nothing is found costs a quarter (DECISIONS.md).
+    on which nothing is found costs a quarter (docs/develop/decisions/segmentation.md).
 
     Args:
         decode: masks for one point each.

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from worker.contracts import Rle
-from worker.mask_codec import decode_mask, encode_mask, encode_runs, joined_runs, run_ends
+from job_queue.contracts import Rle
+from job_queue.mask_codec import decode_mask, encode_mask, encode_runs, joined_runs, run_ends
 
 STABILITY_OFFSET = 1.0  # logits; as segment_anything's automatic mask generator
 DUPLICATE_IOU = 0.95

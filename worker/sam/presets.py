@@ -1,7 +1,7 @@
 """segment_anything's own classes, built from a config and filled strictly.
 
 A checkpoint is either a folder (`config.json` + `model.safetensors`, our small SAM) or an official
-`.pth`, whose size is read off its weights. Used by `worker/sam/segmenter.py` and by `demo/training/sam.py`.
+`.pth`, whose size is read off its weights. Used by `worker/sam/segmenter.py` and by `demo/training/sam/__main__.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
-from worker.errors import ModelUnavailable
+from job_queue.errors import ModelUnavailable
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"

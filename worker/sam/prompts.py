@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.errors import WorkerError
+from job_queue.errors import OspreyError
 
 BoxPx = tuple[float, float, float, float]
 
 
-class InvalidPrompt(WorkerError, ValueError):
+class InvalidPrompt(OspreyError, ValueError):
     """The points, the box or the previous logits cannot be a prompt on this image."""
 
 

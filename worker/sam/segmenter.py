@@ -1,7 +1,7 @@
 """SAM behind one small class: embed an image once, then turn clicks and boxes into masks.
 
 With `worker/sam/presets.py` and `worker/sam/device.py` the only place that knows segment_anything; callers know
-`worker.models.Segmenter`, the protocol. Called by `worker/jobs.py` (through `worker/runtime.py`), which passes
+`worker.model_protocols.Segmenter`, the protocol. Called by `worker/jobs.py` (through `worker/runtime.py`), which passes
 upright PIL images and pixels of exactly those images.
 """
 
@@ -22,7 +22,7 @@ from PIL import Image
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
-from worker.errors import WorkerError
+from job_queue.errors import OspreyError
 from worker.sam.device import decode_batch, encoder_dtype_of
 from worker.sam.embedding_store import Embedding
 from worker.sam.everything import SMALL_SAM, PointGrid, RegionFilter, find_regions
@@ -30,17 +30,17 @@ from worker.sam.masks import Candidate, Frame, Logits, full_size_rle, stability,
 from worker.sam.presets import PRESETS, load_sam
 from worker.sam.prompts import BoxPx, InvalidPrompt, checked_box, checked_points, refuse_without_inclusion
 
-__all__ = ["Candidate", "ImageNotEmbedded", "ImageTooNarrow", "InvalidPrompt", "Segmenter"]
+__all__ = ["Candidate", "ImageNotEmbedded", "ImageTooNarrow", "InvalidPrompt", "SamSegmenter"]
 
 DEFAULT_CACHE_BYTES = 512 * 1024**2
 _FEATURES = "features"
 
 
-class ImageNotEmbedded(WorkerError, LookupError):
+class ImageNotEmbedded(OspreyError, LookupError):
     """`segment` was asked about an image that is not, or no longer, in the cache: call `embed`."""
 
 
-class ImageTooNarrow(WorkerError, ValueError):
+class ImageTooNarrow(OspreyError, ValueError):
     """Nothing is left of the image's short side at SAM's input size."""
 
 
@@ -56,7 +56,7 @@ class _Embedded:
         return self.features_1CHW.numel() * self.features_1CHW.element_size()
 
 
-class Segmenter:
+class SamSegmenter:
     """A SAM and the embeddings of the images seen last, bounded by bytes."""
 
     def __init__(
@@ -256,7 +256,7 @@ class Segmenter:
             return find_regions(decode, embedded.frame, grid, batch, keep, max_regions, self._sam.mask_threshold)
 
     def _decode_grid(self, embedded: _Embedded, points_N2: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hundreds of prompts of one point each, in the encoder's type (DECISIONS.md)."""
+        """Hundreds of prompts of one point each, in the encoder's type (docs/develop/decisions/segmentation.md)."""
         with self._in_encoder_dtype():
             return self._decode(embedded, points_N2[:, None], [[1]] * len(points_N2), None, None, multimask=True)
 

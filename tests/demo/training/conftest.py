@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from demo.training.osprey_scenes import SceneCache, draw_cache
+from demo.training.osprey.osprey_scenes import SceneCache, draw_cache
 from osprey_model.config import OspreyConfig
 
 

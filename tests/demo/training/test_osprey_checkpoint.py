@@ -9,9 +9,9 @@ import pytest
 
 import demo
 from demo.scenes import EVAL_SEEDS, make_scene
-from demo.training.osprey import HELD_OUT_SEEDS
-from demo.training.osprey_eval import FIELDS, judge
-from demo.training.osprey_questions import areas_of
+from demo.training.osprey.__main__ import HELD_OUT_SEEDS
+from demo.training.osprey.osprey_eval import FIELDS, judge
+from demo.training.osprey.osprey_questions import areas_of
 from osprey_model import Osprey, Question, RegionRequest
 
 CHECKPOINT = Path(demo.__file__).parent / "checkpoints" / "osprey-nano"

@@ -6,7 +6,7 @@ import pytest
 
 from demo.scenes.grammar import VOCABULARY
 from demo.training.tokenizer import PROMPT_TEXTS, train_tokenizer, write_tokenizer
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 ANSWERS = ["This is a red wooden house in the top left of the picture.", "It is to the left of the blue car."]
 

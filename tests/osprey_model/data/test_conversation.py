@@ -10,8 +10,8 @@ import torch
 from osprey_model.config import IGNORE_INDEX
 from osprey_model.data.collate import Sample, collate
 from osprey_model.data.conversation import encode_conversation, turns_of
-from osprey_model.prompts import PREFIX_P
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.prompts import PREFIX_P
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ import torch
 from osprey_model.data.json_index import BadFile
 from osprey_model.data.mixture import READERS, BadEntry, DataFile, MixtureDataset, Source, read_data_config
 from osprey_model.data.records import FirstDraws, PixelReader, RandomDraws
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 Edit = Callable[[dict[str, Any]], None]
 

@@ -10,18 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from osprey_model.build import load_osprey
 from osprey_model.config import IGNORE_INDEX
 from osprey_model.data.collate import Sample, collate
 from osprey_model.data.conversation import SampleTooLong, encode_conversation
 from osprey_model.data.mixture import BadEntry, DataFile, MixtureDataset, Source
 from osprey_model.data.packing import QuestionRow, encode_rows
 from osprey_model.data.records import PixelReader
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.prompts import INFERENCE, PREFIX_P, question_message
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.modeling.packed_rows import packed_positions
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.prompts import INFERENCE, PREFIX_P, question_message
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.weights.build import load_osprey
 
 ROWS = (
     ("What is the category of {region}? Using only one word or phrase.", "region", "a red car"),

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from osprey_model.engine.engine import Osprey
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.tokenizer import OspreyTokenizer
 
 
 @pytest.fixture(scope="session")

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from osprey_model.engine.choices import BadChoices
+from osprey_model.engine.decoding.choices import BadChoices
 from osprey_model.engine.engine import Osprey
 from osprey_model.engine.requests import PromptTooLong
-from osprey_model.masks import BadMask
-from osprey_model.messages import BadMessages
-from osprey_model.prompts import INFERENCE, clean, drop_repeats
-from osprey_model.splice import PlaceholderMismatch
+from osprey_model.inputs.masks import BadMask
+from osprey_model.inputs.messages import BadMessages
+from osprey_model.inputs.prompts import INFERENCE, clean, drop_repeats
+from osprey_model.modeling.splice import PlaceholderMismatch
 
 
 def turns_of_prompt(prompt: str) -> list[tuple[str, str | None]]:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from osprey_model import prompts
 from osprey_model.engine.engine import Osprey
 from osprey_model.engine.requests import Answer, Failure, ImageRequest, Question, RegionRequest
+from osprey_model.inputs import prompts
 
 SHORT = Question(prompts.CATEGORY, max_new_tokens=5)
 LONG = Question(prompts.DETAILED_DESCRIPTION, max_new_tokens=18)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from osprey_model import prompts
-from osprey_model.checkpoint import save_checkpoint
 from osprey_model.config import LEVELS
 from osprey_model.engine.engine import Osprey
-from osprey_model.engine.prefix import content_key
 from osprey_model.engine.requests import Answer, PromptTooLong, Question, RegionRequest
-from osprey_model.masks import BadMask, EmptyMask
+from osprey_model.inputs import prompts
+from osprey_model.inputs.images import content_key
+from osprey_model.inputs.masks import BadMask, EmptyMask
+from osprey_model.weights.checkpoint import save_checkpoint
 from tests.support.plain_answers import plain_answer
 
 QUESTIONS = (

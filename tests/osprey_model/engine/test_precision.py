@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from osprey_model import prompts
-from osprey_model.build import load_osprey
 from osprey_model.engine.engine import Osprey
 from osprey_model.engine.requests import Question
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs import prompts
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.tokenizer import OspreyTokenizer
+from osprey_model.weights.build import load_osprey
 
 QUESTIONS = [
     Question(prompts.CATEGORY, max_new_tokens=6),

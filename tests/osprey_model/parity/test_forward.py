@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from osprey_model.config import IMAGE_TOKEN_ID, LEVELS
+from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.modeling.mask_extractor import mask_pool, read_mask
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.preprocess import ImagePreprocessor
 
 ATOL_BEFORE_DECODER = 2e-5
 ATOL_DECODER = 1e-4

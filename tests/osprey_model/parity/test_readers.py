@@ -11,9 +11,9 @@ from pycocotools import mask as coco_mask
 
 from osprey_model.data.mixture import READERS, DataFile, Source
 from osprey_model.data.records import FirstDraws, PixelReader
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.prompts import TRAINING, image_first
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.prompts import TRAINING, image_first
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from osprey_model.data.conversation import encode_caption, encode_conversation, turns_of
-from osprey_model.prompts import INFERENCE, TRAINING, image_first
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.prompts import INFERENCE, TRAINING, image_first
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 
 @pytest.fixture(scope="module")

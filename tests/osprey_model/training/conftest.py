@@ -18,13 +18,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from demo.scenes.scene import make_scene
-from osprey_model.build import build_osprey
-from osprey_model.checkpoint import save_checkpoint
 from osprey_model.config import OspreyConfig
 from osprey_model.data.collate import Sample, collate
 from osprey_model.data.conversation import encode_caption
-from osprey_model.preprocess import ImagePreprocessor
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.preprocess import ImagePreprocessor
+from osprey_model.inputs.tokenizer import OspreyTokenizer
+from osprey_model.weights.build import build_osprey
+from osprey_model.weights.checkpoint import save_checkpoint
 
 NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
 SEEDS = (5000, 5001)

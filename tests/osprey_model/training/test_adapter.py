@@ -15,14 +15,14 @@ from pycocotools import mask as coco_mask
 from safetensors.torch import load_file
 
 from osprey_model import Osprey, Question, RegionRequest
-from osprey_model.adapter import AdapterMismatch, merge_adapter
-from osprey_model.build import load_osprey
 from osprey_model.data.mixture import read_data_config
-from osprey_model.tokenizer import OspreyTokenizer
+from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.training.data import Collator, open_data
 from osprey_model.training.run import TrainingRun
 from osprey_model.training.stages import STAGES
 from osprey_model.training.train import train
+from osprey_model.weights.adapter import AdapterMismatch, merge_adapter
+from osprey_model.weights.build import load_osprey
 
 QUESTION = Question("What is the category of {region}?", form="part", max_new_tokens=6)
 

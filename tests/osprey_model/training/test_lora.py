@@ -8,12 +8,12 @@ import pytest
 import torch
 from peft import PeftModel
 
-from osprey_model.adapter import AdapterMismatch, merge_adapter, read_adapter
-from osprey_model.build import load_osprey
 from osprey_model.training.lora import add_adapter, continue_adapter, save_adapter
 from osprey_model.training.run import TrainingRun
 from osprey_model.training.stages import STAGES, LoraOptions, freeze_for
 from osprey_model.training.train import train
+from osprey_model.weights.adapter import AdapterMismatch, merge_adapter, read_adapter
+from osprey_model.weights.build import load_osprey
 
 
 def test_vocabulary_is_adapted_saved_and_merged(tiny: Path, tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from osprey_model.adapter import merge_adapter
-from osprey_model.build import load_osprey
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.training.run import TrainingRun
 from osprey_model.training.stages import STAGES, Part, StageName, freeze_for, part_of
 from osprey_model.training.train import train
+from osprey_model.weights.adapter import merge_adapter
+from osprey_model.weights.build import load_osprey
 
 
 def hashes(model: nn.Module) -> dict[str, str]:

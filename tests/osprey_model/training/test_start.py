@@ -11,11 +11,11 @@ import torch
 from typer.testing import CliRunner
 
 from cli.main import app
-from osprey_model.build import load_osprey
-from osprey_model.checkpoint import CheckpointError
+from osprey_model.modeling.weight_names import CheckpointError
 from osprey_model.training.run import TrainingRun
 from osprey_model.training.start import assemble_start
 from osprey_model.training.train import train
+from osprey_model.weights.build import load_osprey
 
 
 @pytest.fixture

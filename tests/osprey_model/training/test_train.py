@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from osprey_model.build import load_osprey
 from osprey_model.data.collate import Sample, collate
 from osprey_model.data.conversation import LabeledIds
 from osprey_model.data.mixture import BadEntry
+from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.preprocess import ImagePreprocessor
 from osprey_model.training.feature_cache import FeatureCache
 from osprey_model.training.run import TrainingRun
 from osprey_model.training.stages import STAGES, StageName, part_of
 from osprey_model.training.train import train
 from osprey_model.training.trainer import OspreyTrainer
+from osprey_model.weights.build import load_osprey
 
 Runs = Callable[..., TrainingRun]
 

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 from rq.results import Result
 
+from job_queue.contracts import DescribeJob, ImageRef, PromptPoint, Question, RegionQuery, SegmentJob
+from job_queue.errors import ImageCorrupt, JobFailed, JobTimedOut
+from job_queue.mask_codec import encode_mask
+from job_queue.queue import JobQueue
+from job_queue.settings import QueueSettings
 from tests.support.worker_process import WorkerProcess
-from worker.contracts import DescribeJob, ImageRef, PromptPoint, Question, RegionQuery, SegmentJob
-from worker.errors import ImageCorrupt, JobFailed, JobTimedOut
-from worker.mask_codec import encode_mask
-from worker.queue import JobQueue
-from worker.settings import QueueSettings
 
 pytestmark = pytest.mark.redis
 

@@ -10,16 +10,16 @@ from PIL import Image
 
 import label_config
 from demo.scenes import make_scene
+from job_queue.mask_codec import decode_mask
 from label_config.reader import read_label_config
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from worker.images.resolver import ResolvedImage
-from worker.mask_codec import decode_mask
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.prelabel.local_models import load_annotator
 from worker.prelabel.overlay import draw_overlay
 from worker.sam.embedding_store import EmbeddingStore
-from worker.sam.shared_embedding import embed_shared
 from worker.settings import Settings
+from worker.shared_embedding import embed_shared
 
 SEED = 30_200_001  # of no split
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from job_queue.mask_codec import decode_mask
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
-from worker.mask_codec import decode_mask
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
 from worker.prelabel.folder import FolderProgress, config_of_questions, describe_folder
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import label_config
+from job_queue.contracts import PrelabelJob
+from job_queue.errors import NoWorker
+from job_queue.queue import JobQueue
 from tests.support.fake_predictions import FakePredictions, task
 from tests.support.worker_process import WorkerProcess
-from worker.contracts import PrelabelJob
-from worker.errors import NoWorker
 from worker.prelabel.runs import RunState, read_run
-from worker.queue import JobQueue
 
 pytestmark = pytest.mark.redis
 
@@ -60,13 +60,13 @@ def test_a_worker_does_what_the_command_does(server, start_worker, redis_server,
     """Predictions are pushed, a broken image is told, and the second run finds nothing to do."""
     start_worker()
     queue = JobQueue(redis_server.url)
-    queue.submit_prelabel(PrelabelJob(1, "first"))
+    queue.submit(PrelabelJob(1, "first"))
     state = ended(redis_client, "first", 10)
     assert (state.open, state.pushed, state.skipped, state.error) == (3, 2, 0, None)
     assert [failure.task_id for failure in state.failures] == [2]
     assert queue.recent_failures()[0].task_id == 2
     assert sorted(one["task"] for one in server.predictions) == [1, 3]
-    queue.submit_prelabel(PrelabelJob(1, "second", task_ids=(1, 3)))
+    queue.submit(PrelabelJob(1, "second", task_ids=(1, 3)))
     state = ended(redis_client, "second", 10)
     assert (state.pushed, state.skipped) == (0, 2)
 
@@ -75,7 +75,7 @@ def test_a_long_run_is_many_jobs_and_a_stopped_worker_leaves_the_rest(server, st
     """A worker stopped in the middle pushes what it has; the next one goes on behind it, and nothing is done twice."""
     server.tasks = [task(number) for number in range(1, 9)]
     worker = start_worker(describe_delay_s=0.16)  # a task in about 2.5 s, a job in about 10 s
-    JobQueue(redis_server.url).submit_prelabel(PrelabelJob(1, "long"))
+    JobQueue(redis_server.url).submit(PrelabelJob(1, "long"))
     deadline = time.monotonic() + 20
     while not read_run(redis_client, "long").annotated:
         assert time.monotonic() < deadline
@@ -91,11 +91,11 @@ def test_a_label_studio_that_is_away_ends_the_run(server, start_worker, redis_se
     """The run says why it ended instead of trying for ever."""
     start_worker()
     server.is_down = True
-    JobQueue(redis_server.url).submit_prelabel(PrelabelJob(1, "down"))
+    JobQueue(redis_server.url).submit(PrelabelJob(1, "down"))
     assert "503" in (ended(redis_client, "down", 10).error or "")
 
 
 def test_nobody_there_is_an_error(redis_server):
     """Without a worker of the queue nothing is enqueued."""
     with pytest.raises(NoWorker, match="--queues prelabel"):
-        JobQueue(redis_server.url).submit_prelabel(PrelabelJob(1, "lonely"))
+        JobQueue(redis_server.url).submit(PrelabelJob(1, "lonely"))

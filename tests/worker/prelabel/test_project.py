@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 import label_config
+from job_queue.errors import LabelStudioFailed
+from job_queue.task_arms import NO_SHARES, Shares
 from label_config.reader import read_label_config
 from label_config.validate import validate_results
 from tests.support.fake_models import FakeDescriber, FakeSegmenter
 from tests.support.fake_predictions import FakePredictions, task
 from worker.images.resolver import ImageResolver
-from worker.learning.shares import NO_SHARES, Shares
+from worker.label_studio.prediction_store import prediction_store
 from worker.prelabel.annotate import AnnotateOptions, ImageAnnotator
-from worker.prelabel.label_studio_predictions import LabelStudioFailed, prediction_store
 from worker.prelabel.project import Progress, ProjectPrelabeler
 from worker.settings import Settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from worker.mask_codec import encode_mask
+from job_queue.mask_codec import encode_mask
 from worker.prelabel.regions import FoundRegion, nested, root_of
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from worker.mask_codec import decode_mask, encode_mask
+from job_queue.mask_codec import decode_mask, encode_mask
 from worker.sam.masks import Candidate, Frame, full_size_rle, stability, without_duplicates
 
 

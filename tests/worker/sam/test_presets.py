@@ -6,7 +6,7 @@ import pytest
 import torch
 from segment_anything import sam_model_registry
 
-from worker.errors import ModelUnavailable
+from job_queue.errors import ModelUnavailable
 from worker.sam.presets import PRESETS, SamConfig, build_sam, load_sam, save_sam
 
 TINY = SamConfig(

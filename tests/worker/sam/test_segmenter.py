@@ -11,7 +11,7 @@ from segment_anything import SamPredictor
 
 from worker.sam.embedding_store import Embedding
 from worker.sam.presets import SamConfig, build_sam, save_sam
-from worker.sam.segmenter import ImageNotEmbedded, ImageTooNarrow, InvalidPrompt, Segmenter
+from worker.sam.segmenter import ImageNotEmbedded, ImageTooNarrow, InvalidPrompt, SamSegmenter
 
 TINY = SamConfig(
     "sam-tiny-test", 32, 2, 2, (1,), image_size=64, patch_size=8, window_size=4, prompt_dim=16,
@@ -37,7 +37,7 @@ def image():
 
 @pytest.fixture
 def segmenter(sam, image):
-    segmenter = Segmenter(sam, "tiny-1")
+    segmenter = SamSegmenter(sam, "tiny-1")
     segmenter.embed(image, "a")
     return segmenter
 
@@ -145,7 +145,7 @@ def test_of_two_points_on_one_pixel_the_later_counts(segmenter, order):
 
 def test_sam_finding_nothing_is_an_empty_answer(sam, image):
     """With every logit below the threshold there is no candidate, by click, by box and for everything."""
-    segmenter = Segmenter(sam, "tiny-1")
+    segmenter = SamSegmenter(sam, "tiny-1")
     segmenter.embed(image, "a")
     threshold, sam.mask_threshold = sam.mask_threshold, 1e9
     try:
@@ -181,7 +181,7 @@ def test_a_108_megapixel_image_costs_no_full_size_masks(segmenter):
 
 def test_an_adopted_embedding_gives_the_same_masks(sam, image, segmenter):
     """Another worker that adopts the embedding answers bit by bit the same."""
-    other = Segmenter(sam, "tiny-1")
+    other = SamSegmenter(sam, "tiny-1")
     other.adopt("a", segmenter.embedding("a"))
     mine, theirs = (one.segment("a", [(30, 20)], [1]) for one in (segmenter, other))
     assert [one.rle for one in mine] == [one.rle for one in theirs]
@@ -196,7 +196,7 @@ def test_another_models_embedding_is_refused(segmenter):
 
 def test_the_cache_is_bounded_and_drops_the_oldest(sam, image):
     """With room for two embeddings the third drops the one used longest ago."""
-    segmenter = Segmenter(sam, "tiny-1", cache_bytes=2 * 16 * 8 * 8 * 2)
+    segmenter = SamSegmenter(sam, "tiny-1", cache_bytes=2 * 16 * 8 * 8 * 2)
     for key in ("a", "b"):
         segmenter.embed(image, key)
     segmenter.segment("a", [(1, 1)], [1])
@@ -206,7 +206,7 @@ def test_the_cache_is_bounded_and_drops_the_oldest(sam, image):
 
 def test_an_embedded_image_is_not_encoded_again(sam, image):
     """The same key costs the encoder once; another image object behind it is not even looked at."""
-    segmenter, calls = Segmenter(sam, "tiny-1"), []
+    segmenter, calls = SamSegmenter(sam, "tiny-1"), []
     hook = sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
     segmenter.embed(image, "a")
     segmenter.embed(image, "a")
@@ -216,7 +216,7 @@ def test_an_embedded_image_is_not_encoded_again(sam, image):
 
 def test_a_bfloat16_encoder_gives_nearly_the_same_masks(sam, image):
     """Half precision in the encoder moves a mask's border at most; the decoder computes in float32 all the same."""
-    full, half = Segmenter(sam, "tiny-1"), Segmenter(sam, "tiny-1", encoder_dtype=torch.bfloat16)
+    full, half = SamSegmenter(sam, "tiny-1"), SamSegmenter(sam, "tiny-1", encoder_dtype=torch.bfloat16)
     points, labels = [(20.0, 20.0), (60.0, 40.0)], [1, 0]
     for segmenter in (full, half):
         segmenter.embed(image, "a")
@@ -227,9 +227,9 @@ def test_a_bfloat16_encoder_gives_nearly_the_same_masks(sam, image):
 
 
 def test_load_names_the_version(sam, tmp_path):
-    """Segmenter.load serves a folder and carries its model version."""
+    """SamSegmenter.load serves a folder and carries its model version."""
     save_sam(sam, TINY, tmp_path / "sam")
-    assert Segmenter.load(tmp_path / "sam").model_version.startswith("sam-tiny-test-")
+    assert SamSegmenter.load(tmp_path / "sam").model_version.startswith("sam-tiny-test-")
 
 
 @pytest.mark.gpu
@@ -240,7 +240,7 @@ def test_the_gpu_finds_what_the_cpu_finds():
     scene = make_scene(999_900)
     found = []
     for device in ("cpu", "cuda"):
-        segmenter = Segmenter.load(CHECKPOINT, device)
+        segmenter = SamSegmenter.load(CHECKPOINT, device)
         segmenter.embed(scene.image, "a")
         point = scene.objects[0].inner_point_px
         found.append((segmenter.segment("a", [point], [1])[-1].mask, segmenter.everything("a", points_per_side=16)))
@@ -252,7 +252,7 @@ def test_the_gpu_finds_what_the_cpu_finds():
 @pytest.mark.slow
 def test_a_compiled_encoder_gives_the_same_masks(sam, image):
     """torch.compile changes the speed, not the answer."""
-    plain, compiled = Segmenter(sam, "tiny-1"), Segmenter(sam, "tiny-1", compile_encoder=True)
+    plain, compiled = SamSegmenter(sam, "tiny-1"), SamSegmenter(sam, "tiny-1", compile_encoder=True)
     for segmenter in (plain, compiled):
         segmenter.embed(image, "a")
     (expected, *_), (found, *_) = (one.segment("a", [(30, 20)], [1]) for one in (plain, compiled))

@@ -1,0 +1,39 @@
+"""The control of the simulation: corrections that are worth nothing, because each is another region's. Pure.
+
+Neighbour: `bench/loop/simulation.py` trains on them, and the gate must keep the result out.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from learning.submitted.regions import SubmittedRegion
+from learning.submitted.submissions import Submissions
+
+
+def shuffled(submissions: Submissions, seed: int) -> Submissions:
+    """The same regions with the answers of others: objects among objects, parts among parts.
+
+    What the model had suggested is shuffled too, so that every region teaches as much as before.
+    """
+    rng = random.Random(seed)
+    regions = list(submissions.regions)
+    for is_part in (False, True):
+        places = [idx for idx, region in enumerate(regions) if region.is_part is is_part]
+        sources = [regions[idx] for idx in places]
+        rng.shuffle(sources)
+        for idx, source in zip(places, sources, strict=True):
+            regions[idx] = _answered_as(regions[idx], source)
+    return replace(submissions, title=f"{submissions.title}, shuffled", regions=tuple(regions))
+
+
+def _answered_as(region: SubmittedRegion, source: SubmittedRegion) -> SubmittedRegion:
+    return replace(
+        region,
+        texts=source.texts,
+        stored=source.stored,
+        suggestion=source.suggestion,
+        changed=source.changed,
+        confidence=source.confidence,
+    )

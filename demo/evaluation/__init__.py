@@ -1,1 +1,0 @@
-"""Measuring the assistant from outside: what an annotator's page would get, over HTTP /predict."""

@@ -1,1 +1,0 @@
-"""The learning loop on drawn scenes: a simulated team with words of its own, through the real service."""

@@ -1,0 +1,10 @@
+"""Where the two small models are that this project trains on drawn scenes and ships."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
+
+OSPREY_NANO = _CHECKPOINTS / "osprey-nano"
+SAM_NANO = _CHECKPOINTS / "sam-nano"

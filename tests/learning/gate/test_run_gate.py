@@ -1,0 +1,146 @@
+"""The gate with real models: two checkpoints sit the exam of an export version of drawn scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from cli.main import app
+from job_queue.field_answers import questions_for
+from label_config.reader import read_label_config
+from learning.gate.evaluate import evaluate, measure_latency
+from learning.gate.exam import ExamUnusable, read_exam
+from learning.gate.run_gate import run_gate
+from osprey_model import Osprey
+from registry.versions import Registry
+from tests.support.scene_exports import scene_export
+from tests.support.submitted import CONFIG
+from tests.support.worker_process import CHECKOUT
+from worker.settings import Settings
+
+NANO = CHECKOUT / "demo" / "checkpoints" / "osprey-nano"
+SEEDS = range(1_000_000, 1_000_012)
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    return scene_export(tmp_path_factory.mktemp("exports"), SEEDS, held_out_share=0.99)
+
+
+@pytest.fixture(scope="module")
+def base_set(tmp_path_factory):
+    return scene_export(tmp_path_factory.mktemp("base"), range(1_000_100, 1_000_104))
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory):
+    """osprey-nano whose decoder's second half does nothing: the words get worse, everything else is the same."""
+    folder = tmp_path_factory.mktemp("forgetful") / "checkpoint"
+    folder.mkdir()
+    for file in NANO.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    weights = load_file(NANO / "model.safetensors")
+    last = max(int(name.split(".")[2]) for name in weights if name.startswith("model.layers."))
+    for layer in range((last + 1) // 2, last + 1):
+        for part in ("mlp.down_proj", "self_attn.o_proj"):
+            weights[f"model.layers.{layer}.{part}.weight"].zero_()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path, version, base_set, forgetful) -> Settings:
+    registry = Registry(tmp_path / "registry")
+    registry.add(forgetful, "checkpoint", name="forgetful", data_version=version.name)
+    registry.add(NANO, "checkpoint", name="nano", data_version=version.name)
+    return Settings(model=NANO, registry=registry.folder, exports=version.parent, base_set=base_set, device="cpu")
+
+
+def test_exam_asks_what_a_click_asks(version):
+    """Every whole object: its fields that people filled, with the questions of a click on it."""
+    clicked = questions_for(read_label_config(CONFIG), "Object", part=False)
+    for image in read_exam(version).images:
+        for region in image.regions:
+            asked = [question for field in region.fields for question in field.questions]
+            assert asked == [question for question in clicked if question.field in ("category", "attribute")]
+
+
+def test_model_is_right_on_what_it_was_trained_for(version):
+    """osprey-nano on small scenes; equal twice; a region of no image is never skipped."""
+    exam = read_exam(version)
+    model = Osprey.from_pretrained(NANO)
+    outcomes = evaluate(model, exam)
+    assert len(outcomes) == 2 * exam.num_regions
+    assert sum(each.is_right for each in outcomes) / len(outcomes) > 0.8
+    assert outcomes == evaluate(model, exam)
+    latency = measure_latency(model, model, exam.images[:2], rounds=2)
+    assert latency.clock == "cpu"
+    assert 0.7 < latency.ratio < 1.4
+
+
+def test_gate_keeps_the_worse_out_and_lets_the_better_in(settings, version):
+    """The verdict is in version.json."""
+    registry = Registry(settings.registry)
+    worse = run_gate(settings, "forgetful")
+    assert not worse["passed"]
+    assert {"better", "base"} <= {each["name"] for each in worse["criteria"] if not each["passed"]}
+    assert registry.version("forgetful").gate == worse
+    registry.promote("forgetful")
+    better = run_gate(settings, "nano")
+    failed = {each["name"] for each in better["criteria"] if not each["passed"]}
+    assert failed <= {"latency"}  # of a shared machine
+    assert registry.champion_name() == "forgetful"  # promotion is a person's, unless configured
+    assert (better["champion"], better["data_version"]) == ("forgetful", version.name)
+    equal = run_gate(settings, "forgetful")
+    told = next(each["says"] for each in equal["criteria"] if each["name"] == "base" and not each["passed"])
+    assert "since the best champion" in told  # as good as the champion, but what served before it knew more
+
+
+def test_auto_promotion_where_it_is_configured(settings, monkeypatch):
+    registry = Registry(settings.registry)
+    registry.promote("forgetful")
+    monkeypatch.setattr("learning.gate.run_gate.measure_latency", measure_same)
+    assert registry.champion_name() == "forgetful"
+    run_gate(dataclasses.replace(settings, auto_promote=True), "nano")
+    assert registry.champion_name() == "nano"
+    assert registry.history()[-1].who == "gate"
+
+
+def measure_same(candidate, champion, images):
+    """Latency is not the claim of the test that uses this."""
+    measured = measure_latency(candidate, champion, images[:1], rounds=1)
+    return dataclasses.replace(measured, candidate_s=measured.champion_s)
+
+
+def test_nothing_held_out_is_a_verdict(settings, tmp_path):
+    """Of few images all may be on the training side: the candidate does not pass, and the verdict says why."""
+    all_learned = scene_export(tmp_path, range(1_000_200, 1_000_202), held_out_share=0.0)
+    verdict = run_gate(settings, "nano", data=all_learned)
+    assert not verdict["passed"]
+    assert "no image is held out" in verdict["criteria"][0]["says"]
+    with pytest.raises(ExamUnusable, match="held_out"):
+        run_gate(dataclasses.replace(settings, base_set=None), "nano", data=all_learned)
+
+
+def test_candidate_without_a_usable_exam_is_an_error(settings, tmp_path):
+    with pytest.raises(ExamUnusable, match="no export version"):
+        run_gate(dataclasses.replace(settings, exports=tmp_path), "nano")
+
+
+def test_promotion_wants_the_gate_unless_forced(settings, monkeypatch):
+    """`osprey promote` names the way; --force goes it; list shows the champion; rollback says what serves."""
+    monkeypatch.setenv("OSPREY_REGISTRY", str(settings.registry))
+    monkeypatch.setenv("OSPREY_REDIS_URL", "redis://127.0.0.1:1/0")
+    runner = CliRunner()
+    refused = runner.invoke(app, ["promote", "nano"])
+    assert refused.exit_code == 1
+    assert "osprey gate nano" in refused.output
+    assert runner.invoke(app, ["promote", "nano", "--force", "--wait", "0"]).exit_code == 0
+    listed = runner.invoke(app, ["models", "list"]).output
+    assert "forgetful" in listed
+    assert "promote base -> nano" in listed
+    assert "base serves again" in runner.invoke(app, ["rollback", "--wait", "0"]).output
+    assert runner.invoke(app, ["promote", "nobody"]).exit_code == 1

@@ -1,1 +1,0 @@
-"""Published checkpoints: where they are, and a download that continues and verifies."""
