@@ -16,12 +16,12 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from osprey_model.byte_lru import ByteLru
 from PIL import Image
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from job_queue.errors import OspreyError
+from osprey_model.byte_lru import ByteLru
 from worker.sam.device import decode_batch, encoder_dtype_of
 from worker.sam.embedding_store import Embedding
 from worker.sam.everything import SMALL_SAM, PointDecoder, PointGrid, RegionFilter, find_regions
