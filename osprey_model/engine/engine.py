@@ -194,13 +194,13 @@ class Osprey:
         """
         regions = as_requests(masks, questions, max_new_tokens=max_new_tokens)
 
-        def hand_over(_image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+        def deliver(_image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
             if isinstance(result, Failure):
                 raise result.error
             if on_answer is not None:
                 on_answer(region_idx, question_idx, result)
 
-        (answers,) = self._answer([ImageRequest(image, tuple(regions), image_key)], hand_over)
+        (answers,) = self._answer([ImageRequest(image, tuple(regions), image_key)], deliver)
         return [[one for one in row if isinstance(one, Answer)] for row in answers]
 
     def describe_many(
@@ -217,11 +217,11 @@ class Osprey:
             of each answer concerned; the other questions are answered.
         """
 
-        def hand_over(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+        def deliver(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
             if on_answer is not None and isinstance(result, Answer):
                 on_answer(image_idx, region_idx, question_idx, result)
 
-        return self._answer(requests, hand_over)
+        return self._answer(requests, deliver)
 
     def scheduler(self) -> Scheduler:
         """Create a scheduler, for callers that add requests while others are being answered."""
@@ -234,13 +234,13 @@ class Osprey:
     def _answer(
         self,
         requests: Sequence[ImageRequest],
-        hand_over: Callable[[int, int, int, Answer | Failure], None],
+        deliver: Callable[[int, int, int, Answer | Failure], None],
     ) -> list[list[list[Answer | Failure]]]:
         results: list[dict[tuple[int, int], Answer | Failure]] = [{} for _ in requests]
 
         def collect(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
             results[image_idx][region_idx, question_idx] = result
-            hand_over(image_idx, region_idx, question_idx, result)
+            deliver(image_idx, region_idx, question_idx, result)
 
         scheduler = self._own_scheduler
         jobs = [scheduler.add(request, partial(collect, image_idx)) for image_idx, request in enumerate(requests)]
