@@ -64,6 +64,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue from the newest complete checkpoint in OUT.")
     ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact", help="With --resume: refuse to continue unless the result stays the same to the last bit."
+        ),
+    ] = False,
 ) -> None:
     """Train a stage of the paper, or a LoRA adapter. TensorBoard logs are in OUT/runs.
 

@@ -5,6 +5,7 @@ Neighbours: `state.py` keeps what was chosen between runs, `components.py` turns
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,21 @@ from demo.small_models import OSPREY_NANO, SAM_NANO
 from job_queue.settings import OspreySettings, expect, given_variables, setting
 from learning.settings import Settings as LearningSettings
 from learning.training.options import FineTuneOptions
-from stack.errors import StackError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# The interpreter by one name, however this process was called: other names would look like other commands.
+_BIN = Path(sys.executable).parent.resolve()
+PYTHON = str(_BIN / "python" if (_BIN / "python").exists() else _BIN / Path(sys.executable).name)
 
 SETTINGS = (BackendSettings, LearningSettings, FineTuneOptions)
 # Settings of the backend and the workers that the stack hands through; all others it sets itself.
 HANDED_THROUGH = tuple(dict.fromkeys(name for each in SETTINGS for name in each.variables("make_up")))
+# Of these a relative path means the folder of the person who types it; the components work in another one.
+_PATHS = (
+    "OSPREY_SAM",
+    *(name for each in SETTINGS for name, field in each.variables().items() if "Path" in str(field.annotation)),
+)
+
 TRUTH = "truth"  # below the state folder: base set and replay data
 
 PORT_VARIABLES = {
@@ -53,6 +62,8 @@ class StackVariables(OspreySettings):
         CHECKOUT / ".venv-label-studio" / "bin" / "label-studio", "another Label Studio",
         shown="`.venv-label-studio/bin/label-studio`", make_up=False,
     )  # fmt: skip
+class StackError(Exception):
+    """The one-machine stack cannot do what was asked. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +89,11 @@ class StackSettings:
             variables = StackVariables.from_env(environ)
         except ValueError as error:
             raise StackError(str(error)) from error
-        given = given_variables(environ)
+        told = {name: text for name, text in given_variables(environ).items() if name in HANDED_THROUGH}
+        told |= {name: str(Path(told[name]).expanduser().absolute()) for name in _PATHS if name in told}
         state_dir = variables.state_dir.absolute()
         defaults = {"OSPREY_MODEL": str(OSPREY_NANO), "OSPREY_SAM": str(SAM_NANO)}
-        if Path(given.get("OSPREY_MODEL", OSPREY_NANO)) == OSPREY_NANO:
+        if Path(told.get("OSPREY_MODEL", OSPREY_NANO)) == OSPREY_NANO:
             # What the small model knows. Other weights know other things: their base set has to be named.
             truth = state_dir / TRUTH
             defaults |= {"OSPREY_BASE_SET": str(truth / "base"), "OSPREY_REPLAY": str(truth / "replay" / "data.json")}
@@ -89,15 +101,13 @@ class StackSettings:
             state_dir=state_dir,
             label_studio_executable=variables.label_studio_executable.absolute(),
             ports={name: port for name in PORT_VARIABLES if (port := getattr(variables, f"{name}_port")) is not None},
-            handed_through=defaults | {name: given[name] for name in HANDED_THROUGH if name in given},
+            handed_through=defaults | told,
         )
 
     @property
     def truth(self) -> Path | None:
         """The folder whose sets `demo.truth` makes; None where others were named."""
-        folder = self.state_dir / TRUTH
-        named = {self.handed_through.get(name) for name in ("OSPREY_BASE_SET", "OSPREY_REPLAY")}
-        return folder if {str(folder / "base"), str(folder / "replay" / "data.json")} & named else None
+        return truth_folder(self.state_dir, self.handed_through)
 
     def check_label_studio(self) -> None:
         """Only starting needs Label Studio; stopping and looking must work without it.
@@ -110,3 +120,10 @@ class StackSettings:
                 f"expected Label Studio's command at {self.label_studio_executable}, found nothing; run `make env`, "
                 "or name it in OSPREY_LABEL_STUDIO_EXECUTABLE"
             )
+
+
+def truth_folder(state_dir: Path, handed_through: Mapping[str, str]) -> Path | None:
+    """Where `demo.truth` makes base set and replay data for a stack with these settings; None: it has others."""
+    folder = state_dir / TRUTH
+    named = {handed_through.get(name) for name in ("OSPREY_BASE_SET", "OSPREY_REPLAY")}
+    return folder if {str(folder / "base"), str(folder / "replay" / "data.json")} & named else None

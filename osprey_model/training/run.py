@@ -17,8 +17,8 @@ from osprey_model.weights.checkpoint import fingerprint
 RUN_FILE = "run.json"
 RESULT_FILE = "result.json"
 # May differ between a run and its continuation: they do not touch what is learned.
-_MAY_CHANGE = ("out", "resume", "save_steps", "keep_checkpoints", "log_steps", "progress", "workers", "cache_bytes",
-               "model", "data", "held_out")  # fmt: skip
+_MAY_CHANGE = ("out", "resume", "exact", "save_steps", "keep_checkpoints", "log_steps", "progress", "workers",
+               "cache_bytes", "model", "data", "held_out")  # fmt: skip
 
 
 class RunExists(ValueError):
@@ -60,6 +60,7 @@ class TrainingRun:
         workers: loader processes; 0 with a cache, which lives in this process.
         device: "auto" or "cpu".
         resume: continue from the newest complete checkpoint in `out`, if there is one.
+        exact: continue only if every number will be what it would have been without the stop; see `conditions.py`.
         progress: show a bar.
     """
 
@@ -89,6 +90,7 @@ class TrainingRun:
     workers: int = 0
     device: Literal["auto", "cpu"] = "auto"
     resume: bool = False
+    exact: bool = False
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -109,6 +111,8 @@ class TrainingRun:
             raise ValueError(f"stage {self.stage} has no LoRA matrices; lora options belong to stage lora")
         if self.adapter is not None and self.row.lora is None:
             raise ValueError(f"stage {self.stage} has no LoRA matrices; an adapter to begin with belongs to stage lora")
+        if self.exact and not self.resume:
+            raise ValueError("exact is about continuing a run: give resume, too")
         if self.cache_bytes and self.workers:
             raise ValueError("the feature cache lives in the training process: use it with workers=0")
 

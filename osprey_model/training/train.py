@@ -25,6 +25,7 @@ from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.inputs.tokenizer import JSON_FILE, TOKENIZER_FILES, OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.training.checkpoints import newest, remove_torn
+from osprey_model.training.conditions import continued
 from osprey_model.training.data import Collator, bad_entries, open_data
 from osprey_model.training.feature_cache import FeatureCache
 from osprey_model.training.lora import add_adapter, continue_adapter, save_adapter
@@ -48,17 +49,25 @@ def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
 
     Raises:
         RunExists, RunDiffers: the output folder holds another run.
+        NotExact: with `run.exact`, the continuation would compute other numbers.
         BadEntry: an entry of the data, with file and index (`on_error="raise"`).
         CheckpointError: the start checkpoint does not fit its config.
         ValueError: a batch size that the devices cannot share.
     """
-    row = run.row
     arguments = _arguments(run)
     with arguments.main_process_first(desc="looking at the output folder"):
         resume_from = newest(run.out)
         if arguments.should_save:
             run.begin(has_checkpoint=resume_from is not None)
             remove_torn(run.out)
+    with continued(resume_from, arguments, exact=run.exact):
+        return _train(run, arguments, resume_from, on_step)
+
+
+def _train(
+    run: TrainingRun, arguments: TrainingArguments, resume_from: Path | None, on_step: OnStep | None
+) -> TrainingResult:
+    row = run.row
     set_seed(run.seed)
     # What the launcher was told; the Trainer, which would know, needs the model first.
     sharded = parse_flag_from_env("ACCELERATE_USE_FSDP") or arguments.deepspeed_plugin is not None
@@ -80,7 +89,7 @@ def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
     tokenizer = OspreyTokenizer.from_folder(run.model)
     read_image = _image_reader(run, core, arguments)
     data, held_out = _open_data(run, core, tokenizer, read_image)
-    arguments.ddp_find_unused_parameters = _parts_may_rest(data, run)
+    arguments.ddp_find_unused_parameters = _has_unused_parameters(data, run)
     trainer = OspreyTrainer(
         model=model,
         args=arguments,
@@ -193,8 +202,8 @@ def _open_data(
     return opened(run.data), None if run.held_out is None else opened(run.held_out)
 
 
-def _parts_may_rest(data: MixtureDataset, run: TrainingRun) -> bool:
-    """A batch of whole images leaves the mask extractor without gradient, which DDP has to be told."""
+def _has_unused_parameters(data: MixtureDataset, run: TrainingRun) -> bool:
+    """Return whether a batch may leave the mask extractor without gradient, as whole images do; DDP must know it."""
     whole_images = any(source.file.type == "llava" for source in data.sources)
     return whole_images and "mask_extractor" in run.row.trains
 

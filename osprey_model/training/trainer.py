@@ -22,6 +22,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from osprey_model.config import IGNORE_INDEX
 from osprey_model.modeling.weight_names import check_complete, raise_problems
 from osprey_model.training.checkpoints import checkpoint_folder, prune, seal
+from osprey_model.training.conditions import Conditions
 from osprey_model.training.stages import is_whole_copy
 
 TRAINED_FILE = "trained.safetensors"
@@ -159,6 +160,7 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            Conditions.now(self.args).write(folder)
             seal(folder)
             best = self.state.best_model_checkpoint
             prune(folder.parent, keep=self._keep, best=None if best is None else Path(best))

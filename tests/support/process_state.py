@@ -1,0 +1,382 @@
+"""What belongs to the whole process and not to one test: recorded before each test, compared and put back after it.
+
+A thread count, a variable or a log level that one test leaves behind decides what the next one sees, so tests pass
+alone and fail together, or the other way round. `KeepProcess` is the pytest plugin, `tests/conftest.py` registers it.
+
+The window begins before the first fixture and ends after the last one, so a module's or a session's fixture may not
+change anything for its lifetime either; the first test that uses it is the one that fails. Random states and
+accelerate's singletons are put back without a failure: to draw a number is to use the state, not to leak it. Warning
+filters are left out, because pytest puts them back after every test itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator, Iterable, Mapping
+from itertools import islice
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+ABSENT = "<absent>"  # the value of what is not there
+_IS_PYTESTS_OWN = "PYTEST_CURRENT_TEST"
+_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+
+Values = dict[str, Any]  # the name in a message -> the value
+
+
+class Watched(NamedTuple):
+    """One kind of process-wide state.
+
+    Attributes:
+        read: all values of the kind; keys may come and go.
+        write: put one value back; ABSENT removes it.
+        owner: the module whose import may bring a key, or None: an import is no excuse.
+    """
+
+    read: Callable[[], Values]
+    write: Callable[[str, Any], None]
+    owner: Callable[[str, Any], str | None] = lambda _key, _value: None
+
+
+# --- the process -------------------------------------------------------------------------------------------------
+
+
+def _read_environment() -> Values:
+    return {f"os.environ[{name!r}]": value for name, value in os.environ.items() if name != _IS_PYTESTS_OWN}
+
+
+def _write_environment(key: str, value: Any) -> None:
+    name = key.removeprefix("os.environ['").removesuffix("']")
+    if value is ABSENT:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def _read_signals() -> Values:
+    return {f"handler of signal {number}": signal.getsignal(number) for number in _SIGNALS}
+
+
+def _write_signal(key: str, value: Any) -> None:
+    if value is not None:  # None: not set from Python, so Python cannot set it again
+        signal.signal(int(key.rpartition(" ")[2]), value)
+
+
+def _folder() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "<a removed folder>"
+
+
+def _mask() -> int:
+    current = os.umask(0o077)  # there is no way to read it without writing it
+    os.umask(current)
+    return current
+
+
+def _set_niceness(value: int) -> None:
+    with contextlib.suppress(PermissionError):  # only root may go back
+        os.setpriority(os.PRIO_PROCESS, 0, value)
+
+
+def _set_path(value: tuple[str, ...]) -> None:
+    sys.path[:] = value
+
+
+_PROCESS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "working directory": (_folder, os.chdir),
+    "umask": (_mask, os.umask),
+    "niceness": (lambda: os.getpriority(os.PRIO_PROCESS, 0), _set_niceness),
+    "sys.path": (lambda: tuple(sys.path), _set_path),
+    "socket.getdefaulttimeout()": (socket.getdefaulttimeout, socket.setdefaulttimeout),
+}
+
+
+# --- logging -----------------------------------------------------------------------------------------------------
+
+
+def _fields(logger: logging.Logger) -> tuple[Any, ...]:
+    return logger.level, logger.propagate, logger.disabled, tuple(logger.handlers), tuple(logger.filters)
+
+
+def _read_loggers() -> Values:
+    """The root, and each logger that somebody configured; the others are as `getLogger` makes them."""
+    found: Values = {
+        f"logger {name}": _fields(logger)
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger)
+        and (logger.level or not logger.propagate or logger.disabled or logger.handlers or logger.filters)
+    }
+    found["logger root"] = _fields(logging.root)
+    found["logging.disable"] = logging.root.manager.disable
+    found["logging.captureWarnings"] = logging._warnings_showwarning is not None  # type: ignore[attr-defined]
+    return found
+
+
+def _write_logger(key: str, value: Any) -> None:
+    if key == "logging.disable":
+        logging.disable(value)
+        return
+    if key == "logging.captureWarnings":
+        logging.captureWarnings(value)
+        return
+    name = key.removeprefix("logger ")
+    logger = logging.root if name == "root" else logging.getLogger(name)
+    level, propagate, disabled, handlers, filters = (0, True, False, (), ()) if value is ABSENT else value
+    logger.setLevel(level)
+    logger.propagate, logger.disabled = propagate, disabled
+    logger.handlers[:], logger.filters[:] = handlers, filters
+
+
+def _library_of(key: str, _value: Any) -> str | None:
+    """A library may configure its own loggers when it is imported, the root logger is nobody's."""
+    return key.removeprefix("logger ").partition(".")[0] if key.startswith("logger ") and key != "logger root" else None
+
+
+# --- torch and transformers, where they are loaded ----------------------------------------------------------------
+
+
+def _torch_settings(torch: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
+    """How to read and how to set each of torch's settings."""
+
+    def flag(owner: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
+        return (lambda: getattr(owner, name)), (lambda value: setattr(owner, name, value))
+
+    def deterministic() -> tuple[bool, bool]:
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    return {
+        "torch.get_num_threads()": (torch.get_num_threads, torch.set_num_threads),
+        # torch lets it be set once in a process: what a test did cannot be undone, only be said.
+        "torch.get_num_interop_threads()": (torch.get_num_interop_threads, lambda _: None),
+        "torch.get_default_dtype()": (torch.get_default_dtype, torch.set_default_dtype),
+        "torch.get_default_device()": (lambda: str(torch.get_default_device()), torch.set_default_device),
+        "torch.use_deterministic_algorithms": (
+            deterministic,
+            lambda value: torch.use_deterministic_algorithms(value[0], warn_only=value[1]),
+        ),
+        "torch.is_grad_enabled()": (torch.is_grad_enabled, torch.set_grad_enabled),
+        "torch.backends.cudnn.deterministic": flag(torch.backends.cudnn, "deterministic"),
+        "torch.backends.cudnn.benchmark": flag(torch.backends.cudnn, "benchmark"),
+        "torch.get_float32_matmul_precision()": (
+            torch.get_float32_matmul_precision,
+            torch.set_float32_matmul_precision,
+        ),
+    }
+
+
+class _Torch:
+    """Reads torch only where it is loaded; when a test loads it, what it looked like fresh counts as before."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
+        self.fresh: Values = {}
+        if _loaded("torch"):
+            self.first_seen()
+        else:
+            sys.meta_path.insert(0, _AfterImport("torch", self.first_seen))
+
+    def first_seen(self) -> None:
+        self.settings = _torch_settings(sys.modules["torch"])
+        self.fresh = self.read()
+
+    def read(self) -> Values:
+        return {name: get() for name, (get, _) in self.settings.items()}
+
+    def write(self, key: str, value: Any) -> None:
+        self.settings[key][1](value)
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Calls back once, when a module has been loaded for the first time."""
+
+    def __init__(self, name: str, then: Callable[[], None]) -> None:
+        self._name, self._then = name, then
+
+    def find_spec(
+        self, fullname: str, _path: Any = None, _target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The other finders' answer, with a loader that calls back."""
+        if fullname != self._name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            load, then = spec.loader.exec_module, self._then
+
+            def load_and_tell(module: ModuleType) -> None:
+                load(module)
+                then()
+
+            spec.loader.exec_module = load_and_tell  # type: ignore[method-assign]
+        return spec
+
+
+def _loaded(name: str) -> bool:
+    """Whether a module is loaded to its end; a half loaded one has no attributes yet."""
+    module = sys.modules.get(name)
+    return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
+
+
+_AUTO = "transformers.models.auto"
+_AUTO_MODULES = tuple(f"{_AUTO}.{kind}_auto" for kind in ("configuration", "modeling", "tokenization", "processing"))
+_registries: dict[str, dict[str, Mapping[Any, Any]]] = {}
+
+
+def _registries_of(module: str) -> dict[str, Mapping[Any, Any]]:
+    """The mappings of one Auto module that `register` writes into; they are made once, with the module."""
+    if module not in _registries and _loaded(module):
+        _registries[module] = {
+            name: value._extra_content
+            for name, value in vars(sys.modules[module]).items()
+            if isinstance(getattr(value, "_extra_content", None), dict)
+        }
+    return _registries.get(module, {})
+
+
+def _read_registered() -> Values:
+    return {
+        f"{module.rpartition('.')[2]}.{mapping}[{getattr(key, '__name__', key)}]": (module, mapping, key, registered)
+        for module in _AUTO_MODULES
+        for mapping, extra in _registries_of(module).items()
+        for key, registered in extra.items()
+    }
+
+
+class _Registered:
+    """The classes that transformers' Auto classes were told of."""
+
+    def __init__(self) -> None:
+        self._known: Values = {}
+
+    def read(self) -> Values:
+        self._known |= (now := _read_registered())
+        return now
+
+    def write(self, key: str, value: Any) -> None:
+        module, mapping, name, _ = self._known[key] if value is ABSENT else value
+        extra: Any = _registries_of(module)[mapping]
+        if value is ABSENT:
+            del extra[name]
+        else:
+            extra[name] = value[3]
+
+
+def _module_of(_key: str, value: Any) -> str | None:
+    """Of the registered class, or of its config where the value is a plain name."""
+    classes = [each for each in (value[3], value[2]) if isinstance(each, type)]
+    return classes[0].__module__ if classes else None
+
+
+# --- put back without a word --------------------------------------------------------------------------------------
+
+
+def _random_states() -> list[tuple[Callable[[Any], Any], Any]]:
+    states: list[tuple[Callable[[Any], Any], Any]] = [(random.setstate, random.getstate())]
+    if _loaded("numpy"):
+        numpy_random = sys.modules["numpy"].random
+        states.append((numpy_random.set_state, numpy_random.get_state()))
+    if _loaded("torch"):
+        torch = sys.modules["torch"]
+        states.append((torch.set_rng_state, torch.get_rng_state()))
+    return states
+
+
+def _seed_torch(seed: int) -> None:
+    """pytest-randomly seeds `random` and numpy before each test, but not torch."""
+    if _loaded("torch"):
+        sys.modules["torch"].default_generator.manual_seed(seed)  # `torch.manual_seed` asks for every kind of device
+
+
+def _forget_accelerator() -> None:
+    """Let the next Trainer find out its device and precision anew, as it does in a process of its own."""
+    if _loaded("accelerate.state"):
+        state = sys.modules["accelerate.state"]
+        for name in ("AcceleratorState", "GradientState", "PartialState"):
+            getattr(state, name)._shared_state.clear()
+
+
+# --- the plugin ---------------------------------------------------------------------------------------------------
+
+
+def _plain(parts: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]]) -> Watched:
+    return Watched(
+        read=lambda: {name: get() for name, (get, _) in parts.items()},
+        write=lambda key, value: parts[key][1](value),
+    )
+
+
+class KeepProcess:
+    """The pytest plugin: each test leaves the process as it found it, or fails and is named."""
+
+    def __init__(self, seed: int = 0) -> None:
+        torch, registered = _Torch(), _Registered()
+        self._seed, self._torch = seed, torch
+        self._watched = (
+            Watched(_read_environment, _write_environment),
+            Watched(_read_signals, _write_signal),
+            _plain(_PROCESS),
+            Watched(_read_loggers, _write_logger, _library_of),
+            Watched(torch.read, torch.write),
+            Watched(registered.read, registered.write, _module_of),
+        )
+        self._before: list[Values] = []
+        self._random: list[tuple[Callable[[Any], Any], Any]] = []
+        self._num_modules = 0
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self) -> Generator[None, object, object]:
+        """Record, before any fixture of the test."""
+        self._num_modules = len(sys.modules)
+        self._before = [watched.read() for watched in self._watched]
+        self._random = _random_states()
+        _seed_torch(self._seed)
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
+        """Compare and put back, after every fixture of the test; an error of a fixture goes first."""
+        leaks: list[str] = []
+        try:
+            result = yield
+        finally:
+            leaks = self._put_back()
+        if leaks:
+            pytest.fail("the test, or a fixture it set up, changed the process: " + "; ".join(leaks), pytrace=False)
+        return result
+
+    def _put_back(self) -> list[str]:
+        """What the test left changed, by name."""
+        leaks = [leak for watched, before in zip(self._watched, self._before, strict=True)
+                 for leak in self._put_back_kind(watched, before)]  # fmt: skip
+        for write, state in self._random:
+            write(state)
+        _forget_accelerator()
+        return leaks
+
+    def _put_back_kind(self, watched: Watched, before: Values) -> Iterable[str]:
+        now = watched.read()
+        if now == before:
+            return
+        for key in sorted(before.keys() | now.keys()):
+            old, new = before.get(key, self._torch.fresh.get(key, ABSENT)), now.get(key, ABSENT)
+            if old == new or (old is ABSENT and self._is_new(watched.owner(key, new))):
+                continue
+            watched.write(key, old)
+            yield f"{key} was {old!r}, is {new!r}"
+
+    def _is_new(self, module: str | None) -> bool:
+        """Whether the test was the first to import a module."""
+        return module is not None and module in set(islice(sys.modules, self._num_modules, None))
