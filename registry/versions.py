@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from job_queue.errors import OspreyError
+from job_queue.records import known_fields
 from registry.atomic_writes import Disk, locked, sha256_of
-from registry.known_fields import known_fields
 
 Kind = Literal["adapter", "checkpoint"]
 

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from job_queue.records import known_fields
 from label_config.reader import read_label_config
 from learning.export.counts import Content
 from learning.export.data_card import card_of
@@ -51,7 +52,6 @@ from learning.submitted.problems import Problem
 from learning.submitted.regions import SubmittedRegion
 from learning.submitted.submissions import Submissions, of_one_size, shown_url
 from registry.atomic_writes import Disk
-from registry.known_fields import known_fields
 from worker.images.resolver import ImageResolver
 
 __all__ = [

@@ -11,12 +11,12 @@ import numpy as np
 from job_queue.contracts import Rle
 from job_queue.field_answers import WHOLE
 from job_queue.mask_codec import encode_mask
+from job_queue.records import known_fields
 from label_config.geometry import region_mask
 from label_config.labels import is_part_label
 from label_config.reader import LabelConfig
 from learning.submitted import items as reading
 from learning.submitted.problems import Problem, ProblemKind
-from registry.known_fields import known_fields
 
 __all__ = ["Problem", "SubmittedRegion", "regions_of"]
 

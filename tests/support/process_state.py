@@ -23,6 +23,7 @@ import socket
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping
 from itertools import islice
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ def _write_signal(key: str, value: Any) -> None:
 
 def _folder() -> str:
     try:
-        return os.getcwd()
+        return str(Path.cwd())
     except FileNotFoundError:
         return "<a removed folder>"
 
