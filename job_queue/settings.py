@@ -22,11 +22,12 @@ from job_queue.task_arms import BLIND_SHARE, RANDOM_SHARE, Shares
 PREFIX = "OSPREY_"
 # Old name -> new name. The old variable works for one release, with a warning.
 RENAMED: dict[str, str] = {}
-# What else has the prefix: for `make up` (first line), in docker-compose.yml (second) and for the tests.
+# What else has the prefix: for `make up`, in docker-compose.yml and for the tests.
 OTHER_VARIABLES = (
-    "LABEL_STUDIO_PORT", "REDIS_PORT", "STATE_DIR", "LABEL_STUDIO_EXECUTABLE", "STACK_MARK",
-    "LABEL_STUDIO_USERNAME", "LABEL_STUDIO_PASSWORD", "LABEL_STUDIO_BIND", "LABEL_STUDIO_PUBLIC_URL", "CHECKPOINTS",
-    "BACKEND_URL", "GOLDEN_DIR", "COMPOSE", "CHROMIUM", "SCREENSHOTS", "TEST_POSTGRES_URL", "E2E_STATE_DIR",
+    "LABEL_STUDIO_PORT", "REDIS_PORT", "STATE_DIR", "LABEL_STUDIO_EXECUTABLE", "STACK_MARK", "STACK_RUN",
+    "STACK_CHECKOUT", "LABEL_STUDIO_USERNAME", "LABEL_STUDIO_PASSWORD", "LABEL_STUDIO_BIND", "LABEL_STUDIO_PUBLIC_URL",
+    "CHECKPOINTS", "BACKEND_URL", "GOLDEN_DIR", "COMPOSE", "CHROMIUM", "SCREENSHOTS", "TEST_POSTGRES_URL",
+    "E2E_STATE_DIR",
 )  # fmt: skip
 
 
