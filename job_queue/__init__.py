@@ -3,7 +3,7 @@
 contracts.py           the jobs and answers, frozen and as JSON
 job_kinds.py           per kind of job: its function, queue and time limits
 queue.py               the client: submit a job, wait for its answer, read the queue's health
-settings.py            the client's settings
+settings.py            how settings are declared and read; those that both sides share
 errors.py              the errors that cross the queue
 heartbeat.py           the workers' heartbeats
 mask_codec.py          masks <-> COCO RLE

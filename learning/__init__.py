@@ -4,6 +4,7 @@ Workers of the queues `data` and `train` run this code. In reading order:
 
     main.py       start a worker of these queues
     jobs.py       the functions that the queues call: collect, reconcile, export, trigger, fine-tune
+    settings.py   their settings, and those of the commands that do their work
     runtime.py    what such a worker holds: the correction store, the way to Label Studio, the device
     schedule.py   jobs that start periodically
     submitted/    read what annotators submitted: regions with masks, field values and problems
