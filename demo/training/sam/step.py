@@ -75,8 +75,8 @@ class _ViewDecoder:
     @property
     def origin_px(self) -> NDArray[np.float32]:
         """The view's first pixel (x, y) in SAM's input."""
-        token_px: int = self.sam.image_encoder.patch_embed.proj.stride[0]
-        return np.array(self.view.origin[::-1], np.float32) * token_px
+        stride_px = float(self.sam.image_encoder.patch_embed.proj.stride[0])
+        return np.array(self.view.origin[::-1], np.float32) * np.float32(stride_px)
 
     def cut_to(self, num_rows: int) -> _ViewDecoder:
         """Drop the rows of tokens below the picture, which show only padding."""
