@@ -72,7 +72,7 @@ def test_sample_sets_are_made_once(tmp_path: Path) -> None:
     assert (tmp_path / "base").readlink() == made  # a base set is frozen
 
 
-def test_the_base_set_speaks_plain_words() -> None:
+def test_the_base_set_has_only_terms_of_the_demo_world() -> None:
     seeds = range(BASE_SEEDS.start, BASE_SEEDS.start + 40)
     found = repr([region.texts for region in truth_submissions(seeds, LABEL_CONFIG, 1).regions])
     assert "roof" in found
