@@ -11,47 +11,33 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 LABEL_STUDIO_VENV ?= .venv-label-studio
-PY := $(VENV)/bin/python
-EXTRAS := backend,worker,store,train,eval,stack,dev
+PY = "$(VENV)/bin/python"
 
-# A stamp per environment: it is newer than what the environment was made from, or it is made again.
-ENV_STAMPS := $(if $(filter file,$(origin VENV)),$(VENV)/.ready) \
-              $(if $(filter file,$(origin LABEL_STUDIO_VENV)),$(LABEL_STUDIO_VENV)/.ready)
-STACK := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m stack
-PYTEST := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m pytest
+# The environments that make builds: those in the checkout, unless others were named.
+ENVIRONMENTS := $(if $(filter file,$(origin VENV)),.venv) \
+                $(if $(filter file,$(origin LABEL_STUDIO_VENV)),.venv-label-studio)
+# Unless another one is named. Relative, because make splits what it computes at blanks.
+ifeq ($(origin OSPREY_LABEL_STUDIO_EXECUTABLE),undefined)
+export OSPREY_LABEL_STUDIO_EXECUTABLE := $(LABEL_STUDIO_VENV)/bin/label-studio
+endif
+STACK = $(PY) -m stack
+PYTEST = $(PY) -m pytest
 
 .PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
-env: $(ENV_STAMPS) ## build both Python environments (once; 7 GB, most of it torch)
+env: $(if $(strip $(ENVIRONMENTS)),python-ok) ## build both Python environments (once; 7 GB, most of it torch)
+	@$(if $(strip $(ENVIRONMENTS)),"$(PYTHON)" -m stack.environment $(ENVIRONMENTS) \
+	  $(if $(filter-out file,$(origin PYTHON)),--this-python),:)
 
 .PHONY: python-ok
 python-ok:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "make env: '$(PYTHON)' is not Python 3.11 or newer. Install python3.11 and say which: make env PYTHON=python3.11" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "make env: $(PYTHON) has no venv module. On Debian: apt-get install python3-venv" >&2; exit 1; }
-
-$(VENV)/.ready: pyproject.toml constraints.txt | python-ok
-	@echo "[1/2] Python packages into $(VENV): about 6 GB with torch, some minutes. The next run does nothing."
-	@$(PYTHON) -m venv $(VENV)
-	@$(VENV)/bin/pip install --disable-pip-version-check -q -c constraints.txt -e ".[$(EXTRAS)]" & \
-	  pid=$$!; start=$$SECONDS; \
-	  while kill -0 $$pid 2>/dev/null; do sleep 1; \
-	    if (( (SECONDS - start) % 15 == 0 )); then echo "      $$((SECONDS - start)) s, $$(du -sm $(VENV) | cut -f1) MB installed"; fi; done; \
-	  wait $$pid || { echo "make env: pip could not install the packages (see above); correct the cause and run make env again" >&2; exit 1; }
-	@# Its pins (Flask 1.1, Jinja 3.0, ...) are end of life and it imports none of them where we use it.
-	@$(VENV)/bin/pip install --disable-pip-version-check -q --no-deps label-studio-ml==1.0.9 label-studio-tools==0.0.4
-	@touch $@
-
-$(LABEL_STUDIO_VENV)/.ready: constraints-label-studio.txt | python-ok
-	@echo "[2/2] Label Studio into $(LABEL_STUDIO_VENV): about 1 GB, a minute or two."
-	@$(PYTHON) -m venv $(LABEL_STUDIO_VENV)
-	@$(LABEL_STUDIO_VENV)/bin/pip install --disable-pip-version-check -q -c constraints-label-studio.txt label-studio==1.23.2 \
-	  || { echo "make env: pip could not install Label Studio (see above)" >&2; exit 1; }
-	@touch $@
 
 up: env ## start everything on this machine; prints the address and the login
 	@$(STACK) up
@@ -86,8 +72,8 @@ test-compose: env ## build docker-compose.yml, bring it up, click, take it down 
 	$(PYTEST) -m compose tests/compose
 
 lint: env ## ruff and mypy
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 train-demo: env ## train both small models again, about two hours on two cores; goes on where a stop happened
 	$(PY) -m demo.training.sam --out demo/checkpoints/sam-nano --resume

@@ -1,6 +1,6 @@
-"""What every benchmark shares: repeated timing, percentiles, and the JSON line at the end.
+"""Functions that all benchmarks use: repeated timing, percentiles, and the JSON line at the end.
 
-A result names the hardware and the versions it was taken with; a kept one lies in `bench/results/` as
+A result contains the hardware and the versions that it was measured with. Kept results are in `bench/results/`, as
 `<subject>_<hardware>_<yyyymm>.json`.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.service.machine import hardware, versions
 
-RESULTS = Path(__file__).parent / "results"  # of kept runs
+RESULTS = Path(__file__).parent / "results"  # kept results
 
 
 def repeat(
@@ -25,11 +25,14 @@ def repeat(
     sync: Callable[[], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Seconds of each of `repeats` calls after `warmup` unmeasured ones.
+    """Return the seconds of each of `repeats` calls after `warmup` calls that are not measured.
 
     Args:
+        action: the measured call.
+        warmup: number of calls before the measured ones.
+        repeats: number of measured calls.
         sync: waits for work that `action` only started (`torch.cuda.synchronize` on a GPU).
-        clock: `time.process_time` where other work shares the machine and `action` has nothing to wait for.
+        clock: `time.process_time` if other work shares the machine and `action` does not wait for anything.
     """
     times_s = []
     for idx in range(warmup + repeats):
@@ -43,7 +46,7 @@ def repeat(
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that at least `percent` % of the values do not exceed (nearest rank).
+    """Return the smallest value that at least `percent` % of the values do not exceed (nearest rank).
 
     Raises:
         ValueError: no values.
@@ -54,7 +57,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def summary(times_s: Sequence[float]) -> dict[str, float | int]:
-    """p50, p95 and largest of some times, rounded to milliseconds, with their number."""
+    """Return p50, p95 and maximum of some times, rounded to milliseconds, with their number."""
     return {
         "p50_s": round(percentile(times_s, 50), 3),
         "p95_s": round(percentile(times_s, 95), 3),
@@ -64,7 +67,7 @@ def summary(times_s: Sequence[float]) -> dict[str, float | int]:
 
 
 def report(subject: str, figures: Mapping[str, Any], out: Path | None = None) -> None:
-    """Print the result as one line of JSON, the last of the output, and keep it in `out`."""
+    """Print the result as one line of JSON, the last of the output, and write it to `out`."""
     result = {"subject": subject, **figures, "hardware": hardware(), "versions": versions()}
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -47,12 +47,14 @@ def finetune(
     from learning.training.finetune import finetune as tune
     from learning.training.finetune import train_candidate
     from learning.training.options import FineTuneOptions
+    from registry.sets_in_making import WAITING
     from worker.processor import pick_device
     from worker.settings import Settings
 
     if (project is None) == (data is None):
         raise typer.BadParameter("give either --project or --data")
-    with failures("Not fine-tuned"), step_bars() as bars, contextlib.ExitStack() as opened:
+    waiting = {WAITING: "Base set and replay data are being made; this waits for them."}
+    with failures("Not fine-tuned"), step_bars(waiting) as bars, contextlib.ExitStack() as opened:
         settings = Settings.from_env(os.environ)
         options = FineTuneOptions.for_checkpoint(
             settings.model, os.environ, epochs=epochs, max_steps=max_steps, learning_rate=learning_rate, replay=replay,

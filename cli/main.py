@@ -57,4 +57,4 @@ models.app.command("add")(registry.add)
 app.command(rich_help_panel=DEVELOP)(train.train)
 
 if __name__ == "__main__":
-    app()
+    app(prog_name="osprey")

@@ -160,10 +160,12 @@ def gate(
     from rich.console import Console
 
     from learning.gate.run_gate import run_gate
+    from registry.sets_in_making import WAITING
     from worker.processor import pick_device
 
     settings, _ = _opened()
-    with failures("The gate was not run"), step_bars() as bars:
+    waiting = {WAITING: "Base set and replay data are being made; this waits for them."}
+    with failures("The gate was not run"), step_bars(waiting) as bars:
         device = pick_device() if device == "auto" else device
         verdict = run_gate(settings, version, data=data, device=device, on_progress=bars.show)
     print_verdict(Console(), version, verdict)

@@ -6,7 +6,7 @@ Exit codes of every command: 0 done; 1 it failed, or a part of it did; 2 the com
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -84,14 +84,18 @@ def stoppable(what_stays: str) -> Iterator[None]:
 class StepBars:
     """One progress bar per step of a command, on standard error."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, lines: Mapping[str, str] | None = None) -> None:
+        """Show bars in `progress`; `lines` holds by step a line that is printed when the step begins."""
         self._progress = progress
+        self._lines = lines or {}
         self._bars: dict[str, TaskID] = {}
 
     def show(self, step: str, done: float, total: float | None, **fields: Any) -> None:
         """Show that `done` of `total` parts of a step are done; the bar appears at the first call."""
         if step not in self._bars:
             self._bars[step] = self._progress.add_task(step, total=total, **fields)
+            if step in self._lines:
+                self._progress.console.print(self._lines[step], soft_wrap=True)
         self._progress.update(self._bars[step], completed=done, total=total, **fields)
 
     def advance(self, step: str, total: float | None = None) -> None:
@@ -102,12 +106,12 @@ class StepBars:
 
 
 @contextmanager
-def step_bars() -> Iterator[StepBars]:
-    """Show progress bars while the block runs; they disappear at its end."""
+def step_bars(lines: Mapping[str, str] | None = None) -> Iterator[StepBars]:
+    """Show progress bars while the block runs; they disappear at its end. `lines`: see `StepBars`."""
     from rich.progress import Progress
 
     with Progress(console=error_console(), transient=True) as progress:
-        yield StepBars(progress)
+        yield StepBars(progress, lines)
 
 
 @contextmanager

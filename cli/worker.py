@@ -13,6 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from job_queue.queue import JobQueue, QueueHealth
+    from worker.settings import Settings
 
 
 def worker(
@@ -68,6 +69,7 @@ def status(
     for beat in health.workers:
         if beat.problem:
             console.print(f"[red]{beat.name}:[/] {beat.problem}")
+    _print_sets(console, settings)
     _print_progress(console, queue)
     _print_failures(console, queue)
     if this_machine:
@@ -99,6 +101,16 @@ def _workers_table(health: QueueHealth) -> Table:
             ", ".join(beat.model_versions.values()),
         )
     return table
+
+
+def _print_sets(console: Console, settings: Settings) -> None:
+    from registry.sets_in_making import making_of
+
+    for path in filter(None, (settings.base_set, settings.replay)):
+        if (making := making_of(path)) is not None:
+            state = f"[red]{escape(making.text)}[/]" if making.is_given_up else escape(making.text)
+            console.print(f"Base set and replay data, for which a fine-tune waits: {state}", soft_wrap=True)
+            return
 
 
 def _print_progress(console: Console, queue: JobQueue) -> None:

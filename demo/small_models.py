@@ -1,4 +1,4 @@
-"""Where the two small models are that this project trains on drawn scenes and ships."""
+"""Paths of the two small models that this project trains on drawn scenes and ships."""
 
 from __future__ import annotations
 

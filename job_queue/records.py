@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -59,3 +60,13 @@ def read_record(kind: type[T], text: bytes | str, **more: Any) -> T | None:
         return build_record(kind, {**json.loads(text), **more})
     except (ValueError, TypeError):
         return None
+
+
+def known_fields(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of `data` that are fields of a dataclass, as keyword arguments for it.
+
+    Keys that the dataclass does not have are left out. A field that is missing in `data` is missing in the result, so
+    the dataclass uses its default or raises `TypeError` if it has none.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: value for name, value in data.items() if name in names}

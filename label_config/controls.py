@@ -1,6 +1,6 @@
 """The controls of one image, each with the conditions its surrounding Views put on it.
 
-`label_config.reader` decides from these which are prompts, which is the output and which are fields.
+From these, `label_config.reader` chooses the prompts, the output control and the fields.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from label_config.schema import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One control tag. `kind` is its tag in lower case; `shown_when` are the Views' and its own conditions."""
+    """One control tag. `kind` is its tag in lower case; `shown_when` are its own and its Views' conditions."""
 
     element: Element
     kind: str
@@ -22,21 +22,21 @@ class Control:
     shown_when: tuple[dict[str, str], ...]
 
     def get(self, attribute: str, default: str = "") -> str:
-        """An attribute by its name in any case, stripped."""
+        """Return an attribute by its name in any case, stripped."""
         return self.element.get(attribute.lower(), default).strip()
 
     def is_true(self, attribute: str, *, default: bool = False) -> bool:
-        """A boolean attribute; Label Studio reads "true" and "1" as true."""
+        """Read a boolean attribute; "true" and "1" are true, as in Label Studio."""
         text = self.get(attribute).lower()
         return text in ("true", "1") if text else default
 
     def condition(self, attribute: str) -> tuple[str, ...]:
-        """All values that an attribute such as `whenLabelValue` has around this control (comma separated)."""
+        """Return all values that an attribute such as `whenLabelValue` has around this control (comma separated)."""
         values = [view[attribute.lower()] for view in self.shown_when if view.get(attribute.lower())]
         return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
 
     def markup(self) -> str:
-        """The tag as a person would look for it in the config."""
+        """Return the tag as it can be found in the config, for messages."""
         return f'<{self.element.tag} name="{self.name}">'
 
 
@@ -44,12 +44,12 @@ _CONDITIONS = ("visiblewhen", "whentagname", "whenlabelvalue", "whenchoicevalue"
 
 
 def images_of(root: Element) -> tuple[Element, ...]:
-    """Every Image tag, in document order."""
+    """Return every Image tag, in document order."""
     return tuple(element for element in root.iter() if element.tag.lower() == "image")
 
 
 def controls_of(root: Element, image_name: str) -> tuple[Control, ...]:
-    """Every control of that image, in document order.
+    """Return every control of that image, in document order.
 
     Raises:
         ConfigError: two tags share a name.
@@ -69,6 +69,7 @@ def controls_of(root: Element, image_name: str) -> tuple[Control, ...]:
 
 
 def _walk(element: Element, outer: tuple[dict[str, str], ...]) -> Iterator[tuple[Element, tuple[dict[str, str], ...]]]:
+    """Yield every element below with the conditions around it."""
     own = {name: element.attrib[name] for name in _CONDITIONS if name in element.attrib}
     conditions = (*outer, own) if own else outer
     yield element, conditions

@@ -1,4 +1,4 @@
-"""A per-region control -> the field that is filled: role, questions, choices, limits."""
+"""A per-region control -> its field: role, questions, choices, limits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ FIELD_TAGS: dict[str, FieldTag] = {"textarea": "TextArea", "choices": "Choices",
 
 
 def read_field(control: Control) -> Field | str:
-    """The field of a per-region control, or a sentence that says why it is left alone.
+    """Read the field of a per-region control, or return a sentence with the reason why it is left alone.
 
     Raises:
-        ConfigError: an `osprey_*` attribute or a list of choices that cannot mean anything.
+        ConfigError: an `osprey_*` attribute or a list of choices is invalid.
     """
     role = _role(control)
     question_text = control.get("osprey_question")
@@ -84,7 +84,7 @@ def _threshold(control: Control) -> float:
 
 
 def _how_many(control: Control, tag: FieldTag) -> tuple[bool, int | None]:
-    """Whether the control holds several values, and how many at most."""
+    """Return whether the control can have several values, and how many at most."""
     limit_name = "maxSubmissions" if tag == "TextArea" else "maxUsages"
     text = control.get(limit_name)
     limit = int(text) if text.isdigit() and int(text) > 0 else None
@@ -94,10 +94,10 @@ def _how_many(control: Control, tag: FieldTag) -> tuple[bool, int | None]:
 
 
 def _read_choices(control: Control, tag: FieldTag) -> tuple[Choice, ...]:
-    """The listed values in document order, with texts that are unique within the control.
+    """Read the listed values in document order, with texts that are unique within the control.
 
     Raises:
-        ConfigError: no choice, a choice without text, or the same choice twice.
+        ConfigError: there is no choice, a choice has no text, or a choice is listed twice.
     """
     leaves_only = tag == "Taxonomy" and control.is_true("leafsOnly")
     listed: list[tuple[tuple[str, ...], tuple[str, ...]]] = []  # stored path, shown path
@@ -112,7 +112,7 @@ def _read_choices(control: Control, tag: FieldTag) -> tuple[Choice, ...]:
     doubled = [path for path, count in Counter(stored for stored, _ in listed).items() if count > 1]
     if doubled:
         raise ConfigError(f'{control.markup()} lists "{" > ".join(doubled[0])}" twice; keep one')
-    # "door" below "car" and below "house" are two choices: the model then says "car door".
+    # "door" below "car" and below "house" are two choices. The model then answers "car door".
     leaf_counts = Counter(shown[-1] for _, shown in listed)
     choices = tuple(
         Choice(stored[-1], shown[-1] if leaf_counts[shown[-1]] == 1 else " ".join(shown), stored)
@@ -133,9 +133,10 @@ def _collect(
     leaves_only: bool,
     listed: list[tuple[tuple[str, ...], tuple[str, ...]]],
 ) -> None:
+    """Append the (stored, shown) paths of the choices below `parent` to `listed`."""
     for element in parent:
         if element.tag.lower() != "choice":
-            _collect(control, element, stored, shown, leaves_only, listed)  # a View groups choices and means nothing
+            _collect(control, element, stored, shown, leaves_only, listed)  # a View only groups choices
             continue
         text = (element.get("value") or "").strip()
         if not text:

@@ -9,12 +9,12 @@ _PART_NAMES = frozenset({"part", "subpart", "sub-part"})
 
 
 def is_part_label(label: str | None) -> bool:
-    """Whether a label says that its region is a part of something."""
+    """Whether a label marks its region as a part of another one."""
     return label is not None and label.strip().lower() in _PART_NAMES
 
 
 def object_label(config: LabelConfig, chosen: str | None) -> str | None:
-    """The label of an object: the one chosen in the page, else "Object" or what stands for it, else the first."""
+    """Return an object's label: the one chosen in the page, else "Object" or a synonym of it, else the first."""
     if chosen is not None and not is_part_label(chosen):
         return chosen
     labels = config.output.labels
@@ -24,7 +24,7 @@ def object_label(config: LabelConfig, chosen: str | None) -> str | None:
 
 
 def part_label(config: LabelConfig, chosen: str | None, parent: str | None) -> str | None:
-    """The label of a part: "Part" where the config lists it, else the one chosen in the page, else its object's."""
+    """Return a part's label: "Part" if the config lists it, else the one chosen in the page, else its object's."""
     if is_part_label(chosen):
         return chosen
     named = [label for label in config.output.labels if is_part_label(label)]
@@ -32,7 +32,7 @@ def part_label(config: LabelConfig, chosen: str | None, parent: str | None) -> s
 
 
 def classes(config: LabelConfig, chosen: str | None) -> tuple[str, ...]:
-    """The labels to choose from by asking, where the output's labels are categories; () where nothing is to ask."""
+    """Return the labels that the model chooses from, if the output's labels are categories; otherwise ()."""
     labels = tuple(label for label in config.output.labels if not is_part_label(label))
     if chosen is not None or len(labels) < 2 or any(label.strip().lower() in _OBJECT_NAMES for label in labels):
         return ()

@@ -1,13 +1,13 @@
-"""Any project's labeling config -> `LabelConfig`: what can prompt, where masks go, what is filled.
+"""Any project's labeling config -> `LabelConfig`: the prompts, the control for masks, the fields to fill.
 
 Nothing is tied to our own XML. A config that cannot be served is refused with the markup to add.
 
-Attributes of ours, which Label Studio ignores:
+These attributes are ours; Label Studio ignores them:
     osprey="off"          leave this control alone
-    osprey="notice"       a per-image TextArea for messages to the annotator (one named `notice` is found by itself)
-    osprey_role           the role of a control whose name does not say it
-    osprey_question       what to ask instead of the role's question; several are separated by `|`
-    osprey_threshold      leave the control empty when the answer's confidence (0-1) is lower
+    osprey="notice"       a per-image TextArea for messages to the annotator (not needed for one named `notice`)
+    osprey_role           the role of a control whose name is not its role
+    osprey_question       the question instead of the role's own; several are separated by `|`
+    osprey_threshold      leave the control empty when the answer's confidence (0 to 1) is lower
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PROMPTS: dict[str, PromptKind] = {
     "rectangle": "rectangle",
     "rectanglelabels": "rectangle",
 }
-# In this order where a config has several: a brush slows the page down with every region, a polygon has no holes.
+# In order of preference: a brush slows the page down with every region, and a polygon has no holes.
 _OUTPUTS: dict[str, OutputKind] = {
     "bitmasklabels": "bitmask",
     "bitmask": "bitmask",
@@ -70,13 +70,13 @@ _IMAGE_SNIPPET = '<Image name="image" value="$image"/>'
 
 @functools.lru_cache(maxsize=64)  # every click sends the whole config again
 def read_label_config(xml: str) -> LabelConfig:
-    """What the config lets us do.
+    """Read a labeling config.
 
-    With several images the first one that has an output control is served; controls of other objects are
-    ignored. With several output controls bitmask is preferred to polygon and polygon to brush.
+    With several images, the first one that has an output control is served; controls of other objects are ignored.
+    With several output controls, bitmask is preferred to polygon and polygon to brush.
 
     Raises:
-        ConfigError: no image, no smart prompt, no output control or no field; or XML that cannot be read.
+        ConfigError: there is no image, smart prompt, output control or field, or the XML cannot be read.
     """
     root = parse_xml(xml)
     image, controls, output = _image_with_output(root)
@@ -117,6 +117,7 @@ def read_label_config(xml: str) -> LabelConfig:
 
 
 def _image_with_output(root: Element) -> tuple[Element, tuple[Control, ...], Control]:
+    """Find the first image with an output control; return it with its controls and the preferred output."""
     images = [image for image in images_of(root) if (image.get("name") or "").strip()]
     if not images:
         raise ConfigError(f"the labeling config has no <Image> with a name; add {_IMAGE_SNIPPET}")
@@ -134,6 +135,7 @@ def _image_with_output(root: Element) -> tuple[Element, tuple[Control, ...], Con
 
 
 def _image_key(image: Element) -> str:
+    """Return the key of the task's data that holds the image."""
     if image.get("valuelist"):
         raise ConfigError(f"<Image valueList=...> (several pages per task) is not served; use {_IMAGE_SNIPPET}")
     value = (image.get("value") or "").strip()
@@ -150,7 +152,7 @@ def _is_off(control: Control) -> bool:
 
 
 def _labels(control: Control) -> tuple[str, ...]:
-    """A control's labels as Label Studio stores them."""
+    """Return a control's labels as Label Studio stores them."""
     return tuple(
         stored
         for element in control.element.iter()
@@ -169,7 +171,7 @@ def _output_labels(output: Control) -> tuple[str, ...]:
 
 
 def _fields(controls: tuple[Control, ...], output: Control) -> tuple[tuple[Field, ...], tuple[str, ...]]:
-    """The fields in document order, and why other per-region controls are left alone."""
+    """Return the fields in document order, and the reasons why other per-region controls are left alone."""
     fields, notes = [], []
     for control in controls:
         if control.kind in _OUTPUTS and control is not output:
@@ -179,7 +181,7 @@ def _fields(controls: tuple[Control, ...], output: Control) -> tuple[tuple[Field
         if _is_off(control):
             notes.append(f'{control.markup()} is left alone: osprey="off"')
         elif control.kind in _REGION_VALUES:
-            notes.append(f"{control.markup()} is left alone: a {control.element.tag} holds no words")
+            notes.append(f"{control.markup()} is left alone: a {control.element.tag} has no text")
         elif control.kind not in FIELD_TAGS:
             notes.append(f"{control.markup()} is left alone: <{control.element.tag}> is not filled")
         elif (tags := control.condition("whenTagName")) and output.name not in tags:
@@ -192,6 +194,7 @@ def _fields(controls: tuple[Control, ...], output: Control) -> tuple[tuple[Field
 
 
 def _notice(controls: tuple[Control, ...]) -> str | None:
+    """Return the name of the TextArea for messages to the annotator, or None."""
     for control in controls:
         if control.kind != "textarea" or control.is_true("perRegion") or _is_off(control):
             continue

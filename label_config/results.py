@@ -44,7 +44,7 @@ class AnsweredRegion:
 
 
 def region_items(config: LabelConfig, region: AnsweredRegion) -> list[dict[str, Any]]:
-    """The complete result items of one region: a result with an id that the page knows replaces that region."""
+    """Make the complete result items of one region. The page replaces a region whose id it already has."""
     envelope: dict[str, Any] = {
         "id": region.region_id,
         "to_name": config.image_name,
@@ -100,12 +100,13 @@ def osprey_meta(
 
 
 def region_score(mask_score: float, confidence: Mapping[str, float]) -> float:
-    """What uncertainty sampling sorts by: SAM's own estimate times the mean confidence of the fields, 0 to 1."""
+    """Compute the score of the uncertainty order: SAM's own estimate times the fields' mean confidence, 0 to 1."""
     mean = sum(confidence.values()) / len(confidence) if confidence else 1.0
     return min(max(mask_score, 0.0), 1.0) * min(max(mean, 0.0), 1.0)
 
 
 def _geometry(config: LabelConfig, region: AnsweredRegion) -> dict[str, Any]:
+    """Make the value of the geometry item, in the format of the output control."""
     output = config.output
     if region.drawn is not None:
         drawn: dict[str, Any] = copy.deepcopy(dict(region.drawn["value"]))

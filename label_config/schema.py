@@ -1,7 +1,4 @@
-"""The words in which the rest of the project speaks about a labeling config.
-
-`label_config.reader` fills these from a project's XML; `backend` asks and answers by them.
-"""
+"""The dataclasses that describe a labeling config; `label_config.reader` makes them from a project's XML."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ Role = Literal["category", "part", "attribute", "short_description", "detailed_d
 
 
 class ConfigError(ValueError):
-    """The labeling config cannot be served. The message says what to add or change, with the markup to paste."""
+    """The labeling config cannot be served. The message contains the markup to add or change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class PromptControl:
 
 @dataclass(frozen=True, slots=True)
 class OutputControl:
-    """The control that holds the masks. `labels` are as Label Studio stores them (alias before value)."""
+    """The control for the masks. `labels` are as Label Studio stores them (alias before value)."""
 
     name: str
     kind: OutputKind
@@ -44,11 +41,12 @@ class OutputControl:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One value a closed control lists.
+    """One value that a closed control lists.
 
-    `value` is what Label Studio stores (the alias where there is one), `text` what the annotator reads
-    and the model may say, `path` the stored taxonomy path (`(value,)` for Choices). `text` is unique
-    within a field.
+    Attributes:
+        value: as Label Studio stores it (the alias if there is one).
+        text: as the annotator reads it and the model may answer it; unique within a field.
+        path: the stored taxonomy path, `(value,)` for Choices.
     """
 
     value: str
@@ -58,7 +56,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class FieldQuestion:
-    """What Osprey is asked about a region. `text` holds `{region}`; see `job_queue.contracts.Question` for `form`."""
+    """A question about a region. `text` contains `{region}`; see `job_queue.contracts.Question` for `form`."""
 
     text: str
     form: QuestionForm
@@ -69,9 +67,9 @@ class FieldQuestion:
 class Field:
     """One per-region control that is filled.
 
-    `choices` is empty for free text. `max_values` is None where the control sets no limit. An answer whose
-    confidence is below `threshold` leaves the control empty. `when_labels` non-empty: the control is shown,
-    and so filled, only on regions with one of these labels.
+    `choices` is empty for free text. `max_values` is None if the control has no limit. An answer whose confidence is
+    below `threshold` leaves the control empty. With `when_labels`, the control is shown, and therefore filled, only on
+    regions with one of these labels.
     """
 
     name: str
@@ -96,11 +94,18 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class LabelConfig:
-    """What a project's config lets us do.
+    """A project's labeling config as far as it is served.
 
-    `image_key` is the key of the task's data that holds the image ("image" for `$image`). `notice` names a
-    per-image TextArea for messages to the annotator. `notes` are sentences about controls left alone.
-    `control_names` and `listed_labels` have every control and label of the config, those left alone included.
+    Attributes:
+        image_name: the Image tag's name.
+        image_key: the key of the task's data that holds the image ("image" for `$image`).
+        prompts: the smart tools.
+        output: the control for the masks.
+        fields: the controls that are filled.
+        notice: the name of a per-image TextArea for messages to the annotator.
+        notes: reasons why other controls are left alone.
+        control_names: every control of the config, also those left alone.
+        listed_labels: every label of the config, also those of controls left alone.
     """
 
     image_name: str
@@ -114,9 +119,9 @@ class LabelConfig:
     listed_labels: frozenset[str] = frozenset()
 
     def field(self, name: str) -> Field | None:
-        """The field of that control name, or None."""
+        """Return the field of that control name, or None."""
         return next((field for field in self.fields if field.name == name), None)
 
     def prompt(self, name: str) -> PromptControl | None:
-        """The prompt of that control name, or None."""
+        """Return the prompt of that control name, or None."""
         return next((prompt for prompt in self.prompts if prompt.name == name), None)

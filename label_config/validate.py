@@ -1,7 +1,7 @@
-"""Result items against the config they answer: what would blank or break the annotator's page is found here.
+"""Check result items against the config, and find those that would blank or break the annotator's page.
 
-Label Studio checks nothing: an item of the wrong type or shape makes the whole editor go blank, an unknown
-name is dropped without a word. `backend` therefore sends nothing that this file has a word about.
+Label Studio checks nothing: an item of the wrong type or shape makes the whole editor go blank, and an unknown name is
+dropped silently. The backend therefore sends no items for which this file reports a problem.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _ORIGINS = ("manual", "prediction", "prediction-changed")
 
 
 def validate_results(config: LabelConfig, items: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One sentence per problem; an empty list means the items are safe to send.
+    """Return one sentence per problem; without problems the items are safe to send.
 
-    A region is all items of one `id`: its geometry first, then its fields, each control once.
+    A region consists of all items of one `id`: first its geometry, then its fields, each control once.
     """
     problems: list[str] = []
     label_of: dict[str, str | None] = {}  # of the regions whose geometry has been seen
@@ -41,7 +41,7 @@ def validate_results(config: LabelConfig, items: Sequence[Mapping[str, Any]]) ->
 
 
 def _envelope(config: LabelConfig, item: Mapping[str, Any]) -> Iterable[str]:
-    """What every item needs, whatever its control."""
+    """Check the keys that every item needs, whatever its control."""
     region_id = item.get("id")
     if not isinstance(region_id, str) or not region_id:
         yield f"expected an id, a non-empty string, got {region_id!r}"
@@ -73,7 +73,7 @@ def _meta(meta: Any) -> Iterable[str]:
 
 
 def _content(config: LabelConfig, item: Mapping[str, Any], label_of: dict[str, str | None]) -> Iterable[str]:
-    """What the control of the item needs. Notes the region's label where the item is its geometry."""
+    """Check the item's value against its control. Record the region's label if the item is its geometry."""
     name, region_id = item.get("from_name"), str(item.get("id"))
     value = item["value"] if isinstance(item.get("value"), Mapping) else {}
     if name == config.output.name:
@@ -85,7 +85,7 @@ def _content(config: LabelConfig, item: Mapping[str, Any], label_of: dict[str, s
             yield f"expected value.text to be a list of strings, got {value.get('text')!r:.60}"
     elif isinstance(name, str) and (field := config.field(name)) is not None:
         if region_id not in label_of:
-            yield "the region's geometry has to come before its fields; a text alone destroys the region"
+            yield "the region's geometry must come before its fields; a text alone destroys the region"
         elif not field.applies_to(label_of[region_id]):
             yield f"the control is hidden for label {label_of[region_id]!r}; it is shown for {field.when_labels}"
         yield from _typed(item, field.result_type)
@@ -129,7 +129,7 @@ def _geometry(config: LabelConfig, item: Mapping[str, Any], value: Mapping[str, 
         yield str(error)
         return
     if mask is None or not mask.any():
-        yield "the mask covers no pixel; the page would create a region that nobody can see"
+        yield "the mask covers no pixel; the page would create an invisible region"
 
 
 def _percentages(points: Any) -> Iterable[str]:

@@ -1,7 +1,7 @@
-"""XML text -> element tree, for text that anyone with a project may have written.
+"""Untrusted XML text -> element tree.
 
-Tag names keep their spelling in `Element.tag`; attribute names are lower-cased, because Label Studio's
-editor ignores their case.
+Tag names keep their spelling in `Element.tag`. Attribute names are lower-cased, because Label Studio's editor ignores
+their case.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ MAX_DEPTH = 100
 
 
 def parse_xml(xml: str) -> Element:
-    """The root element of a labeling config.
+    """Parse a labeling config and return its root element.
 
-    A document type declaration is refused: it is the only way to declare entities, and a labeling config
-    needs none. Nothing outside the text is ever read.
+    A document type declaration is refused, because it is the only way to declare entities and a labeling config needs
+    none. Nothing outside the text is read.
 
     Raises:
-        ConfigError: empty, too long, nested too deeply, with a document type, or not well-formed XML.
+        ConfigError: the text is empty, too long, nested too deeply, has a document type, or is not well-formed XML.
     """
     if not xml.strip():
         raise ConfigError(

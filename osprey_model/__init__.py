@@ -1,7 +1,20 @@
-"""Osprey: pixel-level image understanding (arXiv 2312.10032), with an engine for many questions at once.
+"""Osprey: pixel-level image understanding (arXiv 2312.10032), with an engine that answers many questions together.
 
-`from osprey_model import Osprey, Question, RegionRequest` is all a caller needs. The names are loaded when
-first used, so that importing a light module such as `osprey_model.config` does not import torch.
+Callers need only `from osprey_model import Osprey, Question, RegionRequest`. The names below are imported when they
+are first used, so that a light module such as `osprey_model.config` can be imported without torch.
+
+In reading order:
+
+config.py    all sizes of a model
+inputs/      image, masks, text and conversation -> the model's input, exactly as in training
+modeling/    the modules: tower, mask extractor, projector, decoder
+weights/     checkpoint folders, adapters, quantisation: a folder -> a loaded model
+engine/      `Osprey`: describe, describe_many, chat
+data/        data sets -> training samples and batches
+training/    the paper's training stages, and LoRA fine-tuning
+hf/          the model, tokenizer and processor for transformers' Auto classes
+auto.py      registers them
+byte_lru.py  a cache with a limit in bytes
 """
 
 from __future__ import annotations

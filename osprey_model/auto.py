@@ -1,3 +1,3 @@
-"""`import osprey_model.auto` lets transformers' Auto classes load Osprey folders: see `osprey_model/hf/auto.py`."""
+"""Register Osprey with transformers' Auto classes when this module is imported: see `osprey_model/hf/auto.py`."""
 
 import osprey_model.hf.auto  # noqa: F401 - registers the classes

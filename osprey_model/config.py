@@ -1,11 +1,11 @@
-"""What an Osprey model is: every size as a value, two presets, JSON in the reference's layout. No torch here.
+"""The configuration of an Osprey model: all sizes, two presets, and JSON in the reference's layout. Without torch.
 
-`OspreyConfig.from_dict` reads three layouts: the config.json of a released checkpoint (where image
-size, mask sizes and tower are literals of the code, so the released values apply), our own
-config.json (the same keys plus a sub-dict `osprey` with those literals), and the golden vectors'
-(the sub-dict is called `golden`).
+`OspreyConfig.from_dict` reads three layouts:
 
-Neighbours: `osprey_model/weights/build.py` turns a config into modules; nothing below imports upwards.
+- the config.json of a released checkpoint. Image size, mask size and tower are literals in the released code, so their
+  released values apply;
+- our own config.json: the same keys, plus a sub-dict `osprey` for those literals;
+- the config of the golden vectors in the tests, whose sub-dict is called `golden`.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-IMAGE_TOKEN_ID = -200  # stands for all image tokens of one image inside input_ids
-IGNORE_INDEX = -100  # label of a position that is not learned
+IMAGE_TOKEN_ID = -200  # one id that stands for all image tokens of one image in input_ids
+IGNORE_INDEX = -100  # label of a position that does not count in the loss
 LEVELS = ("res2", "res3", "res4", "res5")  # the tower's four stage outputs, strides 4, 8, 16, 32
-IMAGE_LEVEL = "res4"  # its cells are the image tokens
+IMAGE_LEVEL = "res4"  # the level whose cells become the image tokens
 CONFIG_FILE = "config.json"
 
-_MODEL_TYPES = ("osprey", "osprey-stage2")  # what released config.json files say
-_LITERALS = "osprey"  # sub-dict for what is a literal in the released code
+_MODEL_TYPES = ("osprey", "osprey-stage2")  # the values in released config.json files
+_LITERALS = "osprey"  # sub-dict for the sizes that are literals in the released code
 _LITERALS_GOLDEN = "golden"
 
 
 class WrongArchitecture(ValueError):
-    """A config.json that is not an Osprey's, or cannot be read."""
+    """A config.json is not that of an Osprey model, or it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class OspreyConfig:
-    """Sizes of the tower, the mask extractor and the decoder. Defaults are the released Osprey-7b."""
+    """Sizes of the tower, the mask extractor and the decoder. The defaults are those of the released Osprey-7b."""
 
     # ConvNeXt tower
     image_size: int = 512
     vision_depths: tuple[int, ...] = (3, 3, 27, 3)
     vision_dims: tuple[int, ...] = (192, 384, 768, 1536)
     vision_layer_scale_init: float = 1e-6
-    vision_clip_embed_dim: int | None = 768  # None: without CLIP's head, which Osprey never runs
+    vision_clip_embed_dim: int | None = 768  # None: without CLIP's head, which Osprey does not run
     # mask extractor
     mask_embed_dim: int = 1024
     mask_shape: int = 112
@@ -62,10 +62,10 @@ class OspreyConfig:
     pos_token_id: int | None = None  # None: vocab_size + 1
 
     def __post_init__(self) -> None:
-        """Check the sizes against each other.
+        """Check that the sizes fit together.
 
         Raises:
-            ValueError: sizes that cannot be built; the message names them.
+            ValueError: they do not; the message names them.
         """
         if len(self.vision_depths) != len(LEVELS) or len(self.vision_dims) != len(LEVELS):
             raise ValueError(
@@ -89,7 +89,7 @@ class OspreyConfig:
 
     @property
     def num_image_tokens(self) -> int:
-        """Cells of the res4 grid: 1024 at 512x512."""
+        """Number of image tokens: the cells of the res4 grid, 1024 for an image of 512x512."""
         return (self.image_size // 16) ** 2
 
     @property
@@ -99,11 +99,11 @@ class OspreyConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> OspreyConfig:
-        """Read any of the three layouts; keys the model does not need (training switches, paths) are left alone.
+        """Read any of the three layouts. Keys that the model does not need (training switches, paths) are ignored.
 
         Raises:
-            WrongArchitecture: a config of another architecture.
-            ValueError: sizes that cannot be built.
+            WrongArchitecture: the config is of another architecture.
+            ValueError: the sizes do not fit together.
         """
         if data.get("model_type", _MODEL_TYPES[0]) not in _MODEL_TYPES:
             raise WrongArchitecture(
@@ -138,8 +138,8 @@ class OspreyConfig:
         """Read `config.json` of a checkpoint folder.
 
         Raises:
-            FileNotFoundError: the folder has none.
-            WrongArchitecture: it is damaged or of another architecture.
+            FileNotFoundError: the folder has no config.json.
+            WrongArchitecture: the config is damaged or of another architecture.
         """
         path = Path(folder) / CONFIG_FILE
         if not path.is_file():
@@ -157,17 +157,17 @@ class OspreyConfig:
 
     @classmethod
     def preset(cls, name: str) -> OspreyConfig:
-        """One of `PRESETS` by name.
+        """Return the preset of this name.
 
         Raises:
-            ValueError: an unknown name; the message lists the known ones.
+            ValueError: the name is unknown; the message lists the known ones.
         """
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}; known: {', '.join(sorted(PRESETS))}")
         return PRESETS[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """The reference's config.json layout plus the sub-dict `osprey` for its literals."""
+        """Return the config in the reference's config.json layout, plus the sub-dict `osprey` for its literals."""
         literals = (
             "image_size",
             "vision_depths",
@@ -202,7 +202,7 @@ PRESETS: dict[str, OspreyConfig] = {
         image_size=256,
         vision_depths=(2, 2, 6, 2),
         vision_dims=(40, 80, 160, 320),
-        vision_layer_scale_init=0.2,  # trained from scratch: 1e-6 would take epochs to wake the blocks
+        vision_layer_scale_init=0.2,  # trained from scratch: with 1e-6 the blocks would have no effect for epochs
         vision_clip_embed_dim=None,
         mask_embed_dim=256,
         mask_shape=56,

@@ -1,7 +1,4 @@
-"""When a serving process has to look at the champion again: one `os.stat` of the pointer between two jobs.
-
-Neighbours: `registry/versions.py` moves the pointer, `worker/runtime.py` loads what it names.
-"""
+"""How a serving process notices that the champion has changed: one `os.stat` of the pointer between two jobs."""
 
 from __future__ import annotations
 
@@ -10,11 +7,11 @@ from pathlib import Path
 
 from registry.versions import BASE, ModelVersion, Registry
 
-RETRY_S = 30.0  # a champion that did not load is tried again so often: a 7B model takes half a minute to fail
+RETRY_S = 30.0  # between attempts to load a champion; a failed attempt with a 7B model takes that long, too
 
 
 class ChampionWatch:
-    """Remembers the pointer as it was last read. Without a registry the base is served for ever."""
+    """Remembers the pointer as it was last read. Without a registry the base checkpoint is always served."""
 
     def __init__(self, folder: Path | None) -> None:
         self._registry = None if folder is None else Registry(folder)
@@ -22,31 +19,31 @@ class ChampionWatch:
         self._retry_at_s = float("inf")
 
     def moved(self) -> bool:
-        """Whether the pointer is another file than when `read` was called, or a failed champion is due again."""
+        """Return whether the pointer was replaced since `read`, or a champion that did not load is due again."""
         if self._registry is None:
             return False
         return self._signature() != self._seen or time.monotonic() >= self._retry_at_s
 
     def read(self) -> str:
-        """The champion's name, `base` without one.
+        """Return the name of the champion; `base` if there is none.
 
         Raises:
             RegistryError: the pointer cannot be read.
         """
         self._retry_at_s = float("inf")
-        self._seen = self._signature()  # before reading: a move in between is then seen next time
+        self._seen = self._signature()  # before reading, so that a move in between is noticed next time
         return BASE if self._registry is None else self._registry.champion_name()
 
     def version(self, name: str) -> ModelVersion | None:
-        """The version of a name, None for the base.
+        """Return the version of this name; None for the base checkpoint.
 
         Raises:
-            RegistryError: it is not there or not complete.
+            RegistryError: the version does not exist or is not complete.
         """
         return None if self._registry is None or name == BASE else self._registry.version(name)
 
     def fallbacks(self) -> tuple[str, ...]:
-        """What served before the champion, nearest first, the base last.
+        """Return the champions before the current one, the latest first, and the base checkpoint last.
 
         Raises:
             RegistryError: the pointer cannot be read.
@@ -55,7 +52,7 @@ class ChampionWatch:
         return tuple(dict.fromkeys((*earlier, BASE)))
 
     def try_again_later(self) -> None:
-        """What was read does not load: `moved` says so again after a while."""
+        """Make `moved` return True again after `RETRY_S`, because the champion did not load."""
         self._retry_at_s = time.monotonic() + RETRY_S
 
     def _signature(self) -> tuple[int, int, int] | None:

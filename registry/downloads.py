@@ -1,8 +1,7 @@
-"""One file over HTTP, resumable and verified: whole and right under its name, or not there at all.
+"""Download one file over HTTP, resumable and verified: under its name it is complete and correct, or absent.
 
-What has arrived lies beside the target as `<name>.<checksum>.part` and is continued by the next call, in this
-process or a later one. (huggingface_hub 2 throws a partial file away when its process ends.)
-Used by `registry/official_models.py`.
+The bytes that have arrived are kept beside the target as `<name>.<checksum>.part`. The next call continues there, in
+this process or a later one. (huggingface_hub 2 deletes a partial file when its process ends.)
 """
 
 from __future__ import annotations
@@ -21,23 +20,26 @@ import httpx
 from job_queue.errors import OspreyError
 
 _CHUNK_BYTES = 1 << 20
-_ATTEMPTS = 5  # without a new byte between them
+_ATTEMPTS = 5  # in a row that bring no new byte
 _RETRY_STATUS = {408, 425, 429, 500, 502, 503, 504}
 
 log = logging.getLogger(__name__)
 
 
 class DownloadFailed(OspreyError):
-    """A file could not be fetched; the message says why, and whether another call continues it."""
+    """A file could not be downloaded. The message says why, and whether another call continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """Where a file is and how to know it arrived.
+    """Address and checksum of a file.
 
     Attributes:
-        checksum: lower-case hex digits; for "sha256" a prefix of the digest will do, "git" is git's blob id (sha1).
-        size: bytes; None: what the server says.
+        name: path below the target folder.
+        url: where it is downloaded from.
+        kind: how `checksum` is computed; "git" is git's blob id (SHA-1).
+        checksum: lower-case hexadecimal digits; for "sha256" a prefix of the digest is enough.
+        size: in bytes; None: use the size that the server announces.
     """
 
     name: str
@@ -47,7 +49,7 @@ class RemoteFile:
     size: int | None = None
 
 
-Progress = Callable[[int, int | None], None]  # (bytes there, bytes in all)
+OnBytes = Callable[[int, int | None], None]  # (bytes that have arrived, bytes in total or None)
 
 
 def fetch(
@@ -55,16 +57,20 @@ def fetch(
     file: RemoteFile,
     folder: Path,
     *,
-    on_progress: Progress | None = None,
+    on_progress: OnBytes | None = None,
     wait_s: float = 1.0,
 ) -> Path:
-    """Bring `file` into `folder`; a right file that is there already is kept as it is.
+    """Download `file` into `folder` and return its path. A correct file that exists already is kept.
 
     Args:
-        wait_s: pause before the first repeated attempt; doubles with each one that brings nothing.
+        client: the HTTP client.
+        file: what to download.
+        folder: the target folder; it is created.
+        on_progress: called with the bytes that have arrived and the total.
+        wait_s: pause before the first repeated attempt; it doubles with each attempt that brings no new byte.
 
     Raises:
-        DownloadFailed: offline, refused, truncated again and again, wrong checksum, disk full.
+        DownloadFailed: no connection, refused, truncated repeatedly, wrong checksum, or disk full.
     """
     target, on_progress = folder / file.name, on_progress or (lambda *_: None)
     try:
@@ -80,19 +86,19 @@ def fetch(
             part.unlink()
             raise DownloadFailed(
                 f"{file.url} is damaged: expected {file.kind} {file.checksum}, got other content of {size} bytes. "
-                "It was removed; run the command again, or use another mirror"
+                "The file was removed; run the command again, or use another mirror"
             )
         part.replace(target)
     except OSError as error:
         raise DownloadFailed(
             f"{target} cannot be written: {error}. Make room or choose another folder; "
-            "what has arrived is kept and continued by the next call"
+            "the bytes that have arrived are kept, and the next call continues there"
         ) from error
     return target
 
 
 def is_right(path: Path, file: RemoteFile) -> bool:
-    """Whether the file at `path` has the size and the checksum of `file`."""
+    """Return whether the file at `path` has the size and the checksum of `file`."""
     size = path.stat().st_size
     if file.size not in (None, size):
         return False
@@ -103,8 +109,8 @@ def is_right(path: Path, file: RemoteFile) -> bool:
     return digest.hexdigest().startswith(file.checksum)
 
 
-def _fill(client: httpx.Client, file: RemoteFile, part: Path, on_progress: Progress, wait_s: float) -> None:
-    """Append to `part` until it is complete."""
+def _fill(client: httpx.Client, file: RemoteFile, part: Path, on_progress: OnBytes, wait_s: float) -> None:
+    """Append to `part` until the file is complete."""
     failures, most = 0, part.stat().st_size if part.exists() else 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -126,20 +132,20 @@ def _fill(client: httpx.Client, file: RemoteFile, part: Path, on_progress: Progr
         most = max(most, after)
         if failures >= _ATTEMPTS:
             raise DownloadFailed(
-                f"{file.url} cannot be fetched: {problem}. Offline? Check the connection, or name a mirror; "
-                f"{after} bytes are kept in {part} and continued by the next call"
+                f"{file.url} cannot be downloaded: {problem}. Offline? Check the connection, or use a mirror; "
+                f"{after} bytes are kept in {part}, and the next call continues there"
             )
         log.warning("%s: %s; continuing at byte %d", file.name, problem, after)
         time.sleep(wait_s * 2 ** max(failures - 1, 0))
 
 
-def _stream(client: httpx.Client, file: RemoteFile, part: Path, start: int, on_progress: Progress) -> bool:
-    """One request; whether the file is complete after it."""
-    # identity: ranges count bytes of what is sent, and compressed bytes are not the file's.
+def _stream(client: httpx.Client, file: RemoteFile, part: Path, start: int, on_progress: OnBytes) -> bool:
+    """Send one request and return whether the file is complete after it."""
+    # Not compressed: a range counts the bytes that are sent, which must be those of the file.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with client.stream("GET", file.url, headers=headers) as response:
         if start and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-            return True  # nothing behind what is there: the checksum decides
+            return True  # the server has no further bytes: the checksum decides
         response.raise_for_status()
         content_range = response.headers.get("Content-Range", "")
         resumed = response.status_code == httpx.codes.PARTIAL_CONTENT and content_range.startswith(f"bytes {start}-")
@@ -159,7 +165,7 @@ def _stream(client: httpx.Client, file: RemoteFile, part: Path, start: int, on_p
             )
         on_progress(done, total)
         with part.open("ab" if resumed else "wb") as stream:
-            for chunk in response.iter_raw():  # as it arrives: with a size, a drop would lose the unfinished chunk
+            for chunk in response.iter_raw():  # without a chunk size: a lost connection would lose the unfinished chunk
                 stream.write(chunk)
                 done += len(chunk)
                 on_progress(done, total)

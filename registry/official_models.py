@@ -1,8 +1,7 @@
-"""The published checkpoints by name: which files they have, where, and with which checksums.
+"""The published checkpoints by name: their files, addresses and checksums.
 
-Osprey's come from a Hugging Face hub or a mirror that speaks its protocol (sizes and checksums are the hub's, of one
-commit); SAM's file names carry the first digits of their sha256. Used by `cli/models.py`;
-`registry/downloads.py` fetches.
+Osprey's files come from a Hugging Face hub, or a mirror with the same protocol. Their sizes and checksums are those
+that the hub lists for one commit. The file names of SAM's checkpoints contain the first digits of their SHA-256.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _WANTED_SUFFIXES = {".bin", ".json", ".safetensors", ".model"}  # weights, confi
 
 @dataclass(frozen=True, slots=True)
 class Mirrors:
-    """Where to fetch from, and whether at all."""
+    """Where checkpoints are downloaded from; `offline` forbids downloads."""
 
     hub: str = HUB
     sam: str = SAM_BASE
@@ -42,10 +41,10 @@ class Mirrors:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Mirrors:
-        """HF_ENDPOINT, OSPREY_SAM_MIRROR and HF_HUB_OFFLINE.
+        """Read HF_ENDPOINT, OSPREY_SAM_MIRROR and HF_HUB_OFFLINE.
 
         Raises:
-            ValueError: a mirror that is not an http(s) address.
+            ValueError: a mirror is not an http(s) address.
         """
         hub, sam = environ.get("HF_ENDPOINT") or HUB, environ.get("OSPREY_SAM_MIRROR") or SAM_BASE
         for name, url in (("HF_ENDPOINT", hub), ("OSPREY_SAM_MIRROR", sam)):
@@ -60,20 +59,20 @@ class Mirrors:
 
 
 def default_place(name: str, root: Path) -> Path:
-    """The folder under `root` that `name` is fetched into: an Osprey has one of its own, SAM's are single files."""
+    """Return the target folder of `name`: a subfolder of `root` for Osprey, `root` for SAM's single files."""
     return root / OSPREY_REPOSITORIES[name].split("/")[1] if name in OSPREY_REPOSITORIES else root
 
 
 def files_of(client: httpx.Client, name: str, mirrors: Mirrors) -> list[RemoteFile]:
-    """The files of a published checkpoint, with addresses of one commit and checksums.
+    """List the files of a published checkpoint, with checksums and the addresses of one commit.
 
     Raises:
-        DownloadFailed: an unknown name, offline, or an answer that is not the hub's.
+        DownloadFailed: the name is unknown, there is no connection, or the answer is not that of a hub.
     """
     if name not in NAMES:
         raise DownloadFailed(f"unknown model {name!r}; known: {', '.join(NAMES)}")
     if mirrors.offline:
-        raise DownloadFailed(f"HF_HUB_OFFLINE is set, so {name} is not fetched; unset it, or copy the files by hand")
+        raise DownloadFailed(f"HF_HUB_OFFLINE is set, so {name} is not downloaded; unset it, or copy the files by hand")
     if name in SAM_FILES:
         file = SAM_FILES[name]
         prefix = file.removesuffix(".pth").rsplit("_", 1)[1]

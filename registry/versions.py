@@ -1,13 +1,12 @@
-"""The model registry: a folder per version, one pointer to the champion, and who moved it when and why.
+"""The model registry: a folder per version, one pointer to the champion, and the history of the pointer.
 
     champion.json            the champion's name and the history, in one file, so that they cannot disagree
     versions/NAME/           version.json, and adapter/ (PEFT) or checkpoint/ (a complete Osprey folder)
 
-A version appears complete or not at all; the pointer names a complete version or, being absent or null, the base
-checkpoint (OSPREY_MODEL). No torch here: everything that looks at versions may import this.
+A version appears complete or not at all. The pointer names a complete version. If the pointer is absent or null, the
+base checkpoint (OSPREY_MODEL) is the champion. This module does not import torch, so any process can read versions.
 
-Neighbours: `registry/atomic_writes.py` does the writing, `worker/runtime.py` serves the champion,
-`learning/gate/gate.py` fills `gate`, `cli/registry.py` is the command line.
+Both files may come from another release: unknown keys are ignored, and missing optional ones take their default.
 """
 
 from __future__ import annotations
@@ -26,37 +25,58 @@ from pathlib import Path
 from typing import Any, Literal
 
 from job_queue.errors import OspreyError
+from job_queue.records import known_fields
 from registry.atomic_writes import Disk, locked, sha256_of
 
 Kind = Literal["adapter", "checkpoint"]
 
-BASE = "base"  # the name of OSPREY_MODEL beside the versions
+BASE = "base"  # the name that stands for OSPREY_MODEL in the pointer and the history
 SCHEMA_VERSION = 1
 _VERSIONS, _POINTER, _LOCK, _VERSION_FILE, _STAGING = "versions", "champion.json", "lock", "version.json", ".adding-"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class RegistryError(OspreyError):
-    """The registry cannot do what was asked, or a file of it is damaged; the message says which and what to do."""
+    """The request is invalid or a file of the registry is damaged. The message names it and the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The checkpoint an adapter belongs on: a folder with its fingerprint, or a version."""
+    """The checkpoint that an adapter was trained on.
+
+    Attributes:
+        path: folder of the checkpoint.
+        fingerprint: of that checkpoint, by `osprey_model/weights/checkpoint.py`.
+        version: a registered version of kind "checkpoint", used instead of `path`.
+    """
 
     path: str
     fingerprint: str
-    version: str | None = None  # a registered version of kind "checkpoint" instead of `path`
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """One complete version. `folder` is its directory, `files` maps relative paths to size and SHA-256."""
+    """One complete version.
+
+    Attributes:
+        name: its name in the registry.
+        kind: whether `weights` is a PEFT adapter or a complete checkpoint.
+        folder: its directory.
+        created: when it was added, ISO 8601 in UTC.
+        base: the checkpoint that an adapter was trained on.
+        data_version: the export version it was trained on.
+        config: settings and facts of the training run.
+        metrics: results of the training run.
+        parents: versions it was trained from.
+        gate: the latest verdict of the gate; None if the gate has not run.
+        files: relative path -> `bytes` and `sha256`.
+    """
 
     name: str
     kind: Kind
     folder: Path
-    created: str
+    created: str = ""
     base: Base | None = None
     data_version: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
@@ -67,17 +87,17 @@ class ModelVersion:
 
     @property
     def weights(self) -> Path:
-        """The adapter's or checkpoint's folder."""
+        """The folder of the adapter or checkpoint."""
         return self.folder / self.kind
 
     @property
     def model_version(self) -> str:
-        """What predictions carry: the name, and twelve digits of the content."""
+        """The version string in predictions: the name and 12 hexadecimal digits of the content hash."""
         content = sorted((path, entry["sha256"]) for path, entry in self.files.items())
         return f"{self.name}@{_digest(content)[:12]}"
 
     def base_folders(self) -> tuple[Path, ...]:
-        """Where an adapter's base checkpoint may be; its fingerprint decides."""
+        """Return folders that may hold an adapter's base checkpoint; the caller compares the fingerprint."""
         if self.base is None:
             return ()
         return (
@@ -87,7 +107,7 @@ class ModelVersion:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """What version.json holds."""
+        """Return the content of version.json."""
         data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("folder", "base")}
         base = dataclasses.asdict(self.base) if self.base else None
         return {"schema_version": SCHEMA_VERSION, **data, "parents": list(self.parents), "base": base}
@@ -95,7 +115,7 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One move of the champion pointer. `source` and `target` are names of versions, `base` for OSPREY_MODEL."""
+    """One move of the champion pointer. `source` and `target` are version names, or `base` for OSPREY_MODEL."""
 
     at: str
     action: Literal["promote", "rollback"]
@@ -112,7 +132,7 @@ class _Pointer:
 
 
 class Registry:
-    """Versions and their champion in one folder. Writers exclude each other; readers never wait."""
+    """Versions and their champion in one folder. A lock lets one writer in at a time; readers never wait."""
 
     def __init__(self, folder: Path, disk: Disk | None = None) -> None:
         self.folder = folder
@@ -120,50 +140,50 @@ class Registry:
 
     @property
     def pointer(self) -> Path:
-        """The file to watch: it is replaced whenever the champion changes."""
+        """The file that is replaced whenever the champion changes, for watching it."""
         return self.folder / _POINTER
 
     def versions(self) -> tuple[ModelVersion, ...]:
-        """Every complete version, oldest first. One that is torn or damaged is not listed."""
+        """Return every complete version, oldest first. Incomplete and damaged versions are skipped."""
         found = []
         for folder in (self.folder / _VERSIONS).glob("*"):
             if not folder.name.startswith("."):
                 try:
                     found.append(self._read(folder.name))
                 except RegistryError:
-                    continue  # `version(NAME)` says what is wrong with it
+                    continue  # skip it here; `version(name)` raises with the reason
         return tuple(sorted(found, key=lambda version: (version.created, _natural(version.name))))
 
     def version(self, name: str) -> ModelVersion:
-        """One complete version.
+        """Return one complete version.
 
         Raises:
-            RegistryError: there is none of that name, or it is not complete.
+            RegistryError: no version has this name, or it is not complete.
         """
         if not _NAME.fullmatch(name) or not (self.folder / _VERSIONS / name).is_dir():
             known = ", ".join(version.name for version in self.versions()) or "none yet"
-            raise RegistryError(f"there is no version {name!r} in {self.folder}; there are: {known}")
+            raise RegistryError(f"there is no version {name!r} in {self.folder}; known versions: {known}")
         return self._read(name)
 
     def champion(self) -> ModelVersion | None:
-        """The version to serve; None for the base checkpoint.
+        """Return the version to serve; None means the base checkpoint.
 
         Raises:
-            RegistryError: the pointer cannot be read, or its version was damaged or deleted by hand.
+            RegistryError: the pointer cannot be read, or its version is damaged or was deleted.
         """
         name = self._read_pointer().champion
         return None if name == BASE else self.version(name)
 
     def champion_name(self) -> str:
-        """What the pointer says, whether that version is there or not; `base` for the base checkpoint."""
+        """Return the name in the pointer without checking that version; `base` for the base checkpoint."""
         return self._read_pointer().champion
 
     def history(self) -> tuple[Move, ...]:
-        """Every promotion and rollback, oldest first."""
+        """Return every promotion and rollback, oldest first."""
         return self._read_pointer().history
 
     def earlier_champions(self) -> tuple[str, ...]:
-        """What `rollback` goes back to, nearest first; the last is where it all began."""
+        """Return the champions that successive rollbacks would restore, the next one first."""
         return tuple(reversed(_undo_stack(self.history())))
 
     def add(
@@ -178,20 +198,20 @@ class Registry:
         metrics: Mapping[str, Any] | None = None,
         parents: Sequence[str] = (),
     ) -> ModelVersion:
-        """Copy a trained folder into the registry as a new version; serving does not change.
+        """Copy a trained folder into the registry as a new version. The champion does not change.
 
         Args:
             source: a PEFT adapter folder or a complete checkpoint folder.
             kind: which of the two.
-            name: lower-case letters, digits and `._-`; None: the next `v1`, `v2`, ...
-            base: what an adapter belongs on.
-            data_version: the export it was trained on.
-            config: of the training run.
-            metrics: of the training run.
+            name: lower-case letters, digits and `._-`; None: the next of `v1`, `v2`, ...
+            base: the checkpoint that an adapter was trained on; required for adapters.
+            data_version: the export version it was trained on.
+            config: settings and facts of the training run.
+            metrics: results of the training run.
             parents: versions it was trained from.
 
         Raises:
-            RegistryError: the name is taken or not allowed, the source is empty, or an adapter has no base.
+            RegistryError: the name is taken or invalid, `source` has no files, or an adapter has no base.
         """
         sources = sorted(path for path in source.rglob("*") if path.is_file())
         if not sources:
@@ -201,7 +221,9 @@ class Registry:
         with self._writing():
             chosen = name or self._next_name()
             if not _NAME.fullmatch(chosen) or chosen == BASE:
-                raise RegistryError(f"{chosen!r} is no name for a version; use lower-case letters, digits, . _ and -")
+                raise RegistryError(
+                    f"{chosen!r} is not a valid version name; use at most 64 lower-case letters, digits, . _ and -"
+                )
             if (self.folder / _VERSIONS / chosen).exists():
                 raise RegistryError(f"there is a version {chosen!r} already; versions never change")
             return self._add(sources, source, chosen, ModelVersion(
@@ -212,7 +234,7 @@ class Registry:
             ))  # fmt: skip
 
     def record_gate(self, name: str, verdict: Mapping[str, Any]) -> ModelVersion:
-        """Write a gate's verdict into a version.
+        """Store a verdict of the gate in a version.
 
         Raises:
             RegistryError: as `version`.
@@ -223,12 +245,12 @@ class Registry:
             return version
 
     def promote(self, name: str, *, who: str = "", why: str = "") -> ModelVersion | None:
-        """Make a version the champion (`base`: go back to the base checkpoint); the new champion.
+        """Make a version the champion and return it; `base` means the base checkpoint and returns None.
 
-        Whether the gate passed is the caller's question, see `cli/registry.py`.
+        The verdict of the gate is not checked here; the caller decides.
 
         Raises:
-            RegistryError: no such version, a file of it is damaged, or it is the champion already.
+            RegistryError: no version has this name, one of its files is damaged, or it is the champion already.
         """
         with self._writing():
             pointer = self._read_pointer()
@@ -239,25 +261,25 @@ class Registry:
             return version
 
     def rollback(self, *, who: str = "", why: str = "") -> ModelVersion | None:
-        """Undo the last promotion that is not undone yet; the champion from before, None for the base.
+        """Undo the last promotion that is still in effect and return the restored champion, None for the base.
 
         Raises:
-            RegistryError: there is nothing to undo, or the version from before is gone or damaged.
+            RegistryError: there is no promotion to undo, or the version to restore is missing or damaged.
         """
         with self._writing():
             pointer = self._read_pointer()
             stack = _undo_stack(pointer.history)
             if not stack:
-                raise RegistryError(f"nothing to roll back: {pointer.champion} serves, and no promotion came before it")
+                raise RegistryError(f"nothing to roll back: no promotion led to the champion {pointer.champion}")
             version = None if stack[-1] == BASE else self.verified(stack[-1])
             self._move(pointer, Move(_now(), "rollback", pointer.champion, stack[-1], who, why))
             return version
 
     def verified(self, name: str) -> ModelVersion:
-        """A version whose every byte is as it was added.
+        """Return a version after comparing the SHA-256 of each of its files.
 
         Raises:
-            RegistryError: as `version`, or a file has changed.
+            RegistryError: as `version`, or a file has changed since it was added.
         """
         version = self.version(name)
         for path, entry in version.files.items():
@@ -274,7 +296,7 @@ class Registry:
 
     def _add(self, sources: Sequence[Path], source: Path, name: str, version: ModelVersion) -> ModelVersion:
         versions = self.folder / _VERSIONS
-        for leftover in versions.glob(f"{_STAGING}*"):  # whoever made it has died: we hold the lock
+        for leftover in versions.glob(f"{_STAGING}*"):  # its writer was killed: this process holds the lock
             shutil.rmtree(leftover)
         staging = versions / f"{_STAGING}{name}-{os.getpid()}"
         files = {}
@@ -283,11 +305,9 @@ class Registry:
             self._disk.make_folder((staging / relative).parent)
             num_bytes, digest = self._disk.copy(path, staging / relative)
             files[relative.as_posix()] = {"bytes": num_bytes, "sha256": digest}
-        for folder in sorted({(staging / path).parent for path in files}):
-            self._disk.sync_folder(folder)
         complete = dataclasses.replace(version, files=files)
-        self._disk.write(staging / _VERSION_FILE, _as_bytes(complete.to_json()))
-        self._disk.rename(staging, version.folder)
+        self._disk.write_new(staging / _VERSION_FILE, _as_bytes(complete.to_json()))
+        self._disk.publish(staging, version.folder)
         return complete
 
     def _move(self, pointer: _Pointer, move: Move) -> None:
@@ -297,28 +317,30 @@ class Registry:
     def _read_pointer(self) -> _Pointer:
         try:
             data = json.loads(self.pointer.read_bytes())
-            return _Pointer(data["champion"] or BASE, tuple(Move(**move) for move in data["history"]))
+            history = tuple(Move(**known_fields(Move, move)) for move in data.get("history") or ())
+            return _Pointer(data.get("champion") or BASE, history)
         except FileNotFoundError:
             return _Pointer()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise RegistryError(
-                f"{self.pointer} cannot be read: {error}; changed by hand? Delete it to serve the base checkpoint"
+                f"{self.pointer} cannot be read: {error}. Restore it from a backup, or delete it to serve the base "
+                "checkpoint"
             ) from error
 
     def _read(self, name: str) -> ModelVersion:
         folder = self.folder / _VERSIONS / name
         try:
             data = json.loads((folder / _VERSION_FILE).read_bytes())
-            schema_version = data.pop("schema_version")
-            base = Base(**data.pop("base")) if data["base"] else data.pop("base")
-            version = ModelVersion(folder=folder, base=base, **{**data, "parents": tuple(data["parents"])})
+            schema_version = data.get("schema_version", SCHEMA_VERSION)
+            version = _version_from_json(folder, data)
             torn = [path for path, entry in version.files.items() if (folder / path).stat().st_size != entry["bytes"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RegistryError(f"version {name!r} in {self.folder} is not complete: {error}; add it again") from error
         if schema_version != SCHEMA_VERSION or version.name != name or torn or not version.files:
             raise RegistryError(
-                f"version {name!r} in {self.folder} is not complete or not of this release: expected schema version "
-                f"{SCHEMA_VERSION}, got {schema_version!r} of {version.name!r}; damaged files: {torn}; add it again"
+                f"version {name!r} in {self.folder} is not complete, or this release cannot read it: expected schema "
+                f"version {SCHEMA_VERSION}, got {schema_version!r} of {version.name!r}; damaged files: {torn}; "
+                "add it again"
             )
         return version
 
@@ -327,8 +349,15 @@ class Registry:
         return f"v{1 + max((int(match.group(1)) for match in taken if match), default=0)}"
 
 
+def _version_from_json(folder: Path, data: Mapping[str, Any]) -> ModelVersion:
+    values = known_fields(ModelVersion, data)
+    if values.get("base"):
+        values["base"] = Base(**known_fields(Base, values["base"]))
+    return ModelVersion(**{**values, "folder": folder, "parents": tuple(values.get("parents") or ())})
+
+
 def _undo_stack(history: Sequence[Move]) -> list[str]:
-    """Champions that rollbacks lead to, the nearest last."""
+    """Return the champions that rollbacks restore, the next one last."""
     stack: list[str] = []
     for move in history:
         if move.action == "promote":

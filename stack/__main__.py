@@ -6,17 +6,22 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
+import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from stack.components import COMPONENTS, LOGIN, Stack, osprey_process
-from stack.errors import StackError
-from stack.settings import StackSettings
+from demo.truth.sample_sets import sample_sets_are_made
+from stack.components import BASE_SET, COMPONENTS, LOGIN, Stack, base_set_making, osprey_process
+from stack.settings import StackError, StackSettings, truth_folder
 from stack.state import StateFolder
 from stack.supervisor import Supervisor, end_leftovers
 from stack.up import bring_up
+
+if TYPE_CHECKING:
+    from registry.sets_in_making import Making
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 console = Console()
@@ -41,7 +46,8 @@ def down() -> None:
         was_running = supervisor is not None and supervisor.is_running()
         if supervisor is not None and was_running:
             supervisor.stop()
-        leftovers = end_leftovers(state)
+        launch = state.load_launch()
+        leftovers = end_leftovers(state, () if launch is None else (launch.place,))
     console.print("Stopped." if was_running or leftovers else "Nothing was running.")
 
 
@@ -60,10 +66,28 @@ def status() -> None:
     for each in COMPONENTS:
         process_state, pid = supervisor.component_state(each.name), supervisor.component_pid(each.name)
         table.add_row(each.title, process_state.lower(), str(pid or "-"), problems[each.name] or "works")
+    if (outdated := supervisor.outdated()) is not None:
+        problems["supervisor"] = f"This stack has to be replaced, `make up` does it: {outdated}."
+        console.print(problems["supervisor"], highlight=False)
+    sets, folder = base_set_making(stack), truth_folder(state.path, launch.handed_through)
+    if outdated is None and folder is not None:
+        process = supervisor.process_state(BASE_SET)
+        begun = "ready" if sample_sets_are_made(folder) else "not begun: `make up` begins it once clicks work"
+        progress = begun if sets is None else sets.text
+        table.add_row("Base set", process.name.lower(), str(process.pid or "-"), progress)
     console.print(table)
+    if sets is not None:
+        console.print(_about_sets(state, sets), highlight=False)
     console.print(f"{stack.label_studio_url}  log in as {LOGIN}  password {stack.secrets.label_studio_password}")
-    if any(problems.values()):
+    if any(problems.values()) or (sets is not None and sets.is_given_up):
         raise typer.Exit(1)
+
+
+def _about_sets(state: StateFolder, sets: Making) -> str:
+    if sets.is_given_up:
+        log = state.logs / f"{BASE_SET}.log"
+        return f"Without base set and replay data no fine-tune starts: `make up` makes them again. See {log}"
+    return "Clicks work. A fine-tune and its gate wait until base set and replay data are made."
 
 
 @app.command()
@@ -99,9 +123,15 @@ def main() -> None:
     """Run a command; what a person can put right is printed without a traceback."""
     try:
         app()
+    except httpx.HTTPError as error:
+        _stop(f"Label Studio does not answer ({type(error).__name__}: {error}); `make logs` shows what it says")
     except StackError as error:
-        console.print(f"[red]{error}[/red]", markup=True, highlight=False)
-        sys.exit(1)
+        _stop(str(error))
+
+
+def _stop(message: str) -> NoReturn:
+    console.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(1)
 
 
 if __name__ == "__main__":

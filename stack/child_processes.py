@@ -28,13 +28,13 @@ _FIRST = ("redis", "label-studio")  # the workers' token is made with Label Stud
 
 @contextmanager
 def own_stack(
-    folder: Path, told: Mapping[str, str], environ: Mapping[str, str], on_start: Callable[[str], None]
+    folder: Path, variables: Mapping[str, str], environ: Mapping[str, str], on_start: Callable[[str], None]
 ) -> Iterator[Stack]:
     """The running stack; stopped at the end of the block, its projects and annotations stay in `folder`.
 
     Args:
         folder: its state folder; one that is there is continued.
-        told: `OSPREY_*` variables for backend and workers.
+        variables: `OSPREY_*` variables for backend and workers.
         environ: this process's environment.
         on_start: called with the title of each component before it is waited for.
 
@@ -46,7 +46,7 @@ def own_stack(
         StackSettings.from_env(environ),
         state_dir=folder.absolute(),
         ports=dict.fromkeys(PORT_VARIABLES, 0),
-        handed_through=dict(told),
+        handed_through=dict(variables),
     )
     settings.check_label_studio()
     state = StateFolder(settings.state_dir)

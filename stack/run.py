@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from stack.components import COMPONENTS, Stack
+from stack.components import Stack, process_named
 from stack.state import MARK, StateFolder, write_private
 
 
@@ -20,8 +20,7 @@ def main() -> None:
     launch = state.load_launch()
     if launch is None:
         sys.exit(f"{state.path} holds no launch.json; start the stack with `make up`")
-    component = next(each for each in COMPONENTS if each.name == name)
-    process = component.process(Stack(state, launch, state.load_secrets()))
+    process = process_named(name, Stack(state, launch, state.load_secrets()))
     write_private(state.run / f"{name}.fingerprint", process.fingerprint())
     os.chdir(state.path)  # a folder that stays: a checkout may be moved or switched while the stack runs
     inherited = {key: value for key, value in os.environ.items() if process.inherited(key) or key == MARK}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from job_queue.errors import LabelStudioFailed
 from label_config.ready_configs import BITMASK
-from stack.errors import StackError
+from stack.settings import StackError
 from worker.label_studio.api import LabelStudioApi
 from worker.label_studio.connection import BackendAddress, connect
 

@@ -5,14 +5,17 @@ Neighbours: `state.py` keeps what was chosen between runs, `components.py` turns
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from demo.small_models import OSPREY_NANO, SAM_NANO
-from stack.errors import StackError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+# The interpreter by one name, however this process was called: other names would look like other commands.
+_BIN = Path(sys.executable).parent.resolve()
+PYTHON = str(_BIN / "python" if (_BIN / "python").exists() else _BIN / Path(sys.executable).name)
 
 # Settings of the backend and the workers that the stack hands through; all others it sets itself.
 HANDED_THROUGH = (
@@ -68,6 +71,17 @@ HANDED_THROUGH = (
     "OSPREY_FINETUNE_GATE",
 )
 
+# Of these a relative path means the folder of the person who types it; the components work in another one.
+_PATHS = (
+    "OSPREY_MODEL",
+    "OSPREY_SAM",
+    "OSPREY_REGISTRY",
+    "OSPREY_BASE_SET",
+    "OSPREY_CACHE_DIR",
+    "OSPREY_EXPORTS",
+    "OSPREY_REPLAY",
+)
+
 TRUTH = "truth"  # below the state folder: base set and replay data
 
 PORT_VARIABLES = {
@@ -75,6 +89,10 @@ PORT_VARIABLES = {
     "backend": "OSPREY_BACKEND_PORT",
     "redis": "OSPREY_REDIS_PORT",
 }
+
+
+class StackError(Exception):
+    """The one-machine stack cannot do what was asked. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +115,16 @@ class StackSettings:
             StackError: a port that is not a number between 0 and 65535.
         """
         executable = Path(
-            environ.get("OSPREY_LABEL_STUDIO_EXECUTABLE", CHECKOUT / ".venv-label-studio" / "bin" / "label-studio")
+            environ.get("OSPREY_LABEL_STUDIO_EXECUTABLE") or CHECKOUT / ".venv-label-studio" / "bin" / "label-studio"
         )
-        state_dir = Path(environ.get("OSPREY_STATE_DIR", CHECKOUT / ".osprey")).absolute()
+        state_dir = Path(environ.get("OSPREY_STATE_DIR") or CHECKOUT / ".osprey").absolute()
+        told = {name: environ[name] for name in HANDED_THROUGH if environ.get(name)}
+        told |= {name: str(Path(told[name]).expanduser().absolute()) for name in _PATHS if name in told}
         defaults = {
             "OSPREY_MODEL": str(OSPREY_NANO),
             "OSPREY_SAM": str(SAM_NANO),
         }
-        if Path(environ.get("OSPREY_MODEL") or OSPREY_NANO) == OSPREY_NANO:
+        if Path(told.get("OSPREY_MODEL", OSPREY_NANO)) == OSPREY_NANO:
             # What the small model knows. Other weights know other things: their base set has to be named.
             truth = state_dir / TRUTH
             defaults |= {"OSPREY_BASE_SET": str(truth / "base"), "OSPREY_REPLAY": str(truth / "replay" / "data.json")}
@@ -116,15 +136,13 @@ class StackSettings:
                 for name, variable in PORT_VARIABLES.items()
                 if environ.get(variable)
             },
-            handed_through=defaults | {name: environ[name] for name in HANDED_THROUGH if environ.get(name)},
+            handed_through=defaults | told,
         )
 
     @property
     def truth(self) -> Path | None:
         """The folder whose sets `demo.truth` makes; None where others were named."""
-        folder = self.state_dir / TRUTH
-        named = {self.handed_through.get(name) for name in ("OSPREY_BASE_SET", "OSPREY_REPLAY")}
-        return folder if {str(folder / "base"), str(folder / "replay" / "data.json")} & named else None
+        return truth_folder(self.state_dir, self.handed_through)
 
     def check_label_studio(self) -> None:
         """Only starting needs Label Studio; stopping and looking must work without it.
@@ -137,6 +155,13 @@ class StackSettings:
                 f"expected Label Studio's command at {self.label_studio_executable}, found nothing; run `make env`, "
                 "or name it in OSPREY_LABEL_STUDIO_EXECUTABLE"
             )
+
+
+def truth_folder(state_dir: Path, handed_through: Mapping[str, str]) -> Path | None:
+    """Where `demo.truth` makes base set and replay data for a stack with these settings; None: it has others."""
+    folder = state_dir / TRUTH
+    named = {handed_through.get(name) for name in ("OSPREY_BASE_SET", "OSPREY_REPLAY")}
+    return folder if {str(folder / "base"), str(folder / "replay" / "data.json")} & named else None
 
 
 def _port(variable: str, text: str) -> int:

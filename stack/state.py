@@ -6,17 +6,18 @@ Deleting the folder (after `make down`) is a factory reset; copying it is a back
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from stack.errors import StackError
-from stack.settings import PORT_VARIABLES, StackSettings
+from filelock import FileLock, Timeout
+
+from stack.settings import PORT_VARIABLES, StackError, StackSettings
 
 # Inherited by every process of a stack: how to recognise them when their supervisor is gone.
 MARK = "OSPREY_STACK_MARK"
@@ -53,6 +54,7 @@ class Launch:
     label_studio_executable: str
     ports: dict[str, int]  # label_studio, backend, redis, supervisor
     handed_through: dict[str, str]
+    place: str = ""  # the state folder's path: another one later means that it was moved or copied
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,22 @@ class StateFolder:
             StackError: another one holds it.
         """
         self.create()
-        with (self.path / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise StackError(f"another `make up` or `make down` is at work in {self.path}; wait for it") from error
+        lock = FileLock(self.path / "lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise StackError(f"another `make up` or `make down` is at work in {self.path}; wait for it") from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def load_secrets(self) -> Secrets:
         """The kept secrets, made at the first call."""
         file = self.path / "secrets.json"
         if not file.exists():
             self.save_secrets(Secrets.generate())
-        return Secrets(**json.loads(file.read_text()))
+        return Secrets(**_known(Secrets, json.loads(file.read_text(encoding="utf-8"))))
 
     def save_secrets(self, values: Secrets) -> None:
         """Keep `values`, readable by the owner alone."""
@@ -105,18 +110,24 @@ class StateFolder:
     def load_launch(self) -> Launch | None:
         """What the stack was last started with; None before its first start."""
         file = self.path / "launch.json"
-        return Launch(**json.loads(file.read_text())) if file.exists() else None
+        return Launch(**_known(Launch, json.loads(file.read_text(encoding="utf-8")))) if file.exists() else None
 
     def save_launch(self, launch: Launch) -> None:
         """Keep `launch` for `stack.run` and for the next start."""
         write_private(self.path / "launch.json", json.dumps(asdict(launch), indent=2))
 
 
+def _known(kind: type, written: dict[str, Any]) -> dict[str, Any]:
+    """What this release knows of a record that another one may have written."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in written.items() if name in names}
+
+
 def write_private(file: Path, text: str) -> None:
     """Write a file with mode 0600, whole or not at all."""
     scratch = file.with_name(file.name + ".new")
-    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as handle:
-        handle.write(text)
+    with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
+        handle.write(text.encode("utf-8", "surrogateescape"))  # a path in it may hold any bytes
     scratch.replace(file)
 
 
@@ -144,7 +155,8 @@ def plan_launch(settings: StackSettings, previous: Launch | None, running: bool)
             ports[name] = next(
                 (port for port in wishes if port and port not in ports.values() and _is_free(port)), 0
             ) or _any_free_port(set(ports.values()))
-    return Launch(str(settings.label_studio_executable), ports, dict(settings.handed_through))
+    place = str(settings.state_dir)
+    return Launch(str(settings.label_studio_executable), ports, dict(settings.handed_through), place)
 
 
 def _is_free(port: int) -> bool:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from stack.components import BACKEND_USER, COMPONENTS, LOGIN, Component, Stack
-from stack.errors import StackError
+from demo.truth.sample_sets import sample_sets_are_made
+from registry.sets_in_making import plan
+from stack.components import BACKEND_USER, CLICK_COMPONENTS, COMPONENTS, LOGIN, Stack
 from stack.label_studio_token import make_token, token_works
 from stack.sample_project import ensure_project
-from stack.settings import CHECKOUT, StackSettings
+from stack.settings import StackSettings
+from stack.starting import Starter
 from stack.state import StateFolder, plan_launch
-from stack.supervisor import STOP_LIMIT_S, Supervisor, end_leftovers
+from stack.supervisor import Supervisor, end_leftovers
 from worker.label_studio.api import LabelStudioApi
 from worker.label_studio.connection import BackendAddress
 
-LOG_LINES = 15
-_BASE_SET_LIMIT_S = 600.0
+_OTHER_COMPONENTS = ("data", "train")  # what comes after a click
 
 
 def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Console) -> None:
-    """Start what does not run, wait until all of it works, make the sample project, say what to do first.
+    """Start what does not run, wait until a click works, make the sample project, say what to do first.
+
+    Base set and replay data, which a fine-tune needs and no click, are made after that, in the background.
 
     Raises:
         StackError: a component does not come up; the message ends with its last log lines.
@@ -38,33 +38,61 @@ def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Conso
     settings.check_label_studio()
     state = StateFolder(settings.state_dir)
     with state.locked():
-        stack, supervisor = _supervised(settings, state, environ)
-        with _progress(console) as progress, ExitStack() as begun:
+        stack, supervisor = supervised(settings, state, environ, console)
+        with _progress(console) as progress:
             lines = {each.name: progress.add_task(each.title, total=1, note="waiting") for each in COMPONENTS}
             project_line = progress.add_task("Sample project", total=1, note="waiting")
-            # Beside Label Studio, which takes longer.
-            wait_for_base_set = begun.enter_context(_base_set_beside(settings, stack, progress))
-            # The workers' token is made with Label Studio, so the rest starts after it, side by side.
-            first, rest = COMPONENTS[:2], COMPONENTS[2:]
-            for component in first:
-                supervisor.start_component(component.name)
-                _wait(stack, supervisor, component, progress, lines[component.name])
+            starter = Starter(stack, supervisor)
+
+            def start(names: Iterable[str]) -> None:
+                for each in COMPONENTS:
+                    if each.name in names:
+                        starter.start(each)
+
+            def wait(names: Iterable[str]) -> None:
+                for each in COMPONENTS:
+                    if each.name in names:
+                        line = lines[each.name]
+                        progress.reset(line, start=True)
+                        starter.wait(each, partial(_note, progress, line))
+                        progress.update(line, completed=1, note="works")
+
+            start(["redis"])
+            wait(["redis"])
+            start(["label-studio"])
+            if stack.secrets.label_studio_token:
+                start(CLICK_COMPONENTS)  # beside Label Studio; at the first start there is no token for them yet
+            wait(["label-studio"])
             stack = _with_token(stack)
-            supervisor = Supervisor(stack)
-            for component in rest:
-                supervisor.start_component(component.name)
-            for component in rest:
-                _wait(stack, supervisor, component, progress, lines[component.name])
+            starter = starter.with_stack(stack)
+            start(CLICK_COMPONENTS)
+            wait(CLICK_COMPONENTS)
+            start(_OTHER_COMPONENTS)  # while the project is made
             project_id = _sample_project(stack, progress, project_line)
-            wait_for_base_set()
-    console.print(_welcome(stack, project_id, time.monotonic() - started))
+            wait(_OTHER_COMPONENTS)
+        makes_sets = _start_base_set(settings, supervisor, console)
+    console.print(_welcome(stack, project_id, time.monotonic() - started, makes_sets=makes_sets))
 
 
-def _supervised(settings: StackSettings, state: StateFolder, environ: Mapping[str, str]) -> tuple[Stack, Supervisor]:
+def supervised(
+    settings: StackSettings, state: StateFolder, environ: Mapping[str, str], console: Console
+) -> tuple[Stack, Supervisor]:
+    """The stack with a supervisor that this release started from here: the one that runs, or a new one.
+
+    Raises:
+        StackError: a port that was asked for is taken, or the supervisor does not start.
+    """
     secrets, previous = state.load_secrets(), state.load_launch()
-    running = previous is not None and Supervisor(Stack(state, previous, secrets)).is_running()
+    before = None if previous is None else Supervisor(Stack(state, previous, secrets))
+    running = before is not None and before.is_running()
+    places = {"" if previous is None else previous.place}
+    if before is not None and running and (why := before.outdated()) is not None:
+        console.print(f"The running stack is replaced: {why}. Projects and annotations stay.", highlight=False)
+        places.add(str(before.place() or ""))
+        before.stop()
+        running = False
     if not running:
-        end_leftovers(state)
+        end_leftovers(state, places)
     launch = plan_launch(settings, previous, running)
     state.save_launch(launch)
     stack = Stack(state, launch, secrets)
@@ -84,57 +112,21 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _wait(stack: Stack, supervisor: Supervisor, component: Component, progress: Progress, line: TaskID) -> None:
-    progress.reset(line, start=True)
-    deadline = time.monotonic() + component.start_limit_s
-    while (problem := component.problem(stack)) is not None:
-        process_state = supervisor.component_state(component.name)
-        progress.update(line, note=process_state.lower())
-        if time.monotonic() > deadline:
-            log = stack.state.logs / f"{component.name}.log"
-            raise StackError(
-                f"{component.title} does not work after {component.start_limit_s:.0f} s "
-                f"(process {process_state}): {problem}\nThe end of {log}:\n{_tail(log)}"
-            )
-        time.sleep(0.25)
-    progress.update(line, completed=1, note="works")
+def _note(progress: Progress, line: TaskID, state: str) -> None:
+    progress.update(line, note=state)
 
 
-@contextmanager
-def _base_set_beside(settings: StackSettings, stack: Stack, progress: Progress) -> Iterator[Callable[[], None]]:
-    """Make base set and replay data, without which no fine-tune passes the gate, while the block runs.
-
-    The block calls what it is given to wait for them. Nothing is made where they are there, or others are named.
-    """
-    if settings.truth is None or all((settings.truth / name).exists() for name in ("base", "replay")):
-        yield lambda: None
-        return
-    line = progress.add_task("Base set", total=1, note="drawing scenes")
-    log = stack.state.logs / "truth.log"
-    with log.open("wb") as file:
-        command = (sys.executable, "-m", "demo.truth", str(settings.truth))
-        child = subprocess.Popen(command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
-
-    def wait() -> None:
-        try:
-            ended = child.wait(_BASE_SET_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            ended = None
-        if ended != 0:
-            why = f"not done after {_BASE_SET_LIMIT_S:.0f} s" if ended is None else f"exit code {ended}"
-            raise StackError(f"base set and replay data were not made ({why})\nThe end of {log}:\n{_tail(log)}")
-        progress.update(line, completed=1, note="ready")
-
+def _start_base_set(settings: StackSettings, supervisor: Supervisor, console: Console) -> bool:
+    """Let base set and replay data be made where they are not whole; whether that is so."""
+    if settings.truth is None or sample_sets_are_made(settings.truth):
+        return False
     try:
-        yield wait
-    finally:
-        if child.poll() is None:
-            child.kill()  # what it has not finished is a hidden folder, which the next call clears
-            child.wait(STOP_LIMIT_S)
-
-
-def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:]) if log.exists() else "(empty)"
+        plan(settings.truth)
+    except OSError as error:  # clicks work all the same
+        console.print(f"Base set and replay data cannot be made: {error}", style="red", markup=False)
+        return False
+    supervisor.start_base_set()
+    return True
 
 
 def _with_token(stack: Stack) -> Stack:
@@ -161,7 +153,8 @@ def _sample_project(stack: Stack, progress: Progress, line: TaskID) -> int:
     return project_id
 
 
-def _welcome(stack: Stack, project_id: int, elapsed_s: float) -> Panel:
+def _welcome(stack: Stack, project_id: int, elapsed_s: float, *, makes_sets: bool) -> Panel:
+    beside = "\n\nBase set and replay data are being made beside; a fine-tune waits for them (make status)."
     return Panel(
         f"[bold]{stack.label_studio_url}/projects/{project_id}/data[/bold]\n"
         f"log in as  {LOGIN}  password  {stack.secrets.label_studio_password}\n\n"
@@ -170,7 +163,8 @@ def _welcome(stack: Stack, project_id: int, elapsed_s: float) -> Panel:
         "then [bold]Auto-Accept Suggestions[/bold] beside it.\n"
         "3. Pick the smart point tool (last group of the toolbar, key [bold]K[/bold]) and click an object.\n"
         "4. Select the new region: its fields are filled in. Correct what is wrong and submit.\n\n"
-        "make down stops everything and keeps your work; make logs shows what happens.",
+        "make down stops everything and keeps your work; make logs shows what happens."
+        + (beside if makes_sets else ""),
         title=f"Ready after {elapsed_s:.0f} s",
         expand=False,
     )

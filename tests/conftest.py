@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.support.process_state import KeepProcess
 
 
+@pytest.hookimpl(trylast=True)  # pytest-randomly chooses its seed before
 def pytest_configure(config: pytest.Config) -> None:
     """Let no test change the process for the next one."""
     config.pluginmanager.register(KeepProcess(seed=int(config.getoption("randomly_seed", 0) or 0)))

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "cli": ("label_config", "osprey_model", "job_queue", "registry", "backend", "worker", "learning"),
     "demo": ("label_config", "osprey_model", "job_queue", "registry", "worker", "learning"),
     "stack": (
-        "demo", "worker", "job_queue", "label_config",
+        "demo", "worker", "registry", "job_queue", "label_config",
         "backend.settings", "learning.settings", "learning.training.options",
     ),
     "bench": (
@@ -39,7 +39,8 @@ ROOMS = tuple(MAY_IMPORT)
 # The order of parts inside a room, low to high: a part imports only parts on lower levels. A part is a file or folder.
 LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
     "osprey_model": (
-        ("config",), ("inputs", "modeling"), ("data", "weights", "hf"), ("engine", "training"), ("auto", "evaluation"),
+        ("config", "byte_lru"), ("inputs", "modeling"), ("data", "weights", "hf"), ("engine", "training"),
+        ("auto", "evaluation"),
     ),
     "backend": (
         ("settings", "ports"), ("click", "served_version", "auth"), ("predict",), ("ml_backend", "webhook"), ("app",),

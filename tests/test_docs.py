@@ -30,6 +30,8 @@ CURRENT = [page for page in PAGES if not page.startswith(HISTORY)]
 # Variables of programs that are not a person's settings.
 NOT_SETTINGS = {
     "OSPREY_STACK_MARK": "an inner mark of the one-machine stack",
+    "OSPREY_STACK_RUN": "how the stack's supervisor starts a component",
+    "OSPREY_STACK_CHECKOUT": "where it does so",
     "OSPREY_BACKEND_URL": "set by docker-compose.yml for its init service",
 }
 OTHERS_MODULES = ("pytest", "venv", "pip")  # that `python -m` runs, and that are not ours

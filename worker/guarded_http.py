@@ -20,12 +20,8 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class AddressRefusedError(Exception):
-    """The host resolves to an address that may not be fetched from."""
-
-
-class ResponseTooLargeError(Exception):
-    """The body is longer than the caller's limit."""
+class RequestFailed(Exception):
+    """The address is refused, the connection failed, or the answer is too long or too late; the text has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +89,9 @@ class _GuardedBackend(httpcore.NetworkBackend):
         addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
         usable = [address for address in addresses if self._allowed.allows(host, port, address)]
         if not usable:
-            raise AddressRefusedError(
-                f"{host} resolves to {addresses[0]}, a private, loopback or link-local address; if it really "
-                "serves images, name the host in OSPREY_IMAGE_ALLOW_HOSTS"
+            raise RequestFailed(
+                f"the address is refused: {host} resolves to {addresses[0]}, a private, loopback or link-local "
+                "address; if it really serves images, name the host in OSPREY_IMAGE_ALLOW_HOSTS"
             )
         for position, address in enumerate(usable):
             try:
@@ -118,34 +114,35 @@ class GuardedHttp:
         """Close the connections."""
         self._pool.close()
 
-    def request(
-        self, method: str, url: str, *, headers: Mapping[str, str], max_bytes: int, body: bytes | None = None
-    ) -> Response:
-        """Make one request and return the answer with its whole body.
+    def get(self, url: str, *, headers: Mapping[str, str], max_bytes: int) -> Response:
+        """Make a GET request and return the answer with its whole body.
 
         Raises:
-            AddressRefusedError: the address is not allowed.
-            ResponseTooLargeError: the body is longer than `max_bytes`.
-            httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError: the connection failed.
+            RequestFailed: there is no complete answer.
         """
         try:
-            return self._once(method, url, headers, max_bytes, body)
-        except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
-            # The server may have closed a kept connection meanwhile; the second attempt uses a new one.
-            return self._once(method, url, headers, max_bytes, body)
+            try:
+                return self._once(url, headers, max_bytes)
+            except (httpcore.RemoteProtocolError, httpcore.ReadError, httpcore.WriteError):
+                # The server may have closed a kept connection meanwhile; the second attempt uses a new one.
+                return self._once(url, headers, max_bytes)
+        except httpcore.TimeoutException as error:
+            raise RequestFailed(f"no answer within {self._timeout_s:.0f} s; check that the server is up") from error
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+            raise RequestFailed(str(error)) from error
 
-    def _once(self, method: str, url: str, headers: Mapping[str, str], max_bytes: int, body: bytes | None) -> Response:
+    def _once(self, url: str, headers: Mapping[str, str], max_bytes: int) -> Response:
         deadline = time.monotonic() + self._timeout_s
         limits = dict.fromkeys(("connect", "read", "write", "pool"), self._timeout_s)
         sent: dict[bytes | str, bytes | str] = {"Accept-Encoding": "identity", "User-Agent": "osprey-label-studio"}
         sent.update(headers.items())
-        with self._pool.stream(method, url, headers=sent, content=body, extensions={"timeout": limits}) as response:
+        with self._pool.stream("GET", url, headers=sent, extensions={"timeout": limits}) as response:
             received = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             chunks, num_bytes = [], 0
             for chunk in response.iter_stream():
                 num_bytes += len(chunk)
                 if num_bytes > max_bytes:
-                    raise ResponseTooLargeError(f"more than {max_bytes} bytes")
+                    raise RequestFailed(f"more than {max_bytes} bytes; make it smaller or raise OSPREY_IMAGE_MAX_BYTES")
                 if time.monotonic() > deadline:
                     raise httpcore.ReadTimeout(f"not complete after {self._timeout_s:.0f} s")
                 chunks.append(chunk)

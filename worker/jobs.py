@@ -1,6 +1,6 @@
-"""The functions RQ calls by path. Each gives `{"ok": answer}` or `{"error": {"kind", "message"}}`, plain JSON.
+"""The job functions, which RQ calls by path.
 
-Neighbours on the path of one click: `job_queue/queue.py` -> here -> `worker/sam/segmenter.py`, `osprey_model`.
+Each returns plain JSON: `{"ok": answer}` or `{"error": {"kind", "message"}}`.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def segment(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`SegmentJob` -> `SegmentAnswer`."""
+    """Run a `SegmentJob`: return a `SegmentAnswer`."""
     return _reported("segment", job_json, lambda: _segment(current(ModelRuntime), SegmentJob.from_json(job_json)))
 
 
 def describe(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`DescribeJob` -> `DescribeAnswer`; every answer is published as soon as it is there.
+    """Run a `DescribeJob`: return a `DescribeAnswer`; every field's answer is published when it is complete.
 
-    In a worker the answer is ready by now: see `worker/describing/batch.py`.
+    In a worker the answer is already complete: see `worker/describing/batch.py`.
     """
     rq_job, runtime = get_current_job(), current(ModelRuntime)
     ready = None if rq_job is None else runtime.ready.pop(rq_job.id, None)
@@ -49,12 +49,12 @@ def describe(job_json: dict[str, Any]) -> dict[str, Any]:
 
 
 def warm(queue: str, job_json: dict[str, Any]) -> dict[str, Any]:
-    """`WarmJob` -> its image is embedded (queue `masks`) or its prefix is ready (queue `describe`)."""
+    """Run a `WarmJob`: embed its image (queue `masks`) or compute its prefix (queue `describe`)."""
     return _reported("warm", job_json, lambda: _warm(current(ModelRuntime), queue, WarmJob.from_json(job_json)))
 
 
 def look_ahead(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`LookAheadJob` -> the images of the next tasks wait to be warmed."""
+    """Run a `LookAheadJob`: enqueue a `WarmJob` for the image of each of the next tasks."""
     return _reported(
         "look_ahead", job_json, lambda: _look_ahead(current(ModelRuntime), LookAheadJob.from_json(job_json))
     )
@@ -83,7 +83,7 @@ def _segment(runtime: ModelRuntime, job: SegmentJob) -> SegmentAnswer:
 
 
 def _describe(runtime: ModelRuntime, job: DescribeJob) -> DescribeAnswer:
-    runtime.follow_champion()  # inside the job, so that a worker killed while it loads loses nothing
+    runtime.follow_champion()  # inside the job, so that the job is not lost if the worker is killed while loading
     return describe_alone(runtime, job, get_current_job())
 
 
@@ -104,7 +104,7 @@ def _look_ahead(runtime: ModelRuntime, job: LookAheadJob) -> LookAheadJob:
         return job
     queue = JobQueue(runtime.redis, runtime.settings.queue)
     try:
-        # Each goes to the front of the queue, so the task that is opened first is put there last.
+        # Each job goes to the front of the queue, so the task that is opened first is enqueued last.
         for image in reversed(next_images(label_studio, job)):
             queue.submit(WarmJob(image))
     except (LabelStudioFailed, QueueBusy, NoWorker) as error:
@@ -114,14 +114,14 @@ def _look_ahead(runtime: ModelRuntime, job: LookAheadJob) -> LookAheadJob:
 
 
 def _reported(name: str, job_json: dict[str, Any], work: Callable[[], Contract]) -> dict[str, Any]:
-    """Run a job; a failure becomes a JSON error for the backend, a line in the log and one in `osprey status`."""
+    """Run a job; report a failure as a JSON error to the backend, in the log and in `osprey status`."""
     task_id = (job_json.get("image") or job_json).get("task_id")
     rq_job = get_current_job()
     context = f"{name} job_id={rq_job.id if rq_job else None} task_id={task_id}"
     try:
         answer = work()
     except RedisError:
-        raise  # the queue itself is gone: RQ and the worker's loop deal with it
+        raise  # without Redis no result can be stored; RQ and the worker's loop handle it
     except Exception as error:
         kind, message = type(error).__name__, str(error) or repr(error)
         if isinstance(error, OspreyError):

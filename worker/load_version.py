@@ -1,4 +1,4 @@
-"""Load the Osprey that the registry names: its champion, or what served before where the champion does not load.
+"""Load the registry's champion, or an earlier version if the champion does not load.
 
 A version is a complete checkpoint folder, or an adapter on the base checkpoint that it was trained on.
 """
@@ -27,7 +27,7 @@ def load_base(settings: Settings, device: str) -> OspreyDescriber:
     """Load the checkpoint of OSPREY_MODEL.
 
     Raises:
-        ModelUnavailable: it does not load.
+        ModelUnavailable: the checkpoint does not load.
     """
     return OspreyDescriber.load(settings.model, device)
 
@@ -36,7 +36,7 @@ def load_version(settings: Settings, device: str, version: ModelVersion) -> Ospr
     """Load a version; its answers carry `ModelVersion.model_version`.
 
     Raises:
-        ModelUnavailable: it does not load, or an adapter's base checkpoint is not to be found.
+        ModelUnavailable: the version does not load, or an adapter's base checkpoint is not found.
     """
     if version.kind == "checkpoint":
         return OspreyDescriber.load(version.weights, device, model_version=version.model_version)
@@ -45,7 +45,13 @@ def load_version(settings: Settings, device: str, version: ModelVersion) -> Ospr
 
 
 def base_folder(settings: Settings, version: ModelVersion) -> Path:
-    """The folder whose weights are those the adapter was trained on: the one served as base, else the recorded one."""
+    """Find the checkpoint that an adapter was trained on, by its fingerprint.
+
+    OSPREY_MODEL is tried first, then the folders that the registry recorded.
+
+    Raises:
+        ModelUnavailable: none of these folders has the fingerprint.
+    """
     from osprey_model.weights.checkpoint import fingerprint
 
     assert version.base is not None, "the registry refuses adapters without a base"
@@ -61,13 +67,13 @@ def base_folder(settings: Settings, version: ModelVersion) -> Path:
         tried.append(f"{folder} (fingerprint {found[:12]})")
     raise ModelUnavailable(
         f"version {version.name} is an adapter for a checkpoint with fingerprint {version.base.fingerprint[:12]}; "
-        f"looked at {', '.join(tried)}. Set OSPREY_MODEL to that checkpoint"
+        f"tried {', '.join(tried)}. Set OSPREY_MODEL to that checkpoint"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A loaded Osprey with its name in the registry. `problem` says why the champion is not the one."""
+    """A loaded Osprey with its name in the registry. `problem` is the reason if it is not the champion."""
 
     describer: Describer
     name: str
@@ -92,15 +98,15 @@ class ChampionLoader(ChampionWatch):
         """Load a version by its name in the registry, or the base.
 
         Raises:
-            ModelUnavailable: it does not load.
-            RegistryError: it is not in the registry, or not complete.
+            ModelUnavailable: the model does not load.
+            RegistryError: the version is not in the registry, or not complete.
         """
         version = self.version(name)
         if version is None:
             describer = self._load_base(self._settings, device)
         else:
             describer = self._load_version(self._settings, device, version)
-        # The first forward pass allocates and tunes; it must not be an annotator's.
+        # The first forward pass allocates and tunes, so run it before the first click.
         describer.warm(Image.new("RGB", WARM_UP_WH, "gray"), "warm-up")
         return describer
 
@@ -108,11 +114,11 @@ class ChampionLoader(ChampionWatch):
         """Load the champion, else the nearest earlier champion that loads, else the base.
 
         Args:
-            device: where the model goes.
-            before: what serves now; it stays when it is the nearest that loads.
+            device: the model's device.
+            before: the model that serves now; it is kept if it is the nearest that loads.
 
         Raises:
-            ModelUnavailable, RegistryError: none of them loads; this is the champion's own error.
+            ModelUnavailable, RegistryError: none of them loads; the error is the champion's.
         """
         name = self.read()
         try:

@@ -1,6 +1,6 @@
-"""The protocols of the two models: what jobs need of a SAM and of an Osprey.
+"""The protocols of the two models: the methods of a SAM and of an Osprey that jobs call.
 
-Jobs and their tests need neither a checkpoint nor torch.
+With them, jobs and their tests need neither a checkpoint nor torch.
 """
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from worker.sam.embedding_store import Embedding
-    from worker.sam.masks import Candidate
+    from worker.sam.masks import MaskWithLogits
 
 OnAnswer = Callable[[int, FieldAnswer], None]
 OnFailure = Callable[[Exception], None]
 
 
 class Segmenter(Protocol):
-    """What the jobs need of a SAM, of whatever kind: see `worker.sam.segmenter.SamSegmenter`."""
+    """A SAM as the jobs use it; `worker.sam.segmenter.SamSegmenter` implements it."""
 
     model_version: str
 
     def is_embedded(self, image_key: str) -> bool:
-        """Whether `segment` and `everything` would find the image."""
+        """Whether the image's embedding is in memory."""
 
     def embed(self, image: Image.Image, image_key: str) -> None:
-        """Encode an image once; a known key costs nothing."""
+        """Encode an image; do nothing if the key's embedding is in memory."""
 
     def embedding(self, image_key: str) -> Embedding:
-        """What `embed` computed, for another process with the same model."""
+        """Return the result of `embed`, for another process with the same model."""
 
     def adopt(self, image_key: str, embedding: Embedding) -> None:
-        """Take what another process computed instead of `embed`; ValueError when it is not this model's."""
+        """Use another process's result of `embed`.
+
+        Raises:
+            ValueError: it is not an embedding of this model.
+        """
 
     def segment(
         self,
@@ -48,29 +52,29 @@ class Segmenter(Protocol):
         box_px_xyxy: tuple[float, float, float, float] | None = None,
         previous_logits: NDArray[np.floating[Any]] | None = None,
         on_step: Callable[[str], object] | None = None,
-    ) -> list[Candidate]:
-        """Masks for a prompt on an embedded image, smallest first; `on_step` is told when the network is done."""
+    ) -> list[MaskWithLogits]:
+        """Compute the masks of a prompt on an embedded image, smallest first; call `on_step` after the network."""
 
-    def everything(self, image_key: str, *, max_regions: int | None = None) -> list[Candidate]:
-        """The regions of an embedded image without a prompt, best first; a SAM may take more options."""
+    def everything(self, image_key: str, *, max_regions: int | None = None) -> list[MaskWithLogits]:
+        """Find the regions of an embedded image without a prompt, best first."""
 
 
 class Describer(Protocol):
-    """What the describe job needs of Osprey."""
+    """An Osprey as the jobs use it; `worker.osprey_describer.OspreyDescriber` implements it."""
 
     model_version: str
 
     def describe(self, image: Image.Image, regions: Sequence[RegionQuery], image_key: str, on_answer: OnAnswer) -> None:
-        """Answer every question of every region; each answer is handed over with its region's index when ready."""
+        """Answer every question of every region; call `on_answer` with the region's index for each answer."""
 
     def warm(self, image: Image.Image, image_key: str) -> None:
-        """Encode an image and its prefix, so that questions about it start at once."""
+        """Encode an image and its prefix in advance, so that its questions are answered sooner."""
 
     def session(self) -> DescribeSession:
-        """Where several jobs are described together; always the same one."""
+        """Return the session in which several jobs are described together, always the same one."""
 
     def forget_session(self) -> None:
-        """Begin a new one after a step that failed."""
+        """Use a new session from now on, after a step that failed."""
 
 
 class DescribeSession(Protocol):
@@ -78,7 +82,7 @@ class DescribeSession(Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits or runs."""
+        """Whether no question waits or runs."""
 
     def add(
         self,
@@ -90,13 +94,13 @@ class DescribeSession(Protocol):
         *,
         priority: int,
     ) -> object:
-        """Let questions wait for their turn, those of a smaller priority first; gives what `cancel` takes.
+        """Enqueue questions, those of a smaller priority number first; return a handle for `cancel`.
 
-        Answers and failures are handed over from `step`, answers with their region's index.
+        `step` calls `on_answer` with the region's index and `on_failure`.
         """
 
     def cancel(self, asked: object) -> None:
-        """Forget questions; nothing more of them is handed over."""
+        """Drop the questions of a handle; no more of their answers are reported."""
 
     def step(self) -> None:
-        """One token for every question whose turn it is."""
+        """Decode one token of every active row."""

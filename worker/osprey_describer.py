@@ -14,8 +14,8 @@ from job_queue.mask_codec import decode_mask
 from worker.model_protocols import OnAnswer, OnFailure
 
 if TYPE_CHECKING:
-
     from osprey_model import Answer, Osprey, RegionRequest
+
 
 class OspreyDescriber:
     """`osprey_model.Osprey` behind the `Describer` protocol."""
@@ -27,13 +27,13 @@ class OspreyDescriber:
 
     @classmethod
     def load(cls, path: Path, device: str, *, adapter: Path | None = None, model_version: str | None = None) -> Self:
-        """Load a checkpoint folder, with a trained adapter merged into it where one is given.
+        """Load a checkpoint folder, and merge a trained adapter into it if one is given.
 
         Args:
             path: the checkpoint folder.
             device: see `Osprey.from_pretrained`.
-            adapter: a PEFT adapter folder that belongs on it.
-            model_version: what answers are attributed to; None: the checkpoint's own.
+            adapter: a PEFT adapter folder that was trained on this checkpoint.
+            model_version: the version that answers are attributed to; None: the checkpoint's own.
 
         Raises:
             ModelTooLarge: the device is out of memory.
@@ -44,11 +44,11 @@ class OspreyDescriber:
         from osprey_model import Osprey
 
         if not path.is_dir():
-            raise ModelUnavailable(f"there is no Osprey checkpoint folder at {path}; set OSPREY_MODEL to one")
+            raise ModelUnavailable(f"there is no Osprey checkpoint folder at {path}; set OSPREY_MODEL to such a folder")
         try:
             return cls(Osprey.from_pretrained(path, device=device, adapter=adapter), model_version)
         except torch.OutOfMemoryError as error:
-            raise ModelTooLarge(f"no room on {device} for the Osprey checkpoint in {path}: {error}") from error
+            raise ModelTooLarge(f"not enough {device} memory for the Osprey checkpoint in {path}: {error}") from error
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelUnavailable(f"the Osprey checkpoint in {path} does not load: {error}") from error
 
@@ -56,17 +56,17 @@ class OspreyDescriber:
         """See `Describer.describe`."""
         requests = _requests(regions)
 
-        def hand_over(region_idx: int, question_idx: int, answer: Answer) -> None:
+        def report(region_idx: int, question_idx: int, answer: Answer) -> None:
             on_answer(region_idx, _field_answer(regions[region_idx], question_idx, answer))
 
-        self.model.describe(image, requests, image_key=image_key, on_answer=hand_over)
+        self.model.describe(image, requests, image_key=image_key, on_answer=report)
 
     def warm(self, image: Image.Image, image_key: str) -> None:
         """See `Describer.warm`."""
         self.model.warm(image, image_key)
 
     def session(self) -> OspreySession:
-        """See `Describer.session`. One for all: on a GPU its steps are recorded once."""
+        """See `Describer.session`. There is one session, because on a GPU its steps are recorded once."""
         if self._session is None:
             self._session = OspreySession(self.model)
         return self._session
@@ -80,7 +80,7 @@ class OspreySession:
     """An engine session behind the `DescribeSession` protocol."""
 
     def __init__(self, model: Osprey) -> None:
-        self._session = model.session()
+        self._session = model.scheduler()
 
     @property
     def is_idle(self) -> bool:
@@ -100,14 +100,14 @@ class OspreySession:
         """See `DescribeSession.add`."""
         from osprey_model import Failure, ImageRequest
 
-        def hand_over(region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+        def report(region_idx: int, question_idx: int, result: Answer | Failure) -> None:
             if isinstance(result, Failure):
                 on_failure(result.error)
             else:
                 on_answer(region_idx, _field_answer(regions[region_idx], question_idx, result))
 
         request = ImageRequest(image, _requests(regions), image_key)
-        return self._session.add(request, hand_over, priority=priority)
+        return self._session.add(request, report, priority=priority)
 
     def cancel(self, asked: Any) -> None:
         """See `DescribeSession.cancel`."""
@@ -123,7 +123,7 @@ def _requests(regions: Sequence[RegionQuery]) -> tuple[RegionRequest, ...]:
 
 
 def region_request(masks: Iterable[Rle], questions: Iterable[Question]) -> RegionRequest:
-    """A region as the engine takes it, from masks and questions as contracts hold them."""
+    """Convert the masks and questions of a contract into the engine's request."""
     from osprey_model import Question as EngineQuestion
     from osprey_model import RegionRequest
 

@@ -8,7 +8,7 @@ import sys
 
 
 def free_memory() -> None:
-    """Give what a dropped model held back to the device."""
+    """Return the memory of dropped models to the device."""
     gc.collect()
     if "torch" in sys.modules:
         import torch
@@ -18,31 +18,31 @@ def free_memory() -> None:
 
 
 def pick_device() -> str:
-    """`cuda` where there is a usable GPU, else `cpu`."""
+    """Return `cuda` if there is a usable GPU, else `cpu`."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def default_threads() -> int:
-    """Half of the cores this process may use: a worker for masks and one for texts usually share a machine.
+    """Return half of the cores that this process may use, because two workers usually share a machine.
 
-    More threads than free cores do not slow a click down a little: every parallel step of PyTorch waits for
-    the thread that does not run.
+    More threads than free cores slow a click down a lot: every parallel step of PyTorch waits for the thread that
+    does not run.
     """
-    # Only Linux knows which cores a process was given.
+    # Only Linux reports which cores a process may use.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // 2)
 
 
 def limit_threads(num_threads: int) -> None:
-    """Let torch use `num_threads` cores instead of all of them."""
+    """Limit torch to `num_threads` threads instead of one per core."""
     import torch
 
     torch.set_num_threads(num_threads)
 
 
 def give_way() -> None:
-    """The lowest priority for this process: whoever waits for an answer goes first. Where the system has priorities."""
+    """Lower this process's priority, so that clicks are answered first (does nothing on systems without `nice`)."""
     if hasattr(os, "nice"):
         os.nice(19)

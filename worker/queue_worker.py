@@ -1,7 +1,7 @@
-"""A worker process: RQ's SimpleWorker (no fork, so models stay warm) that tells it lives and survives Redis.
+"""A worker process: RQ's SimpleWorker (no fork, so models stay loaded) with a heartbeat, which survives Redis restarts.
 
-RQ's own liveness is too slow for a person who waits: its heartbeat is silent during a job and a killed worker
-is noticed after minutes. So a thread writes `job_queue.heartbeat` keys and keeps the running job's lease short.
+RQ's own heartbeat is too slow for an annotator who waits: it is silent during a job, and a killed worker is detected
+only after minutes. Therefore a thread writes `job_queue.heartbeat` keys and keeps the running job's lease short.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 _BEAT_EVERY_S = 2.0
-_JOB_LEASE_S = 30  # a running job without a sign of life for so long is given to another worker
+_JOB_LEASE_S = 30  # a running job whose lease was not renewed for so long is given to another worker
 _MAINTENANCE_EVERY_S = 10
 _WORKER_TTL_S = 20
-_LOOK_UP_S = 1  # an idle worker waits so long for a job before it looks after other things, such as the champion
-_SIGN_EVERY_S = 2.0  # RQ's own, which lasts 30 s at least
+_LOOK_UP_S = 1  # an idle worker waits so long for a job before it checks other things, such as the champion
+_SIGN_EVERY_S = 2.0  # between two of RQ's own heartbeats, each of which lasts at least 30 s
 _MAX_RECONNECT_S = 2.0
 _HUNG_GRACE_S = 30.0
 
 
 class Runtime(Protocol):
-    """What a worker works with: `worker.runtime.ModelRuntime`, or one without models."""
+    """The part of a runtime that a worker uses: `worker.runtime.ModelRuntime`, or a runtime without models."""
 
     @property
     def settings(self) -> Settings: ...
@@ -80,7 +80,10 @@ class Runtime(Protocol):
 
 
 class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
-    """One connection's worth of work; `QueueWorker` starts another when Redis was away."""
+    """RQ's worker on one connection; `QueueWorker` starts another one after Redis was down.
+
+    The methods without an underscore override RQ's, except `busy_since` and `leases`.
+    """
 
     max_connection_wait_time = _MAX_RECONNECT_S
     log_result_lifespan = False
@@ -99,23 +102,23 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
         self.is_stopping = False
         self._busy: tuple[float, float] | None = None  # monotonic start, allowed seconds
         self._running_queue: Queue | None = None
-        self._batch: DescribeBatch | None = None  # from the first describe job on
+        self._batch: DescribeBatch | None = None  # None until the first describe job
         self._last_sign_s = float("-inf")
 
     def subscribe(self) -> None:
-        """Nothing: RQ's remote commands are not used, and its listening thread does not survive a Redis restart."""
+        """Do nothing: RQ's remote commands are not used, and its thread for them does not survive a Redis restart."""
 
     def unsubscribe(self) -> None:
-        """Nothing: see `subscribe`."""
+        """Do nothing; see `subscribe`."""
 
     def get_heartbeat_ttl(self, job: Job) -> int:  # noqa: ARG002 - RQ's signature
-        """Seconds until a running job counts as abandoned; the heartbeat thread renews it."""
+        """Return the seconds until a running job counts as abandoned; the heartbeat thread renews its lease."""
         return _JOB_LEASE_S
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """RQ's sign of life: in one trip to Redis instead of two, and none where the last one was just now.
+        """Send RQ's heartbeat in one round trip instead of two, and skip it if the last one was just sent.
 
-        RQ gives three for each job. One that is part of a transaction stays.
+        RQ sends three for each job. A heartbeat that is part of a transaction is always sent.
         """
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
@@ -132,35 +135,35 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
 
     @property
     def connection_timeout(self) -> int:
-        """Seconds until Redis counts as gone while RQ waits for a job: its default, whatever `dequeue_timeout`."""
+        """Seconds until the connection counts as lost while RQ waits for a job: RQ's default."""
         return _WORKER_TTL_S - 5
 
     @property
     def should_run_maintenance_tasks(self) -> bool:
-        """RQ asks between two jobs: when its clean-up is due, or another champion is to be served."""
+        """Whether RQ's clean-up is due or the champion has changed; RQ checks this between two jobs."""
         return bool(super().should_run_maintenance_tasks) or self._runtime.champion_moved()
 
     def run_maintenance_tasks(self) -> None:
-        """RQ's clean-up, another try for a model that did not load, and the switch to another champion."""
+        """Run RQ's clean-up, try again to load missing models, and switch to another champion."""
         super().run_maintenance_tasks()
         self._runtime.load_missing()
         self._runtime.follow_champion()
 
     @property
     def busy_since(self) -> tuple[float, float] | None:
-        """When the job that runs longest began, by the monotonic clock, and the seconds it is allowed."""
+        """When the oldest running job began, by the monotonic clock, and its time limit in seconds."""
         together = None if self._batch is None else self._batch.busy_since
         return together or self._busy
 
     @property
     def leases(self) -> list[tuple[Execution, Queue]]:
-        """The executions that run, with their queues."""
+        """The running executions with their queues."""
         execution, queue = self.execution, self._running_queue
         alone = [] if execution is None or queue is None else [(execution, queue)]
         return (self._batch.leases if self._batch is not None else []) or alone
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a job in this process; a describe job together with the clicks that come meanwhile."""
+        """Run a job in this process; a describe job together with the clicks that arrive in the meantime."""
         self._busy, self._running_queue = (time.monotonic(), float(job.timeout or 0)), queue
         try:
             if job.func_name == "worker.jobs.describe":
@@ -175,7 +178,7 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
             self._busy = self._running_queue = None
 
     def _new_batch(self) -> DescribeBatch:
-        # Here and not above: a worker without models must not need their libraries.
+        # Imported here, because a worker without models must not need their libraries.
         from worker.describing.batch import DescribeBatch
         from worker.runtime import ModelRuntime
 
@@ -183,13 +186,13 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
         return DescribeBatch(self, self._runtime)
 
     def teardown(self) -> None:
-        """Leave, as RQ does at the end of its work."""
+        """Stop the batch's thread, then clean up as RQ does at the end."""
         if self._batch is not None:
             self._batch.close()
         super().teardown()
 
     def _shutdown(self) -> None:
-        """After SIGTERM or SIGINT: finish the running job, or leave at once when idle."""
+        """Handle SIGTERM or SIGINT: finish the running job, or stop immediately when idle."""
         self.is_stopping = True
         if self.busy_since is None:
             raise StopRequested
@@ -197,7 +200,7 @@ class InterruptibleWorker(SimpleWorker):  # type: ignore[misc]
 
 
 class QueueWorker:
-    """Loads the models, then works until it is told to stop."""
+    """Loads the models, then runs jobs until it is stopped."""
 
     def __init__(self, runtime: Runtime, redis_url: str) -> None:
         self._runtime = runtime
@@ -214,7 +217,7 @@ class QueueWorker:
         return f"{self._name}-{self._num_connections}"
 
     def work(self) -> None:
-        """Work until SIGTERM or SIGINT. Redis may be away at the start and may go away in between."""
+        """Run jobs until SIGTERM or SIGINT. Redis may be down at the start or in between."""
         install(self._runtime)
         self._runtime.on_change = self._news.set
         beats = threading.Thread(target=self._beat_until_ended, name="heartbeat", daemon=True)
@@ -229,18 +232,18 @@ class QueueWorker:
             self._ended.set()
             self._news.set()
             beats.join()
-            self._say_goodbye()
+            self._remove_beat()
             self._runtime.close()
         _LOG.info("worker stopped")
 
     def _work_until_redis_is_lost(self) -> bool:
-        """One RQ worker's life; True when it was asked to stop."""
+        """Run one RQ worker until it loses Redis or is stopped; return True when it was stopped."""
         timeout_s = self._runtime.settings.queue.redis_timeout_s
         self._wait_for_redis()
         with connect(self._redis_url, timeout_s) as connection:
             queues = [
                 Queue(rq_queue_name(queue, background=background), connection=connection, serializer=JSONSerializer)
-                for background in (False, True)  # every click goes before any background job
+                for background in (False, True)  # all clicks come before background jobs
                 for queue in self._runtime.queues
             ]
             try:
@@ -277,8 +280,8 @@ class QueueWorker:
                 _renew_lease(self._worker, redis)
                 written = beat.name
             except RedisError as error:
-                _LOG.debug("heartbeat not written: %s", error)  # the working thread logs and waits
-            # Models that have just loaded are announced at once.
+                _LOG.debug("heartbeat not written: %s", error)  # the working thread logs the lost connection
+            # Announce models as soon as they have loaded.
             self._news.wait(_BEAT_EVERY_S if self._runtime.model_versions or beat.problem else 0.2)
             self._news.clear()
         redis.close()
@@ -301,16 +304,17 @@ class QueueWorker:
             serving=runtime.serving,
         )
 
-    def _say_goodbye(self) -> None:
+    def _remove_beat(self) -> None:
+        """Delete the heartbeat, so that the queue stops using this worker immediately."""
         try:
             with connect(self._redis_url, self._runtime.settings.queue.redis_timeout_s) as redis:
                 remove_beat(redis, self.name)
         except RedisError as error:
-            _LOG.info("left without a goodbye, Redis is away: %s", error)
+            _LOG.info("the heartbeat is not deleted, Redis does not answer: %s", error)
 
 
 def _refuse(job: Job, redis: Redis) -> None:
-    """Fail a job whose function this release does not have, instead of importing whatever path it names.
+    """Fail a job whose function this release does not have, instead of importing the path that it names.
 
     Raises:
         UnknownJob: always.
@@ -324,7 +328,7 @@ def _refuse(job: Job, redis: Redis) -> None:
 
 
 def _renew_lease(worker: InterruptibleWorker | None, redis: Redis) -> None:
-    """Say that the running jobs still run."""
+    """Renew the leases of the running jobs."""
     if worker is None:
         return
     pipeline = redis.pipeline()
@@ -334,13 +338,13 @@ def _renew_lease(worker: InterruptibleWorker | None, redis: Redis) -> None:
 
 
 def _exit_when_hung(worker: InterruptibleWorker | None) -> None:
-    """End the process when a job outlives its limit: a stuck GPU kernel never sees RQ's alarm."""
+    """End the process when a job exceeds its time limit; RQ's alarm does not interrupt a stuck GPU kernel."""
     busy = None if worker is None else worker.busy_since
     if busy is not None and time.monotonic() - busy[0] > busy[1] + _HUNG_GRACE_S:
-        _LOG.critical("a job runs %.0f s beyond its limit and does not react; ending the process", _HUNG_GRACE_S)
+        _LOG.critical("a job exceeds its time limit by %.0f s and does not react; ending the process", _HUNG_GRACE_S)
         os._exit(os.EX_SOFTWARE)
 
 
 def handle_early_signal(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
-    """Before RQ installs its own handlers (models load, Redis is away), a signal simply stops the worker."""
+    """Stop the worker at a signal before RQ has installed its handlers (models load, Redis is down)."""
     raise StopRequested

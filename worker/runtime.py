@@ -1,8 +1,8 @@
-"""What one worker process holds: its models, loaded once and kept warm, its image resolver and its stores.
+"""The objects of one worker process: its models, loaded once, its image resolver and its stores.
 
-Models load per queue; one that does not load is reported in the heartbeat and tried again later, so that
-a checkpoint put right is served without a restart. With a registry the describer is its champion's, and follows it
-from one job to the next (`registry/champion_watch.py`, `worker/load_version.py`).
+Each queue has a model. One that does not load is reported in the heartbeat and tried again later, so that a repaired
+checkpoint is served without a restart. With a registry, the describer is the champion's model; between jobs it is
+replaced when the champion changes (`registry/champion_watch.py`, `worker/load_version.py`).
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class ModelRuntime:
     """The models and stores of one worker process."""
 
     def __init__(self, settings: Settings, queues: Sequence[str], redis: Redis, loaders: Loaders | None = None) -> None:
-        """Loads nothing yet: see `load_missing`.
+        """Prepare the runtime; `load_missing` loads the models.
 
         Raises:
-            ValueError: a queue that does not exist, or none at all.
+            ValueError: a queue does not exist, or there is none.
         """
         unknown = sorted(set(queues) - set(QUEUE_NAMES))
         if unknown or not queues:
@@ -63,16 +63,16 @@ class ModelRuntime:
         self._describer: Describer | None = None
         self._problems: dict[str, str] = {}
         self._champion = ChampionLoader(settings, self._loaders.describer, self._loaders.version)
-        self.serving: str | None = None  # the registry's name of what the describer is
-        self.ready: dict[str, Callable[[], DescribeAnswer]] = {}  # by job id: see `worker.describing.batch`
-        self.on_change: Callable[[], None] = lambda: None  # told when another model serves, or a problem came or went
+        self.serving: str | None = None  # the describer's name in the registry
+        self.ready: dict[str, Callable[[], DescribeAnswer]] = {}  # complete answers by job id, from the batch
+        self.on_change: Callable[[], None] = lambda: None  # called when the served model or the problem changes
 
     @property
     def segmenter(self) -> Segmenter:
         """The SAM of the queue `masks`.
 
         Raises:
-            ModelUnavailable: it is not loaded.
+            ModelUnavailable: the model is not loaded.
         """
         if self._segmenter is None:
             raise ModelUnavailable(self._problems.get("masks", "this worker has not loaded a SAM"))
@@ -83,7 +83,7 @@ class ModelRuntime:
         """The Osprey of the queue `describe`.
 
         Raises:
-            ModelUnavailable: it is not loaded.
+            ModelUnavailable: the model is not loaded.
         """
         if self._describer is None:
             raise ModelUnavailable(self._problems.get("describe", "this worker has not loaded an Osprey"))
@@ -97,11 +97,11 @@ class ModelRuntime:
 
     @property
     def problem(self) -> str | None:
-        """Why a model does not load, or the champion does not while an earlier one serves; or None."""
+        """Why a model does not load, or why an earlier version serves instead of the champion; or None."""
         return "; ".join(self._problems.values()) or None
 
     def load_missing(self) -> None:
-        """Load what the queues need and what is not there yet. A failure is kept as `problem`, not raised."""
+        """Load the queues' models that are missing. A failure is kept as `problem`, not raised."""
         missing = [queue for queue in self.queues if queue not in self.model_versions]
         if missing and self.device == "auto":
             self.device = pick_device()
@@ -115,7 +115,7 @@ class ModelRuntime:
                 _LOG.info("queue %s serves %s on %s", queue, self.model_versions[queue], self.device)
 
     def embed(self, resolved: ResolvedImage) -> None:
-        """Have the image's embedding in the SAM's memory: from there, from Redis, or by encoding it.
+        """Make the image's embedding available to the SAM: from its memory, from Redis, or by encoding the image.
 
         Raises:
             ModelUnavailable: no SAM is loaded.
@@ -123,13 +123,13 @@ class ModelRuntime:
         embed_shared(self.segmenter, self.embeddings, resolved)
 
     def champion_moved(self) -> bool:
-        """Whether `follow_champion` has something to do; costs one `os.stat`."""
+        """Whether the registry has another champion than the one that is served; costs one `os.stat`."""
         return self._describer is not None and self._champion.moved()
 
     def follow_champion(self) -> None:
-        """Serve what the registry's pointer names now. What does not load is a `problem`; the old one stays.
+        """Serve the registry's current champion. If it does not load, keep the old one and set `problem`.
 
-        Called between two jobs, by the thread that runs them.
+        Call this between two jobs, in the thread that runs them.
         """
         if not self.champion_moved():
             return
@@ -165,7 +165,7 @@ class ModelRuntime:
                 self._report("champion", served.problem)
 
     def _replace_describer(self, name: str) -> None:
-        """The old one goes when the new one is ready, or before where the device has no room for both."""
+        """Load the new describer, then drop the old one; in the other order if the device has no memory for both."""
         before = self.serving
         try:
             self._serve(name)
@@ -196,5 +196,5 @@ def _load_segmenter(settings: Settings, device: str) -> Segmenter:
 
 
 def default_loaders() -> Loaders:
-    """The settings' own models."""
+    """Return the functions that load the settings' models."""
     return Loaders(_load_segmenter)

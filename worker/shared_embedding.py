@@ -1,7 +1,4 @@
-"""Encode an image at most once among all workers: SAM's memory, then Redis (`worker/sam/embedding_store.py`), then SAM.
-
-Used for clicks (`worker/runtime.py`) and for whole projects (`worker/prelabel/annotate.py`).
-"""
+"""Encode an image at most once among all workers: look in SAM's memory, then in Redis, then encode it."""
 
 from __future__ import annotations
 
@@ -15,11 +12,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def embed_shared(sam: Segmenter, embeddings: EmbeddingStore, resolved: ResolvedImage) -> None:
-    """Have the image's embedding in the SAM's memory: from there, from Redis, or by encoding it.
+    """Make the image's embedding available to the SAM: from its memory, from Redis, or by encoding the image.
 
     Raises:
         ValueError: the image cannot be encoded.
-        RedisError: Redis is away.
+        RedisError: Redis is down.
     """
     key = resolved.sha256
     if sam.is_embedded(key):
@@ -37,4 +34,4 @@ def embed_shared(sam: Segmenter, embeddings: EmbeddingStore, resolved: ResolvedI
     mine = sam.embedding(key)
     first = embeddings.put(sam.model_version, key, mine)
     if first is not mine and stored is None:
-        sam.adopt(key, first)  # another worker was faster: all decode its numbers
+        sam.adopt(key, first)  # another worker stored it first; all workers must decode the same numbers

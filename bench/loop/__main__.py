@@ -1,4 +1,4 @@
-"""`python -m bench.loop`: run the whole learning loop with a simulated annotator, on a stack of its own."""
+"""Entry of `python -m bench.loop`: the whole learning loop with a simulated annotator, on its own stack."""
 
 from __future__ import annotations
 
@@ -18,20 +18,27 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option(help="Everything goes here; a simulation that is there is continued.")],
-    rounds: Annotated[int, typer.Option(min=1, max=9, help="Fine-tunes; annotators work once more than that.")] = 3,
-    regions: Annotated[int, typer.Option(min=1, help="Regions submitted in each round.")] = 300,
-    seed: Annotated[int, typer.Option(min=0, max=99, help="Of pictures, shuffling and training.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for all files; a simulation in it is continued.")],
+    rounds: Annotated[
+        int, typer.Option(min=1, max=9, help="Number of fine-tunes; there is one more round of annotation.")
+    ] = 3,
+    regions: Annotated[int, typer.Option(min=1, help="Number of regions to submit in each round.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, max=99, help="Random seed for pictures, shuffling and training.")] = 0,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps of each fine-tune; default: what suits the checkpoint.")
+        int | None, typer.Option(min=1, help="Optimizer steps of each fine-tune; default: depends on the checkpoint.")
     ] = None,
-    base_scenes: Annotated[int, typer.Option(min=1, help="Pictures of the frozen base set.")] = 24,
+    base_scenes: Annotated[int, typer.Option(min=1, help="Number of pictures in the frozen base set.")] = 24,
 ) -> None:
-    """Let a simulated team correct a model that does not know its words, round after round, and measure what it costs.
+    """Measure how many corrections a simulated team makes, round by round, as a model learns the team's terms.
 
-    Starts Label Studio, Redis, backend and workers of its own and stops them at the end. The last line is JSON. Ends
-    with 0 when corrections for the team's own words fell by at least 60 %, the frozen base set lost at most one point
-    and a control that learned shuffled corrections did not pass the gate; else with 1, with 2 when it could not run.
+    Starts its own Label Studio, Redis, backend and workers and stops them at
+    the end. The last line is JSON.
+
+    Goals: corrections of the team's own terms fall by at least 60 %, the frozen
+    base set loses at most one percentage point, and the gate rejects a control
+    that was trained on shuffled corrections.
+
+    Exit codes: 0 all goals reached, 1 a goal missed, 2 could not run.
     """
     import json
     import time
@@ -48,10 +55,10 @@ def simulate(
     from bench.service.machine import hardware, versions
     from job_queue.errors import OspreyError
     from stack.child_processes import ServiceDidNotStartError
-    from stack.errors import StackError
+    from stack.settings import StackError
 
     console, errors = Console(), Console(stderr=True)
-    signal.signal(signal.SIGTERM, _stop)  # so that what was started is stopped, too
+    signal.signal(signal.SIGTERM, _stop)  # so that all child processes are stopped too
     started = time.monotonic()
     try:
         plan = Plan(out, rounds, regions, seed, steps, base_scenes)
@@ -68,7 +75,7 @@ def simulate(
         SimulationDiffersError,
     ) as error:
         errors.print(f"[red]The simulation stopped:[/red] {escape(str(error))}", soft_wrap=True)
-        errors.print("The same command continues it.")
+        errors.print("Run the same command again to continue it.")
         raise typer.Exit(2) from error
     console.print(rounds_table(outcome))
     console.print(fields_table(outcome))
@@ -81,7 +88,7 @@ def simulate(
         **outcome.to_json(),
         "seconds": {
             "this_call": round(time.monotonic() - started, 1),
-            "this_call_cpu": round(_cpu_seconds(), 1),  # by 2 cores: what it takes where nobody else works
+            "this_call_cpu": round(_cpu_seconds(), 1),  # divided by 2 cores: the time on an idle machine
             "phases": round(sum(seconds.values()), 1),
         },
         "seconds_by_phase": seconds,
@@ -95,7 +102,7 @@ def simulate(
 
 
 def _cpu_seconds() -> float:
-    """Of this process and of everything it has started and stopped."""
+    """Return the CPU time of this process and of all child processes that have ended."""
     import resource
 
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -105,7 +112,7 @@ def _cpu_seconds() -> float:
 def _point_to(console: Console, report: Path) -> None:
     from rich.markup import escape
 
-    console.print(f"The report: {escape(str(report))}", soft_wrap=True)
+    console.print(f"Report: {escape(str(report))}", soft_wrap=True)
 
 
 def _progress(console: Console) -> Progress:
@@ -116,14 +123,14 @@ def _progress(console: Console) -> Progress:
 
 
 class _Bars:
-    """A line per step; on no terminal, a plain line when it begins."""
+    """Progress bars, one per step; without a terminal, one line when a step begins."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._line: TaskID | None = None
 
     def step(self, what: str) -> None:
-        """The step before is done, another one begins."""
+        """Mark the step before as done and begin another one."""
         if not self._progress.console.is_terminal:
             self._progress.console.print(what, highlight=False)
         if self._line is not None:
@@ -132,7 +139,7 @@ class _Bars:
         self._line = self._progress.add_task(what, total=None, note="")
 
     def count(self, done: int, total: int) -> None:
-        """A bar where the end is known."""
+        """Show a step's progress; a bar if the total is known."""
         assert self._line is not None, "a step begins before it is counted"
         note = f"{done} of {total}" if total else ""
         self._progress.update(self._line, total=total or None, completed=done, note=note)

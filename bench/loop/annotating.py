@@ -1,7 +1,6 @@
-"""One round of work: fresh pictures clicked through Label Studio, corrected, submitted, and collected by webhook.
+"""One round of annotation: click new pictures through Label Studio, correct, submit, wait for the webhooks.
 
-What is submitted is noted in the round's journal, one line per task, so a killed round goes on where it was.
-Neighbours: `bench/loop/annotator.py` corrects, `bench/loop/team_project.py` clicks and submits.
+The round's journal has a line per submitted task, so that a killed round can be continued.
 """
 
 from __future__ import annotations
@@ -26,25 +25,25 @@ from demo.scenes.grammar import Region
 from demo.truth.picked import picked_regions
 from learning.corrections.store import Store
 
-ANNOTATORS = 2  # at the same time: while words are made for one, the other's mask is
+ANNOTATORS = 2  # at the same time, so that one's fields and the other's mask are computed together
 _TRIES = 4
 _PAUSE_S = 0.5
-_LEAST_IOU = 0.5  # a mask that is something else is deleted by the annotator
+_LEAST_IOU = 0.5  # below, the mask is of something else and the annotator deletes it
 _COLLECT_LIMIT_S = 120.0
 
 
 class NotCollectedError(Exception):
-    """What was submitted did not arrive in the correction store; the message says how much is missing."""
+    """Submitted regions are missing in the correction store; the message has their number."""
 
 
 @dataclass
 class Journal:
-    """The lines of one round. Safe to share between threads."""
+    """The lines of one round. Threads may share it."""
 
     path: Path
 
     def __post_init__(self) -> None:
-        """Read what is there; a line that was torn by a kill is not."""
+        """Read the complete lines; drop a line that a kill has cut off."""
         self._lock = threading.Lock()
         self.seen: list[Seen] = []
         self.tasks: set[int] = set()
@@ -56,7 +55,7 @@ class Journal:
             self._note(json.loads(line))
 
     def add(self, task_id: int, seen: Sequence[Seen]) -> None:
-        """Note what was submitted for a task."""
+        """Record what was submitted for a task."""
         line = {"task": task_id, "seen": [each.to_json() for each in seen]}
         with self._lock:
             with self.path.open("a", encoding="utf-8") as file:
@@ -71,14 +70,14 @@ class Journal:
 def annotate(
     project: TeamProject, seeds: Iterator[int], regions: int, journal: Path, on_region: Callable[[int], None]
 ) -> list[Seen]:
-    """Work on fresh scenes until `regions` regions are submitted; what was seen, by seed.
+    """Annotate new scenes until `regions` regions are submitted; return the submitted regions, by seed.
 
     Args:
-        project: where.
-        seeds: of the scenes, more than enough of them.
-        regions: how many at least.
+        project: the project in Label Studio.
+        seeds: the seeds of the scenes, more than are needed.
+        regions: the least number of regions.
         journal: the round's file.
-        on_region: called with how many regions are submitted.
+        on_region: called with the number of submitted regions.
 
     Raises:
         LabelStudioFailed: Label Studio refuses something or does not answer.
@@ -103,10 +102,10 @@ def annotate(
 
 
 def wait_until_collected(store: Store, project_id: int, seen: Sequence[Seen], limit_s: float = _COLLECT_LIMIT_S) -> int:
-    """Wait until the webhooks have brought every submitted region into the store; how many corrected regions it has.
+    """Wait until the webhooks have stored every submitted region; return the number of corrected ones.
 
     Raises:
-        NotCollectedError: some are missing, or the store counts other corrections than were made.
+        NotCollectedError: regions are missing, or the store has other corrected regions than were corrected.
     """
     wanted = {(each.task, each.region) for each in seen}
     deadline = time.monotonic() + limit_s
@@ -132,13 +131,13 @@ def wait_until_collected(store: Store, project_id: int, seen: Sequence[Seen], li
 
 
 def _annotate_scene(project: TeamProject, scene: Scene, task: tuple[int, str]) -> list[Seen]:
-    project.discard(task[0])  # submitted by a simulation that was killed before it could note it
+    project.discard(task[0])  # in case a simulation was killed after submitting it and before recording it
     page = project.page(scene, task)
     seen, done = [], []
     for region, answer in _clicked(page, scene):
         result = corrected(scene, region, page.regions[answer.region_id])
         done.append(result)
-        told = answer.meta.get("osprey") or {}
+        provenance = answer.meta.get("osprey") or {}
         seen.append(
             Seen(
                 scene.seed,
@@ -147,7 +146,7 @@ def _annotate_scene(project: TeamProject, scene: Scene, task: tuple[int, str]) -
                 is_changed(scene, region),
                 result.fields,
                 result.changed,
-                str(told.get("model_version")),
+                str(provenance.get("model_version")),
             )
         )
     if done:
@@ -160,11 +159,11 @@ def _lead_time_s(done: Sequence[Corrected]) -> float:
 
 
 def _clicked(page: AnnotatorPage, scene: Scene) -> Iterator[tuple[Region, RegionAnswer]]:
-    """The regions that are kept, each with the last answer to it."""
+    """Yield the regions that are kept, each with the last answer to it."""
     for thing, part in picked_regions(scene):
         whole = _meant(page, thing, is_part=False)
         if whole is None:
-            continue  # nobody describes a part of what is not there
+            continue  # without the object there is no region to nest the part in
         yield thing, whole
         inner = _meant(page, part, is_part=True) if part is not None else None
         if part is not None and inner is not None and inner.region_id != whole.region_id:
@@ -172,7 +171,7 @@ def _clicked(page: AnnotatorPage, scene: Scene) -> Iterator[tuple[Region, Region
 
 
 def _meant(page: AnnotatorPage, region: Region, *, is_part: bool) -> RegionAnswer | None:
-    """The answer to a click on a region; None, and nothing left on the page, where another one came back."""
+    """Click a region; return None, and remove the answer from the page, if it is another region."""
     before = set(page.regions)
     answer = _click(page, region.inner_point_px)
     if answer is None:
@@ -185,7 +184,7 @@ def _meant(page: AnnotatorPage, region: Region, *, is_part: bool) -> RegionAnswe
 
 
 def _click(page: AnnotatorPage, point_px: tuple[int, int]) -> RegionAnswer | None:
-    """A region; on a busy machine the backend may say at first that it is not ready."""
+    """Click until a region comes back; a busy backend may answer at first that it is not ready."""
     for _ in range(_TRIES):
         with contextlib.suppress(BackendAnsweredBadlyError):
             return page.click(*point_px)

@@ -1,7 +1,4 @@
-"""The simulated annotator at one region: what is left, what is written over, how long a person would take. Pure.
-
-Neighbours: `bench/loop/team.py` knows the truth, `bench/loop/annotating.py` clicks and submits.
-"""
+"""The simulated annotator at one region: which fields are kept or corrected, and in how many seconds. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _TYPE_S = 4.0  # a field
 
 @dataclass(frozen=True)
 class Corrected:
-    """A region as it is submitted. Of `fields` the annotator had to write or empty those in `changed`."""
+    """A region as it is submitted. The annotator changed or emptied the fields in `changed`."""
 
     items: tuple[Item, ...]
     fields: tuple[str, ...]
@@ -30,17 +27,17 @@ class Corrected:
 
     @property
     def seconds(self) -> float:
-        """What a person would take for it."""
+        """The seconds that a person would need."""
         return _LOOK_S + _TYPE_S * len(self.changed)
 
 
 def corrected(scene: Scene, region: Region, items: Sequence[Item]) -> Corrected:
-    """The region's items with every wrong or empty field written over, as the page stores an edited region.
+    """Return the region's items with every wrong or empty field replaced, as the page stores an edited region.
 
     Args:
-        scene: what is to be seen.
-        region: what was clicked.
-        items: of one region, its geometry first.
+        scene: the picture's ground truth.
+        region: the region that was clicked.
+        items: the items of its answer, the geometry first.
     """
     geometry, *filled = items
     given = {str(item["from_name"]): item for item in filled}
@@ -50,7 +47,7 @@ def corrected(scene: Scene, region: Region, items: Sequence[Item]) -> Corrected:
         for name in truth
         if name in given and is_right(scene, region, name, given[name]["value"].get("text") or ())
     }
-    extra = [name for name in given if name not in truth]  # what part a whole object is
+    extra = [name for name in given if name not in truth]  # the part of a whole object
     surplus = [name for name in extra if given[name]["value"].get("text") != [WHOLE]]
     changed = (*(name for name in truth if name not in right), *surplus)
     texts = [given[name] if name in right else _written(geometry, name, truth[name]) for name in truth]
@@ -62,6 +59,6 @@ def corrected(scene: Scene, region: Region, items: Sequence[Item]) -> Corrected:
 
 
 def _written(geometry: Item, name: str, values: Sequence[str]) -> Item:
-    """A text as the page stores it: with the geometry of its region, and without the region's label."""
+    """Return a text as the page stores it: with the geometry of its region, and without the region's label."""
     shape = {key: value for key, value in geometry["value"].items() if not key.endswith("labels")}
     return {**geometry, "type": "textarea", "from_name": name, "value": {**shape, "text": list(values)}}

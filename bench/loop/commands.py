@@ -1,4 +1,4 @@
-"""`osprey` commands as child processes against the simulation's stack, each with a log of its own."""
+"""Run `osprey` commands as child processes against the simulation's stack, each with its own log."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ from stack.state import MARK
 
 _STOP_LIMIT_S = 20.0
 _TAIL_LINES = 15
-# The small model's matrices gain little from a second core, and on a busy machine threads that wait for each other
-# made a training step seven times as long.
+# A second core speeds the small model's matrices up little, and on a busy machine threads that wait for each other
+# make a training step seven times slower.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 class CommandFailedError(Exception):
-    """A command ended with another exit code than was expected; the message holds the end of its log."""
+    """A command ended with an unexpected exit code; the message contains the end of its log."""
 
 
 def run_osprey(
     stack: Stack,
     *arguments: str,
     log: Path,
-    told: Mapping[str, str],
+    variables: Mapping[str, str],
     environ: Mapping[str, str],
     on_wait: Callable[[], None],
 ) -> None:
-    """Run `osprey ARGUMENTS` to its end; stopped when this process is.
+    """Run `osprey ARGUMENTS` to its end. The command stops when this process does.
 
     Args:
-        stack: whose settings the command gets.
-        arguments: of the command.
-        log: gets what it prints, behind what is there.
-        told: further `OSPREY_*` variables.
+        stack: the stack whose settings the command uses.
+        arguments: the command's arguments.
+        log: the file that its output is appended to.
+        variables: further `OSPREY_*` variables.
         environ: this process's environment.
         on_wait: called about once a second.
 
     Raises:
-        CommandFailedError: it ended with something else than 0.
+        CommandFailedError: its exit code is not 0.
     """
     process = osprey_process(stack, *arguments)
     inherited = _ONE_THREAD | {key: value for key, value in environ.items() if process.inherited(key)}
@@ -49,8 +49,8 @@ def run_osprey(
     with log.open("ab") as file:
         child = subprocess.Popen(
             process.command,
-            # The mark: a command that outlives this process is ended by the next simulation.
-            env={**inherited, **process.environment, **told, MARK: str(stack.state.path)},
+            # With the mark, the next simulation finds and ends a command that outlives this process.
+            env={**inherited, **process.environment, **variables, MARK: str(stack.state.path)},
             cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=file,

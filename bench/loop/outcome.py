@@ -1,7 +1,4 @@
-"""What a simulation has shown: figures of every round, goals, the table and the JSON line. Pure.
-
-Neighbour: `bench/loop/simulation.py` brings the phases' results.
-"""
+"""Figures of all rounds of a simulation, whether its goals are reached, tables and the JSON line. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """One round of annotating, and the candidate that was trained after it (None after the last).
+    """One round of annotation, and the candidate that was trained after it (None after the last).
 
     `gate` is its verdict as the registry holds it.
     """
@@ -33,30 +30,30 @@ class RoundOutcome:
 
     @property
     def changed(self) -> Tally:
-        """Of regions that the team's own words concern."""
+        """Counts of the regions that the team's own terms affect."""
         return split_tally(self.seen)[0]
 
     @property
     def unchanged(self) -> Tally:
-        """Of all other regions."""
+        """Counts of all other regions."""
         return split_tally(self.seen)[1]
 
     @property
     def model_versions(self) -> tuple[str, ...]:
-        """What gave the words; one, unless a worker switched late."""
+        """The models that answered: one, unless a worker switched late."""
         return tuple(sorted({each.model_version for each in self.seen}))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All rounds, and the verdict on the control that learned shuffled corrections (None: there was no control)."""
+    """All rounds, and the verdict on the control that was trained on shuffled corrections (None without control)."""
 
     rounds: tuple[RoundOutcome, ...]
     control: Mapping[str, Any] | None
 
     @property
     def reduction_changed(self) -> float:
-        """From round 0 to the last, share of 1."""
+        """By what share corrections fell from round 0 to the last, 0 to 1."""
         return reduction(self.rounds[0].changed, self.rounds[-1].changed)
 
     @property
@@ -72,18 +69,18 @@ class Outcome:
 
     @property
     def base_after(self) -> float | None:
-        """Of the model that serves in the end: the last candidate that passed, else the first model."""
+        """The same for the model that serves at the end: the last candidate that passed, or the first model."""
         passed = [each.gate for each in self.rounds if each.gate is not None and each.gate["passed"]]
         return share_right(passed[-1], "base", "candidate") if passed else self.base_before
 
     @property
     def base_loss_points(self) -> float | None:
-        """How many points fewer answers on the base set are right; negative: more."""
+        """By how many percentage points the share of right answers on the base set fell."""
         before, after = self.base_before, self.base_after
         return None if before is None or after is None else 100 * (before - after)
 
     def goals(self) -> dict[str, bool]:
-        """What had to be shown, and whether it was."""
+        """Return for each goal whether it is reached."""
         loss = self.base_loss_points
         return {
             "corrections_fall": self.reduction_changed >= LEAST_REDUCTION - _ROUNDING,
@@ -93,11 +90,11 @@ class Outcome:
 
     @property
     def reached(self) -> bool:
-        """Whether all of it was shown."""
+        """Whether all goals are reached."""
         return all(self.goals().values())
 
     def to_json(self) -> dict[str, Any]:
-        """All figures; shares of right answers in percent, losses in points."""
+        """Return all figures: shares of right answers in percent, losses in percentage points."""
         loss = self.base_loss_points
         return {
             "rounds": [_round_json(idx, each) for idx, each in enumerate(self.rounds)],
@@ -112,24 +109,24 @@ class Outcome:
 
 
 def rounds_table(outcome: Outcome) -> Table:
-    """A row per round."""
+    """Make a table with a row per round."""
     table = Table(title="Corrections per 100 regions")
     table.add_column("Round")
-    table.add_column("Words by")
-    for header in ("Team's own words", "The rest"):
+    table.add_column("Model")
+    for header in ("Team's own terms", "The rest"):
         table.add_column(header, justify="right")
     table.add_column("Then")
     for idx, each in enumerate(outcome.rounds):
-        words_by = ", ".join(name.partition("@")[0] for name in each.model_versions)
+        models = ", ".join(name.partition("@")[0] for name in each.model_versions)
         shown = (f"{side.per_100:.1f} ({side.regions} regions)" for side in (each.changed, each.unchanged))
-        table.add_row(str(idx), words_by, *shown, _then(each))
+        table.add_row(str(idx), models, *shown, _then(each))
     return table
 
 
 def fields_table(outcome: Outcome) -> Table:
-    """The same by field, the team's own words and the rest."""
+    """Make the same table by field: the team's terms and the rest."""
     fields = sorted({name for each in outcome.rounds for name in (*each.changed.fields, *each.unchanged.fields)})
-    table = Table(title="By field, the team's own words / the rest")
+    table = Table(title="By field, the team's own terms / the rest")
     table.add_column("Round")
     for name in fields:
         table.add_column(name.replace("_", " "), justify="right")
@@ -140,7 +137,7 @@ def fields_table(outcome: Outcome) -> Table:
 
 
 def goal_lines(outcome: Outcome) -> list[str]:
-    """The three sentences under the table."""
+    """Return the three sentences under the table."""
     reached, loss = outcome.goals(), outcome.base_loss_points
     base = "was not measured" if loss is None else f"lost {loss:+.2f} points (at most {MOST_BASE_LOSS_POINTS:.0f})"
     if outcome.control is None:
@@ -149,16 +146,16 @@ def goal_lines(outcome: Outcome) -> list[str]:
         control = (
             "passed the gate"
             if outcome.control["passed"]
-            else f"was kept out by: {', '.join(failed_criteria(outcome.control))}"
+            else f"failed the gate: {', '.join(failed_criteria(outcome.control))}"
         )
-    said = {
-        "corrections_fall": f"corrections for the team's own words fell by {100 * outcome.reduction_changed:.1f} % "
+    sentences = {
+        "corrections_fall": f"corrections of the team's own terms fell by {100 * outcome.reduction_changed:.1f} % "
         f"(at least {100 * LEAST_REDUCTION:.0f} %)",
         "base_set_kept": f"the frozen base set {base}",
         "control_rejected": f"the control with shuffled corrections {control}",
     }
     return [f"[{'green' if reached[name] else 'red'}]{'reached' if reached[name] else 'missed '}[/] {line}"
-            for name, line in said.items()]  # fmt: skip
+            for name, line in sentences.items()]  # fmt: skip
 
 
 def _then(each: RoundOutcome) -> str:

@@ -1,4 +1,4 @@
-"""What a simulation is asked to do, which scenes it may use, and where in its folder things are."""
+"""The options of a simulation, the scenes that it may use, and the paths in its folder."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 from demo.scenes import BASE_SEEDS, REPLAY_SEEDS, TEAM_SEEDS
 
 MOST_ROUNDS = 9
-NUM_SEEDS = 100  # of `--seed`
+NUM_SEEDS = 100  # values of `--seed`
 _SPAN = 100_000  # scenes of one `--seed` in each range
 _ROUND_SPAN = 10_000
-_REGIONS_PER_SCENE = 7.5  # about four objects, and a part of nearly each
+_REGIONS_PER_SCENE = 7.5  # about four objects, and a part of nearly every one
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One simulation. `steps` are those of each fine-tune (None: what suits the checkpoint).
+    """One simulation. `steps` are the optimizer steps of each fine-tune (None: the checkpoint's default).
 
-    `base_scenes` make the frozen base set.
+    The frozen base set has `base_scenes` scenes.
 
     Raises:
-        ValueError: a number out of its range.
+        ValueError: a number is out of its range.
     """
 
     folder: Path
@@ -34,7 +34,7 @@ class Plan:
     base_scenes: int = 24
 
     def __post_init__(self) -> None:
-        """Refuse what the seeds do not suffice for."""
+        """Check that there are enough seeds."""
         if not 0 <= self.seed < NUM_SEEDS:
             raise ValueError(f"seed must be from 0 to {NUM_SEEDS - 1}, got {self.seed}")
         if not 1 <= self.rounds <= MOST_ROUNDS:
@@ -43,23 +43,23 @@ class Plan:
             raise ValueError(f"regions must be from 1 to {_ROUND_SPAN}, got {self.regions}")
 
     def settings(self) -> dict[str, Any]:
-        """What a continued simulation must have in common with the one that was begun."""
+        """Return the options that must be the same when a simulation is continued."""
         values = asdict(self)
         del values["folder"]
         return values
 
     def team_seeds(self, round_idx: int) -> Iterator[int]:
-        """Scenes of a round, more than it needs; no other round has them."""
+        """Return the seeds of a round, more than it needs. No other round uses them."""
         first = TEAM_SEEDS.start + self.seed * _SPAN + round_idx * _ROUND_SPAN
         return iter(range(first, first + _ROUND_SPAN))
 
     def replay_seeds(self) -> Sequence[int]:
-        """About twice as many regions as all rounds together give."""
+        """Return seeds for about twice as many regions as all rounds together have."""
         first = REPLAY_SEEDS.start + self.seed * _SPAN
         return range(first, first + max(1, round(2 * self.rounds * self.regions / _REGIONS_PER_SCENE)))
 
     def base_seeds(self) -> Sequence[int]:
-        """Of the frozen base set."""
+        """Return the seeds of the frozen base set."""
         first = BASE_SEEDS.start + self.seed * _SPAN
         return range(first, first + self.base_scenes)
 
@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def cache(self) -> Path:
-        """Image files."""
+        """The folder of cached image files."""
         return self.folder / "cache"
 
     @property
@@ -89,5 +89,5 @@ class Plan:
         return self.folder / "report.html"
 
     def journal(self, round_idx: int) -> Path:
-        """What was submitted in a round."""
+        """Return the path of a round's journal of submitted regions."""
         return self.folder / f"round-{round_idx}.jsonl"

@@ -1,7 +1,7 @@
-"""What a simulation has done so far: one JSON file, replaced whole after every phase.
+"""The completed phases of a simulation: one JSON file, rewritten completely after every phase.
 
-notes = ProgressFile(folder / "simulation.json", settings)
-result = notes.phase("round 0: annotate", work)     # runs once, however often the simulation is killed
+progress = ProgressFile(folder / "simulation.json", settings)
+result = progress.phase("round 0: annotate", work)  # runs until it is completed once
 """
 
 from __future__ import annotations
@@ -12,21 +12,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from registry.atomic_writes import Disk
+
 _SETTINGS, _PHASES = "settings", "phases"
 
 
 class SimulationDiffersError(Exception):
-    """The folder holds a simulation with other settings."""
+    """The folder contains a simulation with other settings."""
 
 
 class ProgressFile:
-    """Phases by name, each with its seconds and its result. `settings` are those it was begun with."""
+    """Phases by name, each with its seconds and its result. `settings` are those of the simulation."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Read the file, or begin it.
+        """Read the file, or create it.
 
         Raises:
-            SimulationDiffersError: it was begun with other settings.
+            SimulationDiffersError: it is of a simulation with other settings.
         """
         self._path = path
         if path.exists():
@@ -34,7 +36,7 @@ class ProgressFile:
             if self._data[_SETTINGS] != dict(settings):
                 raise SimulationDiffersError(
                     f"{path.parent} holds a simulation with {self._data[_SETTINGS]}, not {dict(settings)}; "
-                    "continue that one, or name another folder"
+                    "use these settings to continue it, or another folder"
                 )
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +44,7 @@ class ProgressFile:
             self._write()
 
     def phase(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The result of a phase: from the file, or of `work`, which is then kept. After a kill `work` is repeated."""
+        """Return the result of a phase from the file, or run `work` and store its result."""
         known = self._data[_PHASES].get(name)
         if known is None:
             started = time.monotonic()
@@ -53,10 +55,8 @@ class ProgressFile:
         return dict(known["result"])
 
     def seconds(self) -> dict[str, float]:
-        """Of every phase that is done; of one that was killed, the time since its last start."""
+        """Return the seconds of every completed phase; of a phase that was killed, only its last run counts."""
         return {name: phase["seconds"] for name, phase in self._data[_PHASES].items()}
 
     def _write(self) -> None:
-        scratch = self._path.with_suffix(".new")
-        scratch.write_text(json.dumps(self._data, indent=1) + "\n", encoding="utf-8")
-        scratch.replace(self._path)
+        Disk().write(self._path, (json.dumps(self._data, indent=1) + "\n").encode())

@@ -1,6 +1,6 @@
-"""The control of the simulation: corrections that are worth nothing, because each is another region's. Pure.
+"""The control of the simulation: useless corrections, because each belongs to another region. Pure.
 
-Neighbour: `bench/loop/simulation.py` trains on them, and the gate must keep the result out.
+The gate must reject a model that is trained on them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from learning.submitted.submissions import Submissions
 
 
 def shuffled(submissions: Submissions, seed: int) -> Submissions:
-    """The same regions with the answers of others: objects among objects, parts among parts.
+    """Give each region the answers of another one: objects among objects, parts among parts.
 
-    What the model had suggested is shuffled too, so that every region teaches as much as before.
+    The suggestions move with the answers, so that every region has as many changed fields to learn from as before.
     """
     rng = random.Random(seed)
     regions = list(submissions.regions)

@@ -1,8 +1,7 @@
 """The learning loop from end to end with a simulated annotator: annotate, collect, fine-tune, gate, promote, again.
 
-Everything between the annotator's hands and the next round's words is the product's own: Label Studio's API and
-webhooks, the workers, the correction store, `osprey finetune`, the gate, the registry, the running workers' switch.
-Neighbours: `plan.py` (what and where), `annotating.py` (a round's work), `outcome.py` (what it has shown).
+Only the annotator is simulated. All else is the product: Label Studio's API and webhooks, the workers, the correction
+store, `osprey finetune`, the gate, the registry, and the running workers' switch to a new champion.
 """
 
 from __future__ import annotations
@@ -40,27 +39,27 @@ from stack.components import Stack
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
 
-# Numbers of the sets' own that no project of a new Label Studio has.
+# Project numbers of the sets. No project of a new Label Studio has such a number.
 _REPLAY_PROJECT, _BASE_PROJECT, _CONTROL_PROJECT = 900_001, 900_002, 900_003
 
 
 class _StoppedError(Exception):
-    """The simulation ends, and with it what runs beside it."""
+    """The simulation has ended, so the control beside it stops."""
 
 
 class Screen(Protocol):
-    """Where progress is shown: `bench/loop/__main__.py`."""
+    """Where progress is shown; the command passes its progress bars."""
 
     def step(self, what: str) -> None:
-        """Another piece of work begins."""
+        """Begin another step."""
 
     def count(self, done: int, total: int) -> None:
-        """So much of it is done; `total` 0: nobody knows."""
+        """Show how much of the step is done; `total` 0: unknown."""
 
 
 @dataclass(frozen=True)
 class _Site:
-    """What every phase needs."""
+    """The objects that every phase needs."""
 
     plan: Plan
     stack: Stack
@@ -72,23 +71,27 @@ class _Site:
 
 
 def simulate(plan: Plan, environ: Mapping[str, str], screen: Screen) -> tuple[Outcome, dict[str, float]]:
-    """Run, or continue, a simulation; what it has shown, and seconds by phase.
+    """Run, or continue, a simulation; return its outcome and the seconds of each phase.
 
     Args:
-        plan: what to do.
-        environ: this process's environment: where Label Studio is installed, which model and device.
+        plan: the options.
+        environ: this process's environment, with Label Studio's location, the models and the device.
         screen: shows progress.
 
     Raises:
-        SimulationDiffersError, StackError, ServiceDidNotStartError, CommandFailedError, NotCollectedError: see there.
+        SimulationDiffersError: the folder contains a simulation with other options.
+        StackError: Label Studio is not installed or refuses a request.
+        ServiceDidNotStartError: a component of the stack does not start.
+        CommandFailedError: an `osprey` command failed.
+        NotCollectedError: submitted regions did not reach the correction store.
     """
     notes = ProgressFile(plan.folder / "simulation.json", plan.settings())
     sets = notes.phase("write replay and base set", lambda: _write_sets(plan, screen))
-    told = _told(plan, environ, sets)
-    with own_stack(plan.stack, told, environ, lambda title: screen.step(f"start {title}")) as stack:
+    variables = _stack_variables(plan, environ, sets)
+    with own_stack(plan.stack, variables, environ, lambda title: screen.step(f"start {title}")) as stack:
         made = notes.phase("make the project", lambda: {"id": _made_project(stack)})
         database = f"sqlite:///{plan.stack.absolute() / 'corrections.db'}"
-        settings = Settings.from_env({**told, "OSPREY_DATABASE_URL": database})
+        settings = Settings.from_env({**variables, "OSPREY_DATABASE_URL": database})
         with TeamProject(stack, int(made["id"])) as project, Store.open(database) as store:
             site = _Site(plan, stack, project, store, settings, environ, screen)
             outcome = _rounds(site, notes)
@@ -127,7 +130,8 @@ def _write_sets(plan: Plan, screen: Screen) -> dict[str, Any]:
     return paths
 
 
-def _told(plan: Plan, environ: Mapping[str, str], sets: Mapping[str, Any]) -> dict[str, str]:
+def _stack_variables(plan: Plan, environ: Mapping[str, str], sets: Mapping[str, Any]) -> dict[str, str]:
+    """Return the `OSPREY_*` variables of the simulation's stack."""
     return {
         "OSPREY_MODEL": environ.get("OSPREY_MODEL") or str(OSPREY_NANO),
         "OSPREY_SAM": environ.get("OSPREY_SAM") or str(SAM_NANO),
@@ -137,9 +141,9 @@ def _told(plan: Plan, environ: Mapping[str, str], sets: Mapping[str, Any]) -> di
         "OSPREY_CACHE_DIR": str(plan.cache.absolute()),
         "OSPREY_BASE_SET": str(sets["base"]),
         "OSPREY_REPLAY": str(Path(sets["replay"]) / "data.json"),
-        "OSPREY_BLIND_SHARE": "0",  # corrections are counted: every word is shown
-        "OSPREY_RANDOM_SHARE": "0",  # nothing is queued
-        # What is measured is words, on however busy a machine: nothing is cut short.
+        "OSPREY_BLIND_SHARE": "0",  # corrections are counted, so every answer must be shown
+        "OSPREY_RANDOM_SHARE": "0",  # no tasks are ordered by uncertainty
+        # Answers are measured, not latency, so that a busy machine must not cut any off.
         "OSPREY_WAIT_BUDGET_S": "60",
         "OSPREY_MASK_WAIT_S": "60",
     }
@@ -166,7 +170,7 @@ def _annotate(site: _Site, idx: int) -> dict[str, Any]:
 
 
 def _fine_tune_beside_control(site: _Site) -> dict[str, Any]:
-    """Round 0: both learn from the first model and are held against it, each with a core of its own."""
+    """Train the candidate of round 0 and the control at the same time, each on one core."""
     stopped = threading.Event()
 
     def go_on() -> None:
@@ -191,7 +195,7 @@ def _fine_tune(site: _Site, idx: int) -> dict[str, Any]:
 
 
 def _control(site: _Site, go_on: Callable[[], None]) -> dict[str, Any]:
-    """The verdict on a candidate that learned each answer at another region than its own."""
+    """Train a candidate on shuffled corrections and return the gate's verdict on it."""
     true = submissions_of_store(site.store, site.project.id)
     wrong = dataclasses.replace(shuffled(true, site.plan.seed), project_id=_CONTROL_PROJECT)
     split = ExportOptions(held_out_share=held_out_share(true, ExportOptions().seed, Bounds().min_images))
@@ -199,12 +203,12 @@ def _control(site: _Site, go_on: Callable[[], None]) -> dict[str, Any]:
         version = export_version(wrong, site.settings.exports, split, images)
     _osprey(site, "finetune", "--data", str(version.path), log="control", on_wait=go_on)
     candidate = next(each for each in _versions(site) if each.data_version == version.path.name)
-    assert candidate.gate is not None, "osprey finetune examines what it has trained"
+    assert candidate.gate is not None, "osprey finetune runs the gate on the version that it trained"
     return candidate.gate
 
 
 def _promote(site: _Site, tuned: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a candidate that passed the champion; the command waits until the workers serve it."""
+    """Promote a candidate that passed the gate; the command waits until the workers serve it."""
     name, registry = tuned["candidate"], Registry(site.plan.registry)
     if tuned["gate"]["passed"] and registry.champion_name() != name:
         site.screen.step(f"promote {name}")
@@ -219,16 +223,19 @@ def _versions(site: _Site) -> Sequence[ModelVersion]:
 def _osprey(
     site: _Site, command: str, *arguments: str, log: str | None = None, on_wait: Callable[[], None] = lambda: None
 ) -> None:
-    told = {
+    """Run an `osprey` command on the simulation's stack, with its seed and steps."""
+    variables = {
         "OSPREY_FINETUNE_SEED": str(site.plan.seed),
         **({} if site.plan.steps is None else {"OSPREY_FINETUNE_MAX_STEPS": str(site.plan.steps)}),
     }
     log_file = site.plan.folder / "logs" / f"{log or command}.log"
-    run_osprey(site.stack, command, *arguments, log=log_file, told=told, environ=site.environ, on_wait=on_wait)
+    run_osprey(
+        site.stack, command, *arguments, log=log_file, variables=variables, environ=site.environ, on_wait=on_wait
+    )
 
 
 def _with_label_studio(site: _Site) -> Settings:
-    """The settings of a process that may fetch the project's pictures."""
+    """Return the settings of a process that may fetch the project's pictures."""
     return dataclasses.replace(
         site.settings,
         label_studio_url=site.stack.label_studio_url,

@@ -1,7 +1,4 @@
-"""What a round cost its annotators: corrected fields per 100 regions, for the team's own words and for the rest. Pure.
-
-Neighbours: `bench/loop/annotating.py` writes a `Seen` per region, `bench/loop/outcome.py` shows the figures.
-"""
+"""Corrected fields per 100 regions, for the team's own terms and for the rest. Pure."""
 
 from __future__ import annotations
 
@@ -13,9 +10,10 @@ from typing import Any, Self
 
 @dataclass(frozen=True)
 class Seen:
-    """One submitted region. `is_changed`: the team's own words concern it. Of `fields` those in `corrected` were wrong.
+    """One submitted region.
 
-    `model_version` is what gave the words, as the region's own record says.
+    `is_changed`: the team's own terms affect it. Of `fields` those in `corrected` were wrong. `model_version` is the
+    model that answered, from the region's own record.
     """
 
     seed: int
@@ -27,12 +25,12 @@ class Seen:
     model_version: str
 
     def to_json(self) -> dict[str, Any]:
-        """A line of the round's journal."""
+        """Return a line of the round's journal."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Self:
-        """What `to_json` wrote."""
+        """Read a line that `to_json` made."""
         lists = ("fields", "corrected")
         values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in line.items()}
         return cls(**values)
@@ -40,7 +38,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts over regions. `fields` and `corrected` by control."""
+    """Counts over regions. `fields` and `corrected` are by control."""
 
     regions: int
     fields: Mapping[str, int]
@@ -52,11 +50,11 @@ class Tally:
         return 100 * sum(self.corrected.values()) / self.regions if self.regions else 0.0
 
     def field_per_100(self, name: str) -> float:
-        """Corrections of one field per 100 regions that have it."""
+        """Return the corrections of one field per 100 regions that have it."""
         return 100 * self.corrected.get(name, 0) / self.fields[name] if self.fields.get(name) else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """Rounded, for the result's JSON line."""
+        """Return rounded figures for the result's JSON line."""
         return {
             "regions": self.regions,
             "corrections_per_100": round(self.per_100, 2),
@@ -65,7 +63,7 @@ class Tally:
 
 
 def tally(seen: Iterable[Seen]) -> Tally:
-    """Counts of these regions."""
+    """Count regions, fields and corrected fields."""
     regions, fields, corrected = 0, Counter[str](), Counter[str]()
     for each in seen:
         regions += 1
@@ -75,10 +73,10 @@ def tally(seen: Iterable[Seen]) -> Tally:
 
 
 def split_tally(seen: Sequence[Seen]) -> tuple[Tally, Tally]:
-    """Of the regions that the team's own words concern, and of the others."""
+    """Count the regions that the team's terms affect, and the others."""
     return tally(each for each in seen if each.is_changed), tally(each for each in seen if not each.is_changed)
 
 
 def reduction(before: Tally, after: Tally) -> float:
-    """By which share corrections per 100 regions have fallen; 0 where there was nothing to correct."""
+    """Return by which share corrections per 100 regions fell; 0 if there were none before."""
     return 1 - after.per_100 / before.per_100 if before.per_100 else 0.0

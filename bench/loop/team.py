@@ -1,6 +1,6 @@
-"""A team whose words the small model has never heard, and what its annotators know about a region.
+"""A simulated team that uses terms that the small model was not trained on, and its true field values.
 
-They call every roof a rooftop, and their pictures hold two things that are new to the model: snowmen and
+The team calls every roof a rooftop, and its pictures contain two categories that are new to the model: snowmen and
 windmills. Everything else is as in `demo/scenes`.
 """
 
@@ -14,19 +14,19 @@ from demo.scenes.grammar import Region, detailed_facts, is_short_description
 from demo.scenes.newcomers import NEWCOMERS
 from demo.truth.fields import plain_fields
 
-# Nearly half of what the team sees is affected by its own words; the rest is what the model knows.
+# Nearly half of the team's regions are affected by its own terms. The model was trained on the rest.
 TEAM_CATEGORIES = ("boat", "house", "lamp", "snowman", "windmill")
 RENAMED: Mapping[str, str] = {"roof": "rooftop"}
 _BACK = {new: old for old, new in RENAMED.items()}
 
 
 def team_scene(seed: int) -> Scene:
-    """A picture of the team's world."""
+    """Draw a picture of the team's world."""
     return make_scene(seed, categories=TEAM_CATEGORIES)
 
 
 def is_changed(scene: Scene, region: Region) -> bool:
-    """Whether the team's own words concern the region: a newcomer, a part of one, or a roof."""
+    """Whether the team's terms affect the region: a newcomer, a part of one, or a roof."""
     owner = region if isinstance(region, SceneObject) else scene.objects[region.object_idx]
     if owner.category in NEWCOMERS:
         return True
@@ -34,20 +34,20 @@ def is_changed(scene: Scene, region: Region) -> bool:
 
 
 def true_fields(scene: Scene, region: Region) -> dict[str, tuple[str, ...]]:
-    """What a careful annotator of the team writes, by control of `label_config/bitmask.xml`."""
+    """Return the team's true field values, by control of `label_config/bitmask.xml`."""
     return {name: tuple(map(in_team_words, values)) for name, values in plain_fields(scene, region).items()}
 
 
 def is_right(scene: Scene, region: Region, control: str, values: Sequence[str]) -> bool:
-    """Whether an annotator of the team would leave a field as it is: true, and in the team's words."""
+    """Whether the team's annotator would keep a field's value: true, and with the team's names."""
     text = " ".join(values).strip()
     words = re.findall(r"[a-z]+", text.lower())
     if any(word in RENAMED for word in words):
         return False
     plain = _in_plain_words(text)
     if control == "attribute":
-        said = {value.strip().lower() for value in values}
-        return said & set(COLORS) == {region.color} and said & set(MATERIALS) == {region.material}
+        attributes = {value.strip().lower() for value in values}
+        return attributes & set(COLORS) == {region.color} and attributes & set(MATERIALS) == {region.material}
     if control == "short_description":
         return is_short_description(scene, region, plain)
     if control == "detailed_description":
@@ -57,7 +57,7 @@ def is_right(scene: Scene, region: Region, control: str, values: Sequence[str]) 
 
 
 def in_team_words(text: str) -> str:
-    """A text of the demo world as the team says it."""
+    """Replace names of the demo world by the team's names."""
     return re.sub(r"[a-z]+", lambda word: RENAMED.get(word[0], word[0]), text)
 
 

@@ -1,7 +1,4 @@
-"""The team's project in the simulation's Label Studio: our labeling config, drawn pictures, clicks, submits.
-
-Neighbours: `bench/loop/annotating.py` works in it, `stack/child_processes.py` runs it.
-"""
+"""The team's project in the simulation's Label Studio: labeling config, drawn pictures, clicks, submissions."""
 
 from __future__ import annotations
 
@@ -21,14 +18,14 @@ from stack.components import Stack
 from worker.label_studio.api import LabelStudioApi
 from worker.label_studio.connection import connect
 
-TITLE = "A team with words of its own"
+TITLE = "A team with terms of its own"
 
 
 class TeamProject(AbstractContextManager["TeamProject"]):
-    """One project, made at the first use and found again by `project_id`. Safe to share between threads."""
+    """One project, created without `project_id`, otherwise found by it. Threads may share it."""
 
     def __init__(self, stack: Stack, project_id: int | None) -> None:
-        """Connect the project to the stack's backend, whose port may be another one than before.
+        """Connect the project to the stack's backend, whose port may have changed.
 
         Raises:
             LabelStudioFailed: Label Studio refuses something or does not answer.
@@ -40,7 +37,7 @@ class TeamProject(AbstractContextManager["TeamProject"]):
         self._predict = through_label_studio(self._api, self.id)
 
     def ensure_pictures(self, seeds: Sequence[int]) -> dict[int, tuple[int, str]]:
-        """Import the scenes that are not there; task id and image address of each."""
+        """Import the scenes that are missing; return task id and image address of each."""
         present = tasks_by_seed(self._api, self.id)
         for seed in seeds:
             if seed not in present:
@@ -51,18 +48,18 @@ class TeamProject(AbstractContextManager["TeamProject"]):
         return {seed: found[seed] for seed in seeds}
 
     def page(self, scene: Scene, task: tuple[int, str]) -> AnnotatorPage:
-        """A task, opened by an annotator."""
+        """Open a task as an annotator does."""
         page = AnnotatorPage(self._predict, task[0], task[1], scene.image_wh, self.label_config, self.id)
         page.open()
         return page
 
     def submit(self, task_id: int, result: Sequence[Mapping[str, Any]], lead_time_s: float) -> int:
-        """Submit an annotation, which Label Studio tells the backend by webhook; its id."""
+        """Submit an annotation, which Label Studio reports to the backend by webhook; return its id."""
         body = {"result": list(result), "lead_time": lead_time_s, "was_cancelled": False}
         return int(self._api.call("POST", f"/api/tasks/{task_id}/annotations", json=body)["id"])
 
     def discard(self, task_id: int) -> None:
-        """Delete what was submitted for a task before somebody could note it down."""
+        """Delete the annotations of a task that a killed simulation submitted without recording them."""
         for annotation in self._api.call("GET", f"/api/tasks/{task_id}/annotations"):
             self._api.call("DELETE", f"/api/annotations/{annotation['id']}")
 

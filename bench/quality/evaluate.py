@@ -1,11 +1,11 @@
-"""`make eval-demo`: click every object of unseen scenes through the backend and print what came back.
+"""`make eval-demo`: click every object of unseen scenes through the backend and print the quality of the answers.
 
-    python -m bench.quality.evaluate                        # starts what it needs, 200 scenes
-    python -m bench.quality.evaluate --scenes 20            # a shorter look
+    python -m bench.quality.evaluate                        # starts its own service, 200 scenes
+    python -m bench.quality.evaluate --scenes 20            # fewer scenes
     python -m bench.quality.evaluate --backend-url http://127.0.0.1:9090 --user u --password p
 
-Every object is clicked once at its inner point. Then one of its parts (another one in every scene) is
-clicked on one spot, up to three times: part, sub-part. The last line printed is JSON.
+Every object is clicked once at its inner point. Then one of its parts (which one depends on the scene) is clicked at
+one spot, up to three times, which selects a smaller part each time. The last line printed is JSON.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ _FIELDS = ("category", "attribute", "short_description", "detailed_description")
 _FIRST_TRIES = 4
 _LATE_TRIES = 20
 _LATE_PAUSE_S = 0.5
-_GOOD_PART_IOU = 0.9  # a nested mask this good ends the series of clicks: the next one would only be smaller
+_GOOD_PART_IOU = 0.9  # a nested mask this good ends the series of clicks, because the next one would be smaller
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Clicks through scenes. `image_url` gives the address of a scene's picture; task ids never repeat."""
+    """Clicks through scenes. `image_url` returns the address of a scene's picture; task ids never repeat."""
 
     predict: Predict
     image_url: Callable[[int], str]
     label_config: str
     task_ids: Iterator[int]
-    models: set[tuple[str, str]] = field(default_factory=set)  # what answered: (Osprey's, SAM's) versions
+    models: set[tuple[str, str]] = field(default_factory=set)  # versions of Osprey and SAM that answered
 
     def evaluate(self, scene: Scene, parts_per_object: int) -> list[dict[str, float]]:
-        """The scores of every object of a scene and of `parts_per_object` parts of each."""
+        """Score every object of a scene and `parts_per_object` parts of each."""
         scores = []
         for thing in scene.objects:
             page = self._page(scene)
@@ -74,10 +74,10 @@ class Evaluator:
         return scores
 
     def _click_part(self, page: AnnotatorPage, whole: RegionAnswer | None, part: ScenePart) -> list[RegionAnswer]:
-        """Up to three clicks on one spot of a part, its object already on the page: smaller at every click."""
+        """Click one spot of a part up to three times; its object is already on the page."""
         answers = [whole] if whole else []
         for _ in range(3):
-            # A refusal after the first click says that nothing smaller lies there.
+            # A refusal after the first click means that there is no smaller part.
             answer = self._click(page, part.inner_point_px, quiet=bool(answers))
             if answer is None or any(answer.region_id == earlier.region_id for earlier in answers):
                 break
@@ -87,7 +87,7 @@ class Evaluator:
         return answers
 
     def _click(self, page: AnnotatorPage, point_px: tuple[int, int], *, quiet: bool = False) -> RegionAnswer | None:
-        """One click with all its fields: quality is measured here, so late words are asked for again."""
+        """Click once and repeat until all fields have arrived, because quality is measured, not latency."""
         try:
             answer = self._first_answer(page, point_px, tries=1 if quiet else _FIRST_TRIES)
             for _ in range(_LATE_TRIES):
@@ -96,18 +96,18 @@ class Evaluator:
                 time.sleep(_LATE_PAUSE_S)
                 later = page.click(*point_px)
                 if later.region_id != answer.region_id:
-                    break  # the region was complete: a field that is empty stays empty
+                    break  # the region was complete, so its empty fields stay empty
                 answer = later
         except BackendAnsweredBadlyError as error:
             if not quiet:
                 typer.echo(str(error), err=True)
             return None
-        told = answer.meta.get("osprey") or {}
-        self.models.add((str(told.get("model_version")), str(told.get("segmenter_version"))))
+        provenance = answer.meta.get("osprey") or {}
+        self.models.add((str(provenance.get("model_version")), str(provenance.get("segmenter_version"))))
         return answer
 
     def _first_answer(self, page: AnnotatorPage, point_px: tuple[int, int], tries: int) -> RegionAnswer:
-        """A region; on a busy machine the backend may say at first that it is not ready."""
+        """Click until a region comes back; a busy backend may answer at first that it is not ready."""
         for _ in range(tries - 1):
             with contextlib.suppress(BackendAnsweredBadlyError):
                 return page.click(*point_px)
@@ -121,18 +121,16 @@ class Evaluator:
 
 @app.command()
 def main(
-    scenes: Annotated[
-        int, typer.Option(help="how many of the 200 evaluation scenes", min=1, max=len(EVAL_SEEDS))
-    ] = 200,
-    parts_per_object: Annotated[int, typer.Option(help="parts clicked per object", min=0)] = 1,
-    backend_url: Annotated[str, typer.Option(help="a running backend; without it one is started for the run")] = "",
-    user: Annotated[str, typer.Option(help="basic-auth user of that backend")] = "label-studio",
-    password: Annotated[str, typer.Option(help="its password", envvar="OSPREY_BACKEND_PASSWORD")] = "",
-    clients: Annotated[int, typer.Option(help="annotators who click at the same time", min=1)] = 2,
-    out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
-    device: Annotated[str, typer.Option(help="for the workers that are started: cpu, cuda, auto")] = "auto",
+    scenes: Annotated[int, typer.Option(help="Number of evaluation scenes.", min=1, max=len(EVAL_SEEDS))] = 200,
+    parts_per_object: Annotated[int, typer.Option(help="Parts to click per object.", min=0)] = 1,
+    backend_url: Annotated[str, typer.Option(help="A running backend; by default one is started.")] = "",
+    user: Annotated[str, typer.Option(help="Basic-auth user of that backend.")] = "label-studio",
+    password: Annotated[str, typer.Option(help="Its password.", envvar="OSPREY_BACKEND_PASSWORD")] = "",
+    clients: Annotated[int, typer.Option(help="Annotators who click at the same time.", min=1)] = 2,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+    device: Annotated[str, typer.Option(help="Device of the workers that are started: cpu, cuda or auto.")] = "auto",
 ) -> None:
-    """Measure the small models on scenes that no training has seen."""
+    """Measure the small models on scenes that were not trained on."""
     console = Console()
     started = time.perf_counter()
     with contextlib.ExitStack() as running:
@@ -140,11 +138,11 @@ def main(
         client = running.enter_context(
             httpx.Client(base_url=endpoint.backend_url, auth=(endpoint.user, endpoint.password), trust_env=False)
         )
-        # Ids beyond any real task's, and new ones in every run: the backend remembers tasks.
+        # Ids beyond any real task's, and new ones in every run, because the backend stores state per task.
         task_ids = itertools.count(int(time.time()) * 100_000)
         label_config = BITMASK.read_text()
         evaluator = Evaluator(to_backend(client, label_config), image_url, label_config, task_ids)
-        # Several annotators at once: while words are made for one, the other's mask is.
+        # Several annotators at once, so that one's fields and the other's mask are computed together.
         with ThreadPoolExecutor(clients) as pool:
             by_scene = pool.map(
                 lambda seed: evaluator.evaluate(make_scene(seed), parts_per_object), list(EVAL_SEEDS)[:scenes]
@@ -173,25 +171,25 @@ def main(
 def _prepare(
     running: contextlib.ExitStack, backend_url: str, user: str, password: str, device: str, console: Console
 ) -> tuple[Endpoint, Callable[[int], str]]:
-    """A backend and a way to give its workers pictures."""
+    """Return a backend and a function that returns a picture's address for its workers."""
     if backend_url:
-        # Workers elsewhere cannot reach a server of ours: the picture travels in the task.
+        # The workers may not reach a server on this machine, so the task contains the picture itself.
         return Endpoint(backend_url, user, password), _data_url
     server = running.enter_context(SceneServer())
     folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="osprey-eval-")))
-    # Quality is measured, on however busy a machine: nothing is cut short.
-    patience = {"OSPREY_WAIT_BUDGET_S": "60", "OSPREY_MASK_WAIT_S": "60"}
-    environment = service_environment(os.environ) | patience | {"OSPREY_DEVICE": device}
+    # Quality is measured, not latency, so that a busy machine must not cut any answer off.
+    limits = {"OSPREY_WAIT_BUDGET_S": "60", "OSPREY_MASK_WAIT_S": "60"}
+    variables = service_environment(os.environ) | limits | {"OSPREY_DEVICE": device}
     with console.status("Starting Redis, the backend and two workers"):
         try:
-            return running.enter_context(private_service(folder, environment, os.environ)), server.url
+            return running.enter_context(private_service(folder, variables, os.environ)), server.url
         except ServiceDidNotStartError as error:
             console.print(str(error), markup=False, highlight=False)
             raise typer.Exit(2) from error
 
 
 def service_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the private service's backend and workers are told, before what a measurement changes."""
+    """Return the private service's `OSPREY_*` variables, before those that a measurement adds."""
     return {
         "OSPREY_MODEL": environ.get("OSPREY_MODEL") or str(OSPREY_NANO),
         "OSPREY_SAM": environ.get("OSPREY_SAM") or str(SAM_NANO),

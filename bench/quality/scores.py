@@ -1,4 +1,4 @@
-"""What counts as right: each answer against the scene it is about, and the table of all of them."""
+"""Compare each answer with its scene's ground truth; the table of all measures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Kind = Literal["object", "part"]
 
 @dataclass(frozen=True)
 class Measure:
-    """One row of the table: `scores` key, what it means, and the value to reach (None: for information)."""
+    """One row of the table: `scores` key, title, and the value to reach (None: for information)."""
 
     key: str
     title: str
@@ -59,7 +59,7 @@ class Row:
 
 
 def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Intersection over union; 1 for two empty masks.
+    """Compute intersection over union; 1 for two empty masks.
 
     Raises:
         ValueError: the masks differ in size.
@@ -71,7 +71,7 @@ def mask_iou(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 
 
 def score_object(scene: Scene, thing: SceneObject, answer: RegionAnswer | None) -> dict[str, float]:
-    """Scores 0..1 of the answer to a click on an object; no answer scores 0 everywhere."""
+    """Score the answer to a click on an object, 0 to 1; no answer scores 0 everywhere."""
     texts = _text_scores(scene, thing, answer)
     return {
         "object_iou": mask_iou(answer.mask, thing.mask) if answer else 0.0,
@@ -83,10 +83,10 @@ def score_object(scene: Scene, thing: SceneObject, answer: RegionAnswer | None) 
 
 
 def score_part(scene: Scene, part: ScenePart, answers: Sequence[RegionAnswer]) -> dict[str, float]:
-    """Scores of clicks on one spot of a part: the mask of any, the fields of the best nested one.
+    """Score clicks on one spot of a part: the mask of any answer, the fields of the best nested one.
 
-    An answer is a part when it is nested under an object. Without one the mask of the object still counts
-    for what it is, and every field scores 0.
+    An answer is of a part when it is nested under an object. Without such an answer, the mask of the object counts as
+    the part's mask, and every field scores 0.
     """
     nested = [answer for answer in answers if answer.parent_id is not None]
     best = max(nested, key=lambda answer: mask_iou(answer.mask, part.mask), default=None)
@@ -103,7 +103,7 @@ def score_part(scene: Scene, part: ScenePart, answers: Sequence[RegionAnswer]) -
 
 
 def table(scores: Sequence[Mapping[str, float]]) -> list[Row]:
-    """The mean of every measure over the regions that have it."""
+    """Return the mean of every measure over the regions that have it."""
     rows = []
     for measure in MEASURES:
         values = [each[measure.key] for each in scores if measure.key in each]
@@ -118,7 +118,7 @@ def _text_scores(scene: Scene, region: SceneObject | ScenePart, answer: RegionAn
     attributes = {word.strip().lower() for word in answer.fields.get("attribute", ())}
     facts = detailed_facts(scene, region, answer.text("detailed_description"))
     return {
-        # Exactly one colour and one material: naming two and hoping does not count.
+        # Exactly one colour and one material, so that naming several does not count.
         "color": float(attributes & set(COLORS) == {region.color}),
         "material": float(attributes & set(MATERIALS) == {region.material}),
         "short": float(is_short_description(scene, region, answer.text("short_description"))),
@@ -126,5 +126,5 @@ def _text_scores(scene: Scene, region: SceneObject | ScenePart, answer: RegionAn
     }
 
 
-def _same(said: str, true: str) -> bool:
-    return said.strip().lower() == true
+def _same(answer: str, truth: str) -> bool:
+    return answer.strip().lower() == truth

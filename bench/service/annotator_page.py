@@ -1,8 +1,8 @@
-"""Stands in for one annotator's page of Label Studio 1.23: sends what it sends, keeps what it keeps.
+"""Stand in for one annotator's page of Label Studio 1.23: send the same requests, keep the same regions.
 
-A click becomes POST /predict with the whole task; the answer's items replace those of the same
-region, and the next request carries them as the draft, each per-region text repeated with its geometry.
-`to_backend` posts as Label Studio's server does; `bench/service/temporary_project.py` goes through the real one.
+A click becomes a POST to /predict with the whole task. The answer's items replace those of the same region, and the
+next request contains them as the draft, each per-region text repeated with its geometry. `to_backend` posts as Label
+Studio's server does; `temporary_project.py` uses a real server.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VALUE_KEYS = {"textarea": "text", "choices": "choices", "taxonomy": "taxonomy"}
 
 
 class BackendAnsweredBadlyError(Exception):
-    """The backend's answer to a click holds no region; the message holds what it said."""
+    """The backend's answer to a click contains no region; the message contains its notice."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RegionAnswer:
     headers: Mapping[str, str]
 
     def text(self, name: str) -> str:
-        """The values of a control as one text, "" when it is empty."""
+        """Return the values of a control as one text, "" when it is empty."""
         return " ".join(self.fields.get(name, ()))
 
 
@@ -51,7 +51,7 @@ Predict = Callable[[dict[str, Any], dict[str, Any] | None], tuple[dict[str, Any]
 
 
 def to_backend(client: httpx.Client, label_config: str, timeout_s: float = 120.0) -> Predict:
-    """Post to a backend directly. `client` has its address and credentials."""
+    """Return a `Predict` that posts to a backend directly. `client` has its address and credentials."""
 
     def predict(task: dict[str, Any], context: dict[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
         body = {
@@ -80,15 +80,15 @@ class AnnotatorPage:
     regions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def open(self) -> None:
-        """What opening a task sends; the backend warms up the image."""
+        """Send what opening a task sends; the backend warms up the image."""
         self.predict(self._task(), None)
 
     def click(self, x_px: float, y_px: float, *, positive: bool = True) -> RegionAnswer:
-        """A smart click at a pixel of the image.
+        """Click with the smart tool at a pixel of the image.
 
         Raises:
             BackendAnsweredBadlyError: no region came back.
-            httpx.HTTPError: the backend cannot be reached, or answers something else than 200.
+            httpx.HTTPError: the backend cannot be reached, or its status is not 200.
         """
         config = read_label_config(self.label_config)
         control = next(prompt.name for prompt in config.prompts if prompt.kind == "keypoint")
@@ -103,7 +103,7 @@ class AnnotatorPage:
             "image_rotation": 0,
             "is_positive": positive,
             "value": {
-                # A pixel's middle: a browser reports where inside the pixel the pointer was.
+                # The pixel's middle, because a browser reports a position within the pixel.
                 "x": 100 * (x_px + 0.5) / self.image_wh[0],
                 "y": 100 * (y_px + 0.5) / self.image_wh[1],
                 "width": 0.25,
@@ -134,7 +134,7 @@ class AnnotatorPage:
         )
 
     def _accept(self, items: list[dict[str, Any]]) -> None:
-        """Auto-accept: a region's items replace those the page had, in Label Studio's stored form."""
+        """Replace each region's items by the answered ones, in Label Studio's stored form, as auto-accept does."""
         answered: dict[str, list[dict[str, Any]]] = {}
         for item in items:
             answered.setdefault(item["id"], []).append(item)
@@ -147,7 +147,7 @@ class AnnotatorPage:
             ]
 
     def _task(self) -> dict[str, Any]:
-        """The task as Label Studio's server sends it, the page's regions as its draft."""
+        """Return the task as Label Studio's server sends it, with the page's regions as its draft."""
         now = datetime.now(UTC).isoformat()
         result = [item for items in self.regions.values() for item in items]
         draft = {"id": self.task_id, "user": "eval@osprey.local", "result": result, "task": self.task_id}
@@ -167,11 +167,11 @@ class AnnotatorPage:
 
 def _values(item: Mapping[str, Any]) -> tuple[str, ...]:
     value = item["value"].get(_VALUE_KEYS.get(item["type"], ""), [])
-    # A taxonomy's value is a list of paths; its last step is the answer.
+    # A taxonomy's value is a list of paths; the last step of a path is the answer.
     return tuple(str(entry[-1] if isinstance(entry, list) else entry) for entry in value if entry)
 
 
 def _said(items: list[dict[str, Any]]) -> str:
-    """What an answer without a region tells the annotator."""
+    """Describe an answer without a region: its notice, or its number of items."""
     texts = [text for item in items for text in item.get("value", {}).get("text", [])]
     return f"the notice {' '.join(texts)!r}" if texts else f"{len(items)} items without one"

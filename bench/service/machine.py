@@ -1,4 +1,4 @@
-"""What a measured number was taken on: hardware and versions, for the JSON line of every result."""
+"""Hardware and versions that a number was measured with, for the JSON line of every result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PACKAGES = ("torch", "transformers", "segment-anything", "rq", "redis", "numpy"
 
 
 def hardware() -> dict[str, str | int]:
-    """Processor, the cores this process may use, and the GPU that the driver names."""
+    """Return the processor, the number of cores this process may use, and the GPUs that the driver lists."""
     cpu = _named_in(Path("/proc/cpuinfo"), "model name") or platform.processor() or "unknown"
     gpus = [_named_in(file, "Model") for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))]
     return {
@@ -23,7 +23,7 @@ def hardware() -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """Python's and those of the packages that decide speed and quality."""
+    """Return the versions of Python and of the packages that affect speed and quality."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -34,7 +34,7 @@ def versions() -> dict[str, str]:
 
 
 def _named_in(file: Path, name: str) -> str | None:
-    """The first value of `name: value` in a file of the kernel, None where there is none."""
+    """Return the first value of `name: value` in a file of the kernel, or None."""
     if not file.exists():
         return None
     lines = (line.split(":", 1) for line in file.read_text().splitlines() if ":" in line)

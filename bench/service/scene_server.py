@@ -1,4 +1,4 @@
-"""Serves the demo world's pictures by seed, for a worker that fetches a task's image."""
+"""Serve pictures of the demo world by seed, for workers that fetch a task's image."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SceneServer:
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     def url(self, seed: int, visit: str = "", image_wh: tuple[int, int] | None = None) -> str:
-        """The address of a scene. Another `visit` gives another address, so that no cache knows it."""
+        """Return the address of a scene. Another `visit` gives another address, which no cache contains."""
         folder, size = f"{visit}/" if visit else "", f"-{image_wh[0]}x{image_wh[1]}" if image_wh else ""
         return f"http://127.0.0.1:{self._server.server_address[1]}/{folder}scene-{seed}{size}.png"
 
@@ -41,7 +41,7 @@ class SceneServer:
 
 @functools.lru_cache(maxsize=64)
 def scene_png(seed: int, image_wh: tuple[int, int] | None = None) -> bytes:
-    """The scene's picture as a PNG file, in the scenes' own size where none is given."""
+    """Return the scene's picture as a PNG file, by default in the scene's own size."""
     with io.BytesIO() as file:
         (make_scene(seed, image_wh) if image_wh else make_scene(seed)).image.save(file, "PNG", compress_level=1)
         return file.getvalue()
@@ -49,7 +49,7 @@ def scene_png(seed: int, image_wh: tuple[int, int] | None = None) -> bytes:
 
 class _SceneHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        """A scene, or 404."""
+        """Send a scene, or 404."""
         match = _PATH.fullmatch(self.path)
         size = (int(match[2]), int(match[3])) if match and match[2] else None
         body = scene_png(int(match[1]), size) if match else b"no such scene"
@@ -60,4 +60,4 @@ class _SceneHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing: the progress bar has the terminal."""
+        """Log nothing, because the terminal shows a progress bar."""

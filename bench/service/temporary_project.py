@@ -1,4 +1,4 @@
-"""A throw-away project in the running one-machine stack, to measure clicks on their whole way.
+"""A temporary project in the running one-machine stack, to measure clicks through Label Studio's server.
 
 The page's smart tool calls Label Studio's server, which adds the task and its drafts and calls the backend.
 """
@@ -12,14 +12,15 @@ from typing import Any
 
 from bench.service.annotator_page import Predict
 from bench.service.scene_server import scene_png
-from stack.components import BACKEND_USER, Stack
+from stack.child_processes import backend_address
+from stack.components import Stack
 from worker.label_studio.api import LabelStudioApi
-from worker.label_studio.connection import BackendAddress, connect
+from worker.label_studio.connection import connect
 
 
 @dataclass(frozen=True)
 class BenchProject:
-    """`tasks` holds a scene's task id and image address by its seed."""
+    """A project. `tasks` maps each scene's seed to its task id and image address."""
 
     project_id: int
     tasks: Mapping[int, tuple[int, str]]
@@ -28,7 +29,7 @@ class BenchProject:
 
 @contextmanager
 def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iterator[BenchProject]:
-    """A project with one task per seed, connected to the stack's backend; deleted at the end.
+    """Create a project with one task per seed, connected to the stack's backend; delete it at the end.
 
     Raises:
         LabelStudioFailed: Label Studio refuses something or does not answer.
@@ -47,18 +48,13 @@ def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iter
 def _filled(api: LabelStudioApi, stack: Stack, project_id: int, seeds: Sequence[int]) -> BenchProject:
     for seed in seeds:
         import_picture(api, project_id, f"scene-{seed}.png", scene_png(seed))
-    secrets = stack.secrets
-    connect(
-        api,
-        project_id,
-        BackendAddress(stack.backend_url, BACKEND_USER, secrets.backend_password, secrets.webhook_secret),
-    )
+    connect(api, project_id, backend_address(stack))
     by_seed = tasks_by_seed(api, project_id)
     return BenchProject(project_id, {seed: by_seed[seed] for seed in seeds}, through_label_studio(api, project_id))
 
 
 def import_picture(api: LabelStudioApi, project_id: int, name: str, png: bytes) -> None:
-    """Upload a picture, which makes a task of it."""
+    """Upload a picture; Label Studio creates a task for it."""
     api.call("POST", f"/api/projects/{project_id}/import", files={"file": (name, png, "image/png")})
 
 
@@ -72,11 +68,11 @@ def tasks_by_seed(api: LabelStudioApi, project_id: int) -> dict[int, tuple[int, 
 
 
 def through_label_studio(api: LabelStudioApi, project_id: int) -> Predict:
-    """Clicks as the page's smart tool sends them, to a project that is connected to one backend."""
+    """Return a `Predict` that clicks as the page's smart tool does, in a project with one backend."""
     backend_id = int(api.call("GET", "/api/ml", params={"project": project_id})[0]["id"])
 
     def predict(task: dict[str, Any], context: dict[str, Any] | None) -> tuple[dict[str, Any], Mapping[str, str]]:
-        if context is None:  # what opening the task in the page does
+        if context is None:  # the page opens the task
             api.call("GET", f"/api/tasks/{task['id']}", params={"project": project_id})
             return {}, {}
         body = {"task": task["id"], "context": context}

@@ -1,14 +1,14 @@
-"""From a click to its mask and all fields.
+"""Measure the time from a click to its mask and all fields.
 
-    python -m bench.speed.click                    # a service of its own, /predict directly, split by step
+    python -m bench.speed.click                    # its own service, /predict directly, split by step
     python -m bench.speed.click --size 1920x1080   # the same on larger pictures
     python -m bench.speed.click --label-studio     # the stack of `make up`, through Label Studio's server
 
-Three kinds of clicks: `cold` is the first click on a picture nobody opened before (fetch, decode, both models
-see it for the first time), `opened` the first click two seconds after its task was opened, `next` a click on
-another object of a picture that was clicked before. `own` is what is left of the way to the answer without the
-models' own time, `own_to_mask` without the second job, for the words; `own_cpu_ms` is `own` in CPU time, which a busy
-machine stretches less. See bench/README.md.
+There are three kinds of clicks. `cold`: the first click on a picture that was never opened, so that it is fetched,
+decoded and encoded by both models. `opened`: the first click, two seconds after its task was opened. `next`: a click
+on another object of a picture that was clicked before. `own` is the time of a click without the models' steps,
+`own_to_mask` the same without the second job, which describes. `own_cpu_ms` is `own` in CPU time, which depends less
+on other work on the machine. See bench/README.md.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from stack.components import Stack
 from stack.settings import CHECKOUT
 from stack.state import StateFolder
 
-SEEDS_FROM = 30_000_000  # of no split: no cache has seen them
-AFTER_S = 0.03  # the worker still tidies up after its answer
-OPEN_S = 2.0  # how long an annotator looks at a task before the first click
+SEEDS_FROM = 30_000_000  # in no split, so that no cache has them
+AFTER_S = 0.03  # the worker still works after its answer
+OPEN_S = 2.0  # between opening a task and the first click
 SCENE_WH = (512, 384)
-MODEL_STEPS = ("segment.embed", "segment.decode", "describe.describe")  # all others are ours
+MODEL_STEPS = ("segment.embed", "segment.decode", "describe.describe")  # all other steps count as `own`
 FIELDS = ("category", "attribute", "short_description", "detailed_description")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -64,7 +64,7 @@ class Clicks:
     refused: int = 0
 
     def add(self, kind: str, answer: RegionAnswer) -> None:
-        """Count one answer; one that lacks a field is late, and its time says little."""
+        """Add one answer; one that lacks a field counts as late."""
         self.times_s[kind].append(answer.elapsed_s)
         self.late += not all(answer.fields.get(name) for name in FIELDS)
         steps = server_timing(answer.headers.get("server-timing", ""))
@@ -72,31 +72,31 @@ class Clicks:
             self.steps_s[kind][name].append(seconds)
         own_s = answer.elapsed_s - sum(steps.get(name, 0.0) for name in MODEL_STEPS)
         self.steps_s[kind]["own"].append(own_s)
-        words_s = steps.get("describe", 0.0) - steps.get("describe.describe", 0.0)
-        self.steps_s[kind]["own_to_mask"].append(own_s - words_s)
+        describing_s = steps.get("describe", 0.0) - steps.get("describe.describe", 0.0)
+        self.steps_s[kind]["own_to_mask"].append(own_s - describing_s)
 
     def own_cpu_ms(self, kind: str) -> float:
-        """Mean CPU time of a click in all processes of the own service, less that of the models' steps."""
+        """Return the mean CPU time of a click in all processes of the service, without the models' steps."""
         steps, used_s = self.steps_s[kind], self.cpu_s[kind]
         model_s = sum(sum(steps[name]) for name in ("segment.model_cpu", "describe.model_cpu"))
         return round(1000 * (sum(used_s) - model_s) / max(1, len(used_s)), 1)
 
 
 def service_cpu_s() -> float:
-    """CPU time that the own service's processes, our children, have used."""
+    """Return the CPU time that the processes of the service, our children, have used."""
     times = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
     return float(sum(one.user + one.system for one in times))
 
 
 def server_timing(header: str) -> dict[str, float]:
-    """Seconds by step of a `Server-Timing` header."""
+    """Return the seconds of each step in a `Server-Timing` header."""
     return {name: float(ms) / 1000 for name, ms in re.findall(r"([\w.\-]+);dur=([\d.]+)", header)}
 
 
 def click_through(
     seeds: list[int], page_of: Callable[[int], AnnotatorPage], image_wh: tuple[int, int] = SCENE_WH
 ) -> Clicks:
-    """Click every object of every scene once; every second scene is opened first."""
+    """Click every object of every scene once; open every second scene first."""
     clicks = Clicks()
     for position, seed in enumerate(seeds):
         page, opened = page_of(seed), position % 2 == 1
@@ -108,7 +108,7 @@ def click_through(
             before_s = service_cpu_s()
             try:
                 clicks.add(kind, page.click(*thing.inner_point_px))
-            except BackendAnsweredBadlyError:  # such as "no smaller part was found": no region, so no time to count
+            except BackendAnsweredBadlyError:  # for example "no smaller part was found"
                 clicks.refused += 1
                 continue
             time.sleep(AFTER_S)
@@ -118,20 +118,20 @@ def click_through(
 
 @app.command()
 def main(
-    scenes: Annotated[int, typer.Option(help="how many pictures", min=4)] = 40,
-    label_studio: Annotated[bool, typer.Option(help="through the running stack of `make up`")] = False,
-    wait_budget: Annotated[float, typer.Option(help="seconds a click of the own service may wait for words")] = 10.0,
-    size: Annotated[str, typer.Option(help="of the pictures, for the own service")] = "512x384",
-    device: Annotated[str, typer.Option(help="for the own service's workers: cpu, cuda, auto")] = "auto",
-    seeds_from: Annotated[int, typer.Option(help="another range of pictures than the last run's")] = SEEDS_FROM,
-    out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
+    scenes: Annotated[int, typer.Option(help="Number of pictures.", min=4)] = 40,
+    label_studio: Annotated[bool, typer.Option(help="Use the running stack of `make up`.")] = False,
+    wait_budget: Annotated[float, typer.Option(help="Seconds that a click may wait for its fields.")] = 10.0,
+    size: Annotated[str, typer.Option(help="Size of the pictures, WIDTHxHEIGHT.")] = "512x384",
+    device: Annotated[str, typer.Option(help="Device of the workers: cpu, cuda or auto.")] = "auto",
+    seeds_from: Annotated[int, typer.Option(help="First seed; change it for pictures not cached yet.")] = SEEDS_FROM,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ) -> None:
     """Measure clicks and print a table; the last line is JSON."""
     config = BITMASK.read_text()
     image_wh = read_size(size)
     if label_studio and image_wh != SCENE_WH:
-        raise typer.BadParameter("--size is for the own service; Label Studio's bench project has one size")
-    # Two more pictures before the measured ones: the first click of a process compiles and allocates.
+        raise typer.BadParameter("--size cannot be used with --label-studio, whose pictures have one size")
+    # Two pictures more than are measured, because the first click of a process compiles and allocates.
     seeds = list(range(seeds_from, seeds_from + scenes + 2))
     load_before = round(os.getloadavg()[0], 1)
     with contextlib.ExitStack() as running:
@@ -160,21 +160,21 @@ def main(
     }
     if not label_studio:
         figures["own_cpu_ms"] = {kind: clicks.own_cpu_ms(kind) for kind in sorted(clicks.times_s)}
-        print("our own part of a click, mean CPU ms in all processes:", figures["own_cpu_ms"])
+        print("a click without the models' steps, mean CPU ms in all processes:", figures["own_cpu_ms"])
     load = {"before": load_before, "after": round(os.getloadavg()[0], 1)}
     figures |= {"late": clicks.late, "refused": clicks.refused, "load": load, "steps": steps}
     report(f"click to mask and all fields, {way}", {"size": size, **figures}, out)
 
 
 def read_size(text: str) -> tuple[int, int]:
-    """Width and height out of `1920x1080`.
+    """Read width and height from `1920x1080`.
 
     Raises:
-        typer.BadParameter: another form.
+        typer.BadParameter: the text has another form.
     """
     match = re.fullmatch(r"(\d{2,4})x(\d{2,4})", text)
     if match is None:
-        raise typer.BadParameter(f"--size is WIDTHxHEIGHT, such as 1920x1080, got {text!r}")
+        raise typer.BadParameter(f"expected --size as WIDTHxHEIGHT, such as 1920x1080, got {text!r}")
     return int(match[1]), int(match[2])
 
 

@@ -3,8 +3,8 @@
     python -m bench.speed.engine --preset mid --regions 8 --questions 4 --new-tokens 12
     python -m bench.speed.engine --sweep --memory --out bench/results/...     # 1, 5, 20, 80 regions; peak memory
 
-Random weights of a stated size on one CPU thread (or a GPU). All ways must give the same answers before any is
-timed. The ways are in `engine_ways.py`, the floor they are compared with in `engine_limit.py`.
+Random weights of a stated size on one CPU thread (or a GPU). All ways must give the same answers, otherwise nothing
+is timed. `engine_ways.py` has the ways, `engine_limit.py` the floor that they are compared with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +30,7 @@ from osprey_model.engine.engine import Osprey
 from osprey_model.engine.requests import RegionRequest
 
 SWEEP = (1, 5, 20, 80)
-SLOW_WAYS_UP_TO = 80  # questions; beyond, their time is scaled: each question costs the same
+SLOW_WAYS_UP_TO = 80  # questions; beyond, their time is scaled, because every question costs the same
 MEMORY_REGIONS = (10, 100, 1000)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -37,24 +38,24 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    preset: Annotated[str, typer.Option(help=" | ".join(PRESETS))] = "mid",
-    regions: Annotated[int, typer.Option(min=1)] = 8,
-    questions: Annotated[int, typer.Option(help="per region", min=1)] = 4,
-    new_tokens: Annotated[int, typer.Option(help="per answer", min=1)] = 12,
-    repeats: Annotated[int, typer.Option(help="of the shared way; the others run once per round", min=1)] = 3,
-    device: Annotated[str, typer.Option(help="cpu, cuda")] = "cpu",
-    sweep: Annotated[bool, typer.Option(help=f"also {SWEEP} regions")] = False,
-    memory: Annotated[bool, typer.Option(help=f"also peak memory over {MEMORY_REGIONS} regions")] = False,
-    out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
+    preset: Annotated[str, typer.Option(help=f"Size of the model: {', '.join(PRESETS)}.")] = "mid",
+    regions: Annotated[int, typer.Option(help="Number of regions.", min=1)] = 8,
+    questions: Annotated[int, typer.Option(help="Questions per region.", min=1)] = 4,
+    new_tokens: Annotated[int, typer.Option(help="Tokens per answer.", min=1)] = 12,
+    repeats: Annotated[int, typer.Option(help="Runs of the shared way; the others run once.", min=1)] = 3,
+    device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
+    sweep: Annotated[bool, typer.Option(help=f"Also measure {SWEEP} regions.")] = False,
+    memory: Annotated[bool, typer.Option(help=f"Also measure peak memory with {MEMORY_REGIONS} regions.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ) -> None:
-    """Check that all ways agree, time them, print a table; the last line is JSON."""
+    """Check that all ways agree, time them and print a table; the last line is JSON."""
     torch.set_num_threads(1)
-    setting = make_setting(preset, new_tokens, device)
-    ways, clock = ways_of(setting), _clock(device)
-    rate = matmul_rate(setting)
+    setting, clock = make_setting(preset, new_tokens, device), _clock(device)
+    ways, rate = ways_of(setting), matmul_rate(setting)
     image_s = _image_seconds(setting, clock, repeats)
+    bench = _EngineBench(setting, ways, clock, rate, image_s)
     counts = sorted({regions, *(SWEEP if sweep else ())})
-    rows = [_measure(setting, ways, clock, count, questions, repeats, rate, image_s) for count in counts]
+    rows = [bench.measure(count, questions, repeats) for count in counts]
     Console().print(_table(rows, rate, image_s))
     asked = next(row for row in rows if row["regions"] == regions)
     figures: dict[str, Any] = {
@@ -74,7 +75,7 @@ def main(
         )
         print(
             f"cost = {figures['seconds_for_the_image']} s + {figures['seconds_per_region']} s per region; "
-            f"no point is off this line by more than {figures['largest_error_of_the_line']:.0%}"
+            f"largest relative error of this line: {figures['largest_error_of_the_line']:.0%}"
         )
     if memory:
         figures["peak_memory_mib"] = _memory(setting, device)
@@ -82,52 +83,66 @@ def main(
     report("many questions on one image", figures, out)
 
 
-def _measure(
-    setting: Setting,
-    ways: dict[str, Way],
-    clock: Callable[[], float],
-    num_regions: int,
-    num_questions: int,
-    repeats: int,
-    rate: float,
-    image_s: float,
-) -> dict[str, Any]:
-    asked = setting.regions(num_regions, num_questions)
-    total = num_regions * num_questions
-    fewer = asked[: max(1, min(num_regions, SLOW_WAYS_UP_TO // num_questions))]
-    share = total / (len(fewer) * num_questions)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    ways["shared"](asked)  # warm-up: allocates the slots
-    for idx in range(repeats):
-        answers = {}
-        for name, way in ways.items():
-            if idx and name != "shared":
-                continue
-            of_way = asked if name == "shared" else fewer
-            started = clock()
-            answers[name] = way(of_way)
-            seconds[name].append((clock() - started) * (1 if name == "shared" else share))
-        for name, texts in answers.items():
-            differing = sum(one != other for one, other in zip(texts, answers["shared"], strict=False))
-            # bfloat16 rounds otherwise in batches of another size; float32 must agree on every answer.
-            if differing > (0 if setting.model.dtype == torch.float32 else 0.01 * len(texts)):
-                raise SystemExit(f"{differing} of {len(texts)} answers of {name!r} differ from 'shared': no timing")
-    typical = {name: statistics.median(times) for name, times in seconds.items()}
-    floor_s = image_s + floor_flops(setting, asked) / rate
-    return {
-        "regions": num_regions,
-        "questions": total,
-        **{f"{name}_s": round(times, 3) for name, times in typical.items()},
-        "scaled_from_questions": None if share == 1 else len(fewer) * num_questions,
-        "speedup": round(typical["plain"] / typical["shared"], 2),
-        "limit_s": round(floor_s, 3),
-        "limit_speedup": round(typical["plain"] / floor_s, 2),
-        "of_limit": round(floor_s / typical["shared"], 2),
-    }
+@dataclass(frozen=True, slots=True)
+class _EngineBench:
+    """The ways to compare on one setting, with the figures that their floor is computed from.
+
+    Attributes:
+        setting: model, image and questions.
+        ways: the ways by name.
+        clock: seconds.
+        rate: measured FLOP/s of a matmul.
+        image_s: measured seconds of tower, projector and prefix.
+    """
+
+    setting: Setting
+    ways: dict[str, Way]
+    clock: Callable[[], float]
+    rate: float
+    image_s: float
+
+    def measure(self, num_regions: int, num_questions: int, repeats: int) -> dict[str, Any]:
+        """Time all ways on `num_regions` regions with `num_questions` questions each.
+
+        Raises:
+            SystemExit: the ways give different answers.
+        """
+        asked = self.setting.regions(num_regions, num_questions)
+        total = num_regions * num_questions
+        fewer = asked[: max(1, min(num_regions, SLOW_WAYS_UP_TO // num_questions))]
+        share = total / (len(fewer) * num_questions)
+        seconds: dict[str, list[float]] = {name: [] for name in self.ways}
+        self.ways["shared"](asked)  # warm-up: allocates the slots
+        for idx in range(repeats):
+            answers = {}
+            for name, way in self.ways.items():
+                if idx and name != "shared":
+                    continue
+                of_way = asked if name == "shared" else fewer
+                started = self.clock()
+                answers[name] = way(of_way)
+                seconds[name].append((self.clock() - started) * (1 if name == "shared" else share))
+            for name, texts in answers.items():
+                differing = sum(one != other for one, other in zip(texts, answers["shared"], strict=False))
+                # bfloat16 rounds differently in batches of another size; in float32 every answer must agree.
+                if differing > (0 if self.setting.model.dtype == torch.float32 else 0.01 * len(texts)):
+                    raise SystemExit(f"{differing} of {len(texts)} answers of {name!r} differ from 'shared': no timing")
+        typical = {name: statistics.median(times) for name, times in seconds.items()}
+        floor_s = self.image_s + floor_flops(self.setting, asked) / self.rate
+        return {
+            "regions": num_regions,
+            "questions": total,
+            **{f"{name}_s": round(times, 3) for name, times in typical.items()},
+            "scaled_from_questions": None if share == 1 else len(fewer) * num_questions,
+            "speedup": round(typical["plain"] / typical["shared"], 2),
+            "limit_s": round(floor_s, 3),
+            "limit_speedup": round(typical["plain"] / floor_s, 2),
+            "of_limit": round(floor_s / typical["shared"], 2),
+        }
 
 
 def _image_seconds(setting: Setting, clock: Callable[[], float], repeats: int) -> float:
-    """Tower, projector and prefix of an unseen image."""
+    """Return the seconds of tower, projector and prefix of an image that is not cached."""
     osprey = Osprey(setting.model, setting.tokenizer, model_version="bench", cache_bytes=0)
     times = []
     for idx in range(repeats + 1):
@@ -138,7 +153,7 @@ def _image_seconds(setting: Setting, clock: Callable[[], float], repeats: int) -
 
 
 def _line(points: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
-    """Slope and intercept of the least-squares line, weighted so that relative errors count; the largest of them."""
+    """Return slope and intercept of the least-squares line of relative errors, and the largest of these errors."""
     weights = [1 / seconds**2 for _, seconds in points]
     total = sum(weights)
     mean_x = sum(w * x for w, (x, _) in zip(weights, points, strict=True)) / total
@@ -152,7 +167,7 @@ def _line(points: Sequence[tuple[int, float]]) -> tuple[float, float, float]:
 
 
 def _memory(setting: Setting, device: str) -> dict[str, float]:
-    """Peak above what is in use before the call, with one question per region."""
+    """Return the peak memory above what is in use before the call, with one question per region."""
     osprey = Osprey(setting.model, setting.tokenizer, model_version="bench", cache_bytes=0)
     osprey.describe(setting.image, setting.regions(1, 1))
     before = _used_bytes(device)
@@ -167,7 +182,7 @@ def _memory(setting: Setting, device: str) -> dict[str, float]:
 
 def _forget_peak(device: str) -> None:
     if device == "cpu":
-        with contextlib.suppress(PermissionError):  # then the peak of the whole run is told, which is no less
+        with contextlib.suppress(PermissionError):  # then the result is the peak of the whole run, an upper bound
             Path("/proc/self/clear_refs").write_text("5")
     else:
         torch.cuda.reset_peak_memory_stats()
@@ -190,7 +205,7 @@ def _of_process(name: str) -> int:
 
 def _clock(device: str) -> Callable[[], float]:
     if device == "cpu":
-        return time.process_time  # of one thread: what other processes do does not count
+        return time.process_time  # one thread's CPU time, so that other processes do not count
 
     def after_the_gpu() -> float:
         torch.cuda.synchronize()

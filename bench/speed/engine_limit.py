@@ -1,9 +1,9 @@
 """The arithmetic floor of answering many questions on one image, from FLOPs and a measured matmul rate.
 
-Counted per question: every token of the prompt behind the shared prefix once through all layers, the vocabulary's
-matrix once per decoded token, one pass per decoded token but the last, and attention's two products over
-prefix and own positions. The image (tower and prefix) is measured, not counted. Words that several
-regions share are counted for each, although the engine runs them once: so the floor can be undercut a little.
+Per question these are counted: every prompt token after the shared prefix once through all layers, the vocabulary
+matrix once per decoded token, one pass per decoded token except the last, and attention's two products over prefix and
+own positions. The image (tower and prefix) is measured, not counted. Tokens that several regions share are counted for
+each of them, although the engine runs them once. The engine can therefore be slightly faster than the floor.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from osprey_model.engine.decoding.packed_linear import Projection, may_pack
 from osprey_model.engine.prompt_plan import Planner
 from osprey_model.engine.requests import Question, RegionRequest
 
-_ROWS = 96  # of the matmul whose rate is measured: a full batch
+_ROWS = 96  # a full batch, for the matmul whose rate is measured
 _SECONDS = 0.5
 
 
 def floor_flops(setting: Setting, regions: list[RegionRequest]) -> float:
-    """FLOPs of all questions behind the prefix."""
+    """Count the FLOPs of all questions after the prefix."""
     sizes = setting.model.sizes
     planner = Planner(setting.tokenizer, num_image_tokens=sizes.num_image_tokens, context=sizes.max_position_embeddings)
     return sum(_of_question(setting, planner, question) for region in regions for question in region.questions)
@@ -31,7 +31,7 @@ def floor_flops(setting: Setting, regions: list[RegionRequest]) -> float:
 
 def _of_question(setting: Setting, planner: Planner, question: Question) -> float:
     sizes, plan = setting.model.sizes, planner.plan(question)
-    own = len(plan.lead_ids) + len(plan.tail_ids)
+    own = len(plan.prompt_prefix_ids) + len(plan.tail_ids)
     prefix = plan.shared + sizes.num_image_tokens - 1
     passes = own + setting.new_tokens - 1
     kv_width = sizes.num_key_value_heads * sizes.head_dim
@@ -43,7 +43,7 @@ def _of_question(setting: Setting, planner: Planner, question: Question) -> floa
 
 @torch.inference_mode()
 def matmul_rate(setting: Setting) -> float:
-    """FLOP/s of the decoder's widest layer matrix over a full batch, the better of the module and its packed copy."""
+    """Measure FLOP/s of the decoder's widest layer matrix over a full batch; best of module and packed copy."""
     mlp = setting.model.model.layers[0].mlp
     x_ND = torch.randn(_ROWS, setting.model.sizes.hidden_size, device=setting.model.device, dtype=setting.model.dtype)
     flops: float = 2 * _ROWS * mlp.gate_proj.weight.numel()
@@ -52,7 +52,7 @@ def matmul_rate(setting: Setting) -> float:
 
 
 def _seconds(way: nn.Module | Projection, x_ND: Tensor) -> float:
-    """Of one call, the best of several rounds: the machine may be busy with other things."""
+    """Return the seconds of one call, the best of several rounds because the machine may be busy."""
     rounds: list[float] = []
     until = time.perf_counter() + _SECONDS
     way(x_ND)

@@ -1,4 +1,4 @@
-"""What `bench_engine` asks, of which model: random weights of three sizes, a drawn picture, ellipses as masks."""
+"""Model, image and questions of the engine benchmark: random weights, a drawn picture, ellipses as masks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PRESETS = {
         num_attention_heads=8,
         num_key_value_heads=8,
         max_position_embeddings=2048,
-        mask_token_id=None,  # the first ids behind the vocabulary
+        mask_token_id=None,  # None: the first ids after the vocabulary
         pos_token_id=None,
     ),
     "7b": OspreyConfig.preset("osprey-7b"),
@@ -53,7 +53,7 @@ TEXTS = (
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A model with its tokenizer, and how many tokens an answer has."""
+    """A model with its tokenizer, an image, and the number of tokens of an answer."""
 
     model: OspreyForCausalLM
     tokenizer: OspreyTokenizer
@@ -61,7 +61,7 @@ class Setting:
     new_tokens: int
 
     def regions(self, num_regions: int, num_questions: int) -> list[RegionRequest]:
-        """Regions of one image with the same questions each; masks are RLEs, as a project has them."""
+        """Return regions of one image with the same questions each; masks are RLEs, as in a project."""
         questions = tuple(
             Question(TEXTS[idx % len(TEXTS)], max_new_tokens=self.new_tokens) for idx in range(num_questions)
         )
@@ -69,7 +69,7 @@ class Setting:
 
 
 def make_setting(preset: str, new_tokens: int, device: str) -> Setting:
-    """Seeded random weights; bfloat16 on a GPU."""
+    """Make a model with seeded random weights; bfloat16 on a GPU."""
     torch.manual_seed(0)
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     model = build_osprey(PRESETS[preset], device=device, dtype=dtype).eval()
@@ -79,7 +79,10 @@ def make_setting(preset: str, new_tokens: int, device: str) -> Setting:
 
 
 def _tokenizer(vocab_size: int) -> OspreyTokenizer:
-    """osprey-nano's vocabulary, which knows the questions' words as LLaMA's does, filled up with unused pieces."""
+    """Make osprey-nano's tokenizer, padded with unused pieces to `vocab_size`.
+
+    Its vocabulary contains the questions' words, as LLaMA's does.
+    """
     model: dict[str, Any] = json.loads(VOCABULARY.read_text(encoding="utf-8"))["model"]
     vocab = dict(model["vocab"])
     vocab.update({f"\u2581filler{idx}": idx for idx in range(max(vocab.values()) + 1, vocab_size)})

@@ -1,9 +1,9 @@
 """Four ways to answer the same questions on one image, each from pixels to texts.
 
-plain      as the released code: for every question the image is encoded again and the whole prompt prefilled
-batched    whole prompts in batches of 16; the image is encoded once, its prefix prefilled for every question
-one_by_one `Osprey` with one row: the prefix is shared, questions follow one another
-shared     `Osprey`: shared prefix, all questions in one batch
+plain        as the released code: every question encodes the image again and prefills the whole prompt
+batched      whole prompts in batches of 16: the image is encoded once, its prefix is prefilled for every question
+one_by_one   `Osprey` with one row: the prefix is shared, questions are answered one after another
+shared       `Osprey`: the prefix is shared, all questions are in one batch
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BATCH = 16
 
 
 def ways_of(setting: Setting) -> dict[str, Way]:
-    """The ways by name; the models are loaded, no image is known."""
+    """Return the ways by name. The models are loaded, no image is cached."""
     return {
         "plain": lambda regions: plain(setting, regions),
         "batched": lambda regions: batched(setting, regions),
@@ -40,7 +40,7 @@ def ways_of(setting: Setting) -> dict[str, Way]:
 
 @torch.inference_mode()
 def plain(setting: Setting, regions: Sequence[RegionRequest]) -> Texts:
-    """One `generate` per question."""
+    """Call `generate` once per question."""
     model, texts = setting.model, []
     preprocess = ImagePreprocessor(model.sizes.image_size)
     for region in regions:
@@ -54,7 +54,7 @@ def plain(setting: Setting, regions: Sequence[RegionRequest]) -> Texts:
 
 @torch.inference_mode()
 def batched(setting: Setting, regions: Sequence[RegionRequest]) -> Texts:
-    """Whole prompts, padded on the left."""
+    """Generate whole prompts in batches, padded on the left."""
     model, texts = setting.model, []
     levels = model.encode_images(ImagePreprocessor(model.sizes.image_size)(setting.image)[None].to(model.device))
     image_tokens = model.project(levels)
@@ -78,7 +78,7 @@ def batched(setting: Setting, regions: Sequence[RegionRequest]) -> Texts:
 
 
 def shared(setting: Setting, max_batch_rows: int = 96) -> Way:
-    """`Osprey.describe` on an image it has not seen."""
+    """Return a way that calls `Osprey.describe` on an image that is not cached."""
     osprey = Osprey(
         setting.model, setting.tokenizer, model_version="bench", cache_bytes=0, max_batch_rows=max_batch_rows
     )

@@ -1,10 +1,11 @@
-"""The full-size Osprey with random weights: seconds to load, to answer and to learn from one sample, memory.
+"""The full-size Osprey with random weights: memory, and seconds to load, to answer and to train on one sample.
 
 `python -m bench.speed.full_size` writes a checkpoint in the released layout (14 GB, sharded bfloat16 `.bin`) to a
-temporary folder, loads it strictly, asks one cold and one warm question, and deletes it. `--checkpoint DIR` takes
-one that is there. `--convert` also writes it as safetensors. `--train` takes one LoRA step by `osprey_model.training`
-(bfloat16, rank 64, activations computed again). On a GPU that is the default, and the result is kept in
-`bench/results/`. `--preset osprey-nano` tries all of it in seconds. Memory is this process's; the answers mean nothing.
+temporary folder, loads it strictly, asks one cold and one warm question, and deletes it. `--checkpoint DIR` uses an
+existing one. `--convert` also writes it as safetensors. `--train` takes one LoRA step with `osprey_model.training`
+(bfloat16, rank 64, gradient checkpointing). On a GPU, --train is the default and the result is kept in
+`bench/results/`. `--preset osprey-nano` runs everything at a small size, in seconds. Memory is that of this process.
+The answers are meaningless.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _GB = 1e9
 
 
 def missing(folder: Path) -> str | None:
-    """What this machine lacks, or None."""
+    """Return what this machine lacks for the full size, or None."""
     disk_gb = shutil.disk_usage(folder).free / _GB
     if disk_gb < NEEDED_DISK_GB:
         return f"{disk_gb:.0f} GB of disk are free in {folder}, {NEEDED_DISK_GB} are needed"
@@ -54,7 +55,10 @@ def missing(folder: Path) -> str | None:
 
 
 def write_checkpoint(folder: Path, preset: str = FULL_SIZE) -> None:
-    """Osprey-7b's layout: four shards here, two in the released one. Other sizes stand in config.json too."""
+    """Write a checkpoint in Osprey-7b's layout, in four shards (the released one has two).
+
+    For other sizes, config.json also has the keys that the released one lacks.
+    """
     config = PRESETS[preset]
     write_released_config(folder, config)
     if preset != FULL_SIZE:
@@ -64,7 +68,7 @@ def write_checkpoint(folder: Path, preset: str = FULL_SIZE) -> None:
 
 
 def measure(folder: Path, device: str, *, map_weights: bool) -> dict[str, Any]:
-    """Load and answer."""
+    """Load the model and ask one cold and one warm question."""
     started = time.perf_counter()
     osprey = Osprey.from_pretrained(folder, device=device, dtype=torch.bfloat16, map_weights=map_weights)
     loaded = time.perf_counter()
@@ -95,7 +99,7 @@ def measure(folder: Path, device: str, *, map_weights: bool) -> dict[str, Any]:
 
 
 def measure_training(folder: Path, scratch: Path, device: str) -> dict[str, Any]:
-    """One optimizer step of stage lora on one region, through everything `osprey train` does."""
+    """Take one optimizer step of stage lora on one region, through everything that `osprey train` does."""
     gc.collect()
     on_gpu = device.startswith("cuda")
     if on_gpu:
@@ -127,8 +131,8 @@ def measure_training(folder: Path, scratch: Path, device: str) -> dict[str, Any]
     figures: dict[str, Any] = {
         "train_stage": "lora",
         "train_loss": round(result.final_loss, 4),
-        "train_step_s": round(result.seconds, 2),  # the checkpoint after it included
-        "train_all_s": round(time.perf_counter() - started, 1),  # loading and writing the adapter included
+        "train_step_s": round(result.seconds, 2),  # with the checkpoint after it
+        "train_all_s": round(time.perf_counter() - started, 1),  # with loading, and writing the adapter
         "adapter_mb": round((result.out / "adapter_model.safetensors").stat().st_size / 1e6, 1),
         "peak_memory_with_training_gb": _peak_memory_gb(),
     }
@@ -151,22 +155,22 @@ def _kept_result() -> Path:
 
 
 def main() -> None:
-    """Parse the command line, measure, report."""
+    """Read the command line, measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, help="a full-size checkpoint folder instead of a random one")
+    parser.add_argument("--checkpoint", type=Path, help="an existing checkpoint folder, instead of random weights")
     parser.add_argument("--convert", action="store_true", help="also write it as safetensors (14 GB more)")
-    parser.add_argument("--map-weights", action="store_true", help="leave the weights in their files' pages")
+    parser.add_argument("--map-weights", action="store_true", help="map the weights from their files")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--preset", choices=sorted(PRESETS), default=FULL_SIZE, help="of the random one")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default=FULL_SIZE, help="size of the random weights")
     parser.add_argument(
-        "--train", action=argparse.BooleanOptionalAction, default=None, help="one LoRA step too; default: on a GPU"
+        "--train", action=argparse.BooleanOptionalAction, default=None, help="also one LoRA step; default on a GPU"
     )
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where to write it")
-    parser.add_argument("--out", type=Path, help="default: bench/results on a GPU, nowhere else")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where to write files")
+    parser.add_argument("--out", type=Path, help="result file; default on a GPU: in bench/results")
     arguments = parser.parse_args()
     on_gpu = arguments.device.startswith("cuda")
     lacking = missing(arguments.folder) if arguments.preset == FULL_SIZE else None
-    if lacking and not arguments.map_weights:  # mapped pages are given back when others need the memory
+    if lacking and not arguments.map_weights:  # the system can drop mapped pages when memory runs out
         parser.exit(3, f"not run: {lacking}\n")
     figures: dict[str, Any] = {"preset": arguments.preset}
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="osprey-full-size-") as scratch:

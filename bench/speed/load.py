@@ -1,12 +1,13 @@
-"""Several annotators click while a bulk job runs, and while none does.
+"""Measure clicks of several annotators, with and without a bulk job.
 
     python -m bench.speed.load --out bench/results/load_2cpu_202611.json
 
-A service of its own (Redis, backend, a worker for masks and one for texts). N annotators at once open pictures of
-their own and click every object, with a second's thought before each click. Three conditions, in turns: `alone`;
-`process`, beside `osprey describe` of a folder, which is what `osprey prelabel` does to an image (a process with both
-models and the lowest priority, stopped by a signal in the other turns); `queued`, with bulk describe jobs waiting in
-the describe worker's own background queue, which clicks overtake between two tokens.
+The benchmark starts its own service (Redis, backend, a worker for masks and one for fields). N annotators work at the
+same time: each opens its own pictures and clicks every object, with a pause of one second before each click. There
+are three conditions, in turns. `alone`: no bulk job. `process`: beside `osprey describe` of a folder, which handles an
+image as `osprey prelabel` does (a process with both models and the lowest priority; a signal stops it during the other
+conditions). `queued`: with bulk describe jobs in the describe worker's background queue, which clicks overtake between
+two tokens.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ from label_config.reader import read_label_config
 from label_config.ready_configs import BITMASK
 from stack.settings import CHECKOUT
 
-SEEDS_FROM = 31_000_000  # of no split
-THOUGHT_S = 1.0
+SEEDS_FROM = 31_000_000  # in no split
+THOUGHT_S = 1.0  # pause before each click
 OPEN_S = 2.0
 FIELDS = ("category", "attribute", "short_description", "detailed_description")
 CONDITIONS = ("alone", "process", "queued")
@@ -57,7 +58,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 class BulkProcess:
-    """`osprey describe` over a folder of scenes; runs only within `running`."""
+    """`osprey describe` over a folder of scenes. It is stopped outside `running`."""
 
     def __init__(self, folder: Path, num_images: int) -> None:
         images = folder / "bulk"
@@ -81,24 +82,24 @@ class BulkProcess:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Let it work for a while."""
+        """Run it during the block."""
         self._process.send_signal(signal.SIGCONT)
         try:
             yield
             if self._process.poll() is not None:
-                raise SystemExit("the bulk job ended before the clicks did; give it more images (--bulk-images)")
+                raise SystemExit("the bulk job ended before the clicks did; use more images (--bulk-images)")
         finally:
             self._process.send_signal(signal.SIGSTOP)
 
     def close(self) -> None:
-        """End it."""
+        """End the process."""
         self._process.kill()
         self._process.wait()
         self._log.close()
 
 
 class BulkJobs:
-    """Describe jobs in the background queue, always two of them there; runs only within `running`."""
+    """Describe jobs in the background queue: two at any time during `running`, otherwise none."""
 
     def __init__(self, queue: JobQueue, server: SceneServer, seeds: Iterator[int]) -> None:
         self._queue, self._server, self._seeds = queue, server, seeds
@@ -107,7 +108,7 @@ class BulkJobs:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Feed the queue for a while; what is begun then is waited for."""
+        """Keep two jobs in the queue during the block, then wait for those that have begun."""
         ended = threading.Event()
         with ThreadPoolExecutor(2) as feeders:
             tasks = [feeders.submit(self._feed, ended) for _ in range(2)]
@@ -125,7 +126,7 @@ class BulkJobs:
                 try:
                     self._queue.wait_describe(job_id, 5.0)
                     break
-                except JobTimedOut:  # clicks go first
+                except JobTimedOut:  # clicks are answered first
                     continue
             self.num_done += 1
 
@@ -140,7 +141,7 @@ class BulkJobs:
 
 
 class Annotators:
-    """People who click through pictures that nobody has seen."""
+    """Annotators who click through pictures that are in no cache."""
 
     def __init__(self, endpoint: Endpoint, server: SceneServer, seeds: Iterator[int]) -> None:
         self._endpoint, self._server, self._seeds = endpoint, server, seeds
@@ -149,7 +150,7 @@ class Annotators:
         self.late = self.refused = 0
 
     def click(self, num_annotators: int, clicks_each: int) -> list[float]:
-        """Seconds of every click of so many annotators at once."""
+        """Return the seconds of every click of several annotators at once."""
         with ThreadPoolExecutor(num_annotators) as people:
             taken = list(people.map(lambda place: self._one(place, clicks_each), range(num_annotators)))
         return [seconds for one in taken for seconds in one]
@@ -157,7 +158,7 @@ class Annotators:
     def _one(self, place: int, num_clicks: int) -> list[float]:
         times_s: list[float] = []
         auth = (self._endpoint.user, self._endpoint.password)
-        time.sleep(place * THOUGHT_S / 8)  # people do not click in step
+        time.sleep(place * THOUGHT_S / 8)  # so that the annotators do not click at the same moments
         with httpx.Client(base_url=self._endpoint.backend_url, auth=auth, trust_env=False) as client:
             while True:
                 seed = next(self._seeds)
@@ -176,7 +177,7 @@ class Annotators:
                         return times_s
                     try:
                         answer = page.click(*thing.inner_point_px)
-                    except BackendAnsweredBadlyError:  # an object that lies on another one is taken for its part
+                    except BackendAnsweredBadlyError:  # for example an object on another one, taken for its part
                         self.refused += 1
                         continue
                     times_s.append(answer.elapsed_s)
@@ -186,16 +187,16 @@ class Annotators:
 
 @app.command()
 def main(
-    annotators: Annotated[str, typer.Option(help="how many at once, one after another")] = "1,2,4,8",
-    clicks: Annotated[int, typer.Option(help="of each annotator, condition and round", min=4)] = 8,
-    rounds: Annotated[int, typer.Option(help="how often the conditions take turns", min=1)] = 2,
-    bulk_images: Annotated[int, typer.Option(help="in the folder that is described meanwhile", min=10)] = 200,
-    device: Annotated[str, typer.Option(help="for all workers: cpu, cuda, auto")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
+    annotators: Annotated[str, typer.Option(help="Numbers of annotators to measure.")] = "1,2,4,8",
+    clicks: Annotated[int, typer.Option(help="Clicks per annotator, condition and round.", min=4)] = 8,
+    rounds: Annotated[int, typer.Option(help="Number of rounds through all conditions.", min=1)] = 2,
+    bulk_images: Annotated[int, typer.Option(help="Images in the folder of the bulk job.", min=10)] = 200,
+    device: Annotated[str, typer.Option(help="Device of all workers: cpu, cuda or auto.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ) -> None:
     """Measure clicks under load and print a table; the last line is JSON."""
     counts = [int(text) for text in annotators.split(",")]
-    told = {
+    variables = {
         "OSPREY_WAIT_BUDGET_S": "30",
         "OSPREY_MASK_WAIT_S": "30",
         "OSPREY_DEVICE": device,
@@ -204,8 +205,8 @@ def main(
     with contextlib.ExitStack() as running:
         server = running.enter_context(SceneServer())
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="osprey-load-")))
-        environment = service_environment(os.environ) | told
-        endpoint = running.enter_context(private_service(folder, environment, os.environ))
+        variables = service_environment(os.environ) | variables
+        endpoint = running.enter_context(private_service(folder, variables, os.environ))
         assert endpoint.redis_url is not None
         seeds, bulk_seeds = itertools.count(SEEDS_FROM), itertools.count(SEEDS_FROM + 500_000)
         people = Annotators(endpoint, server, seeds)

@@ -1,4 +1,4 @@
-"""A checkpoint folder as the released ones are: sharded bfloat16 `.bin`, rotary buffers, no tokenizer.json."""
+"""A checkpoint folder in the released layout: sharded bfloat16 `.bin`, rotary buffers, no tokenizer.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from osprey_model.config import OspreyConfig
 from osprey_model.modeling.weight_names import to_reference
 from osprey_model.weights.build import build_osprey
 
-# What the released config.json says beyond LLaMA's keys; sizes of tower and extractor are not in it.
+# The released config.json's keys besides LLaMA's. It has no sizes of tower and mask extractor.
 RELEASED_KEYS = {
     "architectures": ["OspreyLlamaForCausalLM"],
     "model_type": "osprey",
@@ -39,9 +39,9 @@ TOKENIZER_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer_co
 
 
 def write_released_weights(folder: Path, config: OspreyConfig, num_shards: int, *, seed: int = 0) -> None:
-    """Random weights of about the size that trained ones have, one shard in memory at a time.
+    """Write random weights with about the magnitude of trained ones, one shard in memory at a time.
 
-    Layer scale, norms and biases get their usual means, so that activations stay finite.
+    Layer scale, norms and biases have their usual means, so that activations stay finite.
     """
     meta = to_reference(build_osprey(config, device="meta").state_dict(), config)
     names = list(meta)
@@ -68,7 +68,7 @@ def write_released_weights(folder: Path, config: OspreyConfig, num_shards: int, 
 
 
 def write_released_config(folder: Path, config: OspreyConfig) -> None:
-    """config.json with the released keys, and vicuna's generation_config.json."""
+    """Write config.json with the released keys, and vicuna's generation_config.json."""
     values = {key: getattr(config, key) for key in LLAMA_KEYS}
     (folder / "config.json").write_text(json.dumps({**values, **RELEASED_KEYS}, indent=2))
     generation = {
@@ -83,7 +83,7 @@ def write_released_config(folder: Path, config: OspreyConfig) -> None:
 
 
 def write_released_tokenizer(folder: Path, vocab_size: int, like: Path) -> None:
-    """tokenizer.model of `vocab_size` pieces (a small one's, and filler behind them), and its three JSON files."""
+    """Write a tokenizer.model of `vocab_size` pieces, padded with unused ones, and its three JSON files."""
     from sentencepiece import sentencepiece_model_pb2 as sentencepiece
 
     model = sentencepiece.ModelProto()

@@ -1,11 +1,11 @@
-"""Masks to and from Label Studio's formats and back, at 1920x1080.
+"""Time masks to and from Label Studio's formats, at 1920x1080.
 
     python -m bench.speed.rle --out bench/results/rle_2cpu_202611.json
 
-Brush RLE against `label_studio_sdk.converter.brush` in the same run, each byte and pixel equal first; bitmask PNG,
-polygon and the queue's COCO RLE against the bound of 10 ms. Two masks: `smooth` (an ellipse with a hole and a second
-part) and `ragged` (frayed all over, about 83000 runs). Times are CPU time of the process, so other work on the
-machine distorts them less.
+Brush RLE is compared with `label_studio_sdk.converter.brush` in the same run, after a check that every byte and pixel
+is equal. Bitmask PNG, polygon and the queue's COCO RLE are compared with the bound of 10 ms. There are two masks:
+`smooth` (an ellipse with a hole and a second part) and `ragged` (very irregular, about 83000 runs). Times are CPU time
+of the process, which depends less on other work on the machine.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BOUND_MS = 10.0
 
 
 def smooth_mask() -> BoolMask:
-    """An ellipse with a hole, and a disc beside it."""
+    """Draw an ellipse with a hole, and a disc beside it."""
     drawn = np.zeros(IMAGE_HW, dtype=np.uint8)
     cv2.ellipse(drawn, (960, 540), (600, 380), 15, 0, 360, 1, -1)
     cv2.circle(drawn, (860, 500), 120, 0, -1)
@@ -54,7 +54,7 @@ def smooth_mask() -> BoolMask:
 
 
 def ragged_mask() -> BoolMask:
-    """An ellipse in noise of about 3 pixels' grain: specks, holes and a border without end."""
+    """Draw an ellipse in noise of about 3 pixels' grain: specks, holes and a very long border."""
     noise = np.random.default_rng(0).standard_normal(IMAGE_HW).astype(np.float32)
     noise = cv2.GaussianBlur(noise, (0, 0), 3).astype(np.float32)
     rows, columns = np.indices(IMAGE_HW)
@@ -64,7 +64,7 @@ def ragged_mask() -> BoolMask:
 
 
 def page_bitmask(mask: BoolMask) -> str:
-    """A bitmask as the page writes it: RGBA, mask in alpha."""
+    """Encode a bitmask as the page does: RGBA, mask in alpha."""
     rgba = np.zeros((*mask.shape, 4), dtype=np.uint8)
     rgba[..., 3] = mask * np.uint8(255)
     buffer = io.BytesIO()
@@ -73,12 +73,12 @@ def page_bitmask(mask: BoolMask) -> str:
 
 
 def iou(one: BoolMask, other: BoolMask) -> float:
-    """Intersection over union."""
+    """Compute intersection over union."""
     return np.count_nonzero(one & other) / np.count_nonzero(one | other)
 
 
 def check_equal(mask: BoolMask) -> None:
-    """Stop before timing anything if two ways differ by a byte or a pixel."""
+    """Exit before any timing if two ways differ by a byte or a pixel."""
     rle = encode_brush_rle(mask)
     if rle != brush.mask2rle(mask.astype(np.uint8) * 255):
         raise SystemExit("the brush RLE differs from label_studio_sdk's; nothing was timed")
@@ -96,13 +96,13 @@ def check_equal(mask: BoolMask) -> None:
 
 
 def time_ms(action: Callable[[], object], repeats: int) -> dict[str, float]:
-    """p50 and p95 of the CPU time of a call, in milliseconds."""
+    """Return p50 and p95 of the CPU time of a call, in milliseconds."""
     times_s = repeat(action, warmup=2, repeats=repeats, clock=time.process_time)
     return {f"p{percent}_ms": round(1000 * percentile(times_s, percent), 2) for percent in (50, 95)}
 
 
 def measure(mask: BoolMask, repeats: int) -> dict[str, Any]:
-    """Encode and decode times of every format for one mask, with what each needs to be judged."""
+    """Time encoding and decoding of every format for one mask, with the facts to compare them by."""
     values, image_wh = mask.astype(np.uint8) * 255, (WIDTH, HEIGHT)
     rle, png, page_png, coco = encode_brush_rle(mask), encode_bitmask_png(mask), page_bitmask(mask), encode_mask(mask)
     ring, rings = mask_to_polygon_pct(mask), mask_to_polygons_pct(mask)
@@ -157,10 +157,10 @@ def measure(mask: BoolMask, repeats: int) -> dict[str, Any]:
 
 
 def main(
-    repeats: Annotated[int, typer.Option(help="timed calls of each kind", min=3)] = 30,
-    out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
+    repeats: Annotated[int, typer.Option(help="Timed calls of each kind.", min=3)] = 30,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ) -> None:
-    """Check that all ways agree, time them, print a table; the last line is JSON."""
+    """Check that all ways agree, time them and print a table; the last line is JSON."""
     cv2.setNumThreads(1)
     figures: dict[str, Any] = {"image_wh": [WIDTH, HEIGHT], "clock": "process CPU time"}
     shown = Table("mask", "format", "encode p50", "decode p50", "", title="Masks at 1920x1080, ms")

@@ -1,11 +1,11 @@
-"""SAM's steps: encode, decode, masks of the image's size, everything, and where an embedding comes from.
+"""Time SAM's steps: encode, decode, masks of the image's size, everything, and sources of an embedding.
 
     python -m bench.speed.sam                       # sam-nano
     python -m bench.speed.sam --random vit_b        # an official size with random weights: times only
-    python -m bench.speed.sam --reference           # everything by segment_anything's own generator as well
+    python -m bench.speed.sam --reference           # also everything mode by segment_anything's own generator
 
-Masks are checked to be equal before anything is timed. Times are wall and CPU: on a machine that others use,
-only the CPU time of one thread says what a step costs. See bench/README.md.
+Masks are checked to be equal before anything is timed. Times are wall and CPU. On a machine with other work, only the
+CPU time of one thread is comparable. See bench/README.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from job_queue.contracts import Rle
 from job_queue.mask_codec import encode_mask
 from worker.sam.device import encoder_dtype_of
 from worker.sam.embedding_store import EmbeddingStore
-from worker.sam.masks import Candidate, full_size_rle
+from worker.sam.masks import MaskWithLogits, full_size_rle
 from worker.sam.presets import PRESETS, build_sam
 from worker.sam.segmenter import SamSegmenter
 
@@ -48,13 +48,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @dataclass(frozen=True)
 class Timer:
-    """Repeats an action and gives its p50 and p95, wall and CPU, in milliseconds."""
+    """Repeats an action and returns its p50 and p95, wall and CPU, in milliseconds."""
 
     repeats: int
     sync: Callable[[], object]
 
     def __call__(self, action: Callable[[], object], before: Callable[[], object] = lambda: None) -> dict[str, float]:
-        """`before` runs untimed before each repetition."""
+        """Time `action`; `before` runs untimed before each repetition."""
         wall, cpu = [], []
         for idx in range(self.repeats + 1):
             before()
@@ -62,7 +62,7 @@ class Timer:
             wall_s, cpu_s = time.perf_counter(), time.process_time()
             action()
             self.sync()
-            if idx:  # the first one allocates
+            if idx:  # the first call allocates and is not measured
                 cpu.append(time.process_time() - cpu_s)
                 wall.append(time.perf_counter() - wall_s)
         return {
@@ -74,14 +74,14 @@ class Timer:
 
 @app.command()
 def main(
-    scenes: Annotated[int, typer.Option(help="pictures for everything mode", min=1)] = 12,
-    repeats: Annotated[int, typer.Option(help="of every step", min=3)] = 15,
-    random: Annotated[str | None, typer.Option(help="vit_b, vit_l or vit_h with random weights")] = None,
-    checkpoint: Annotated[Path, typer.Option(help="folder or official .pth")] = SAM_NANO,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    threads: Annotated[int, typer.Option(help="of PyTorch on the CPU", min=1)] = 1,
-    reference: Annotated[bool, typer.Option(help="segment_anything's own generator on the first two pictures")] = False,
-    out: Annotated[Path | None, typer.Option(help="also write the JSON here")] = None,
+    scenes: Annotated[int, typer.Option(help="Number of pictures for everything mode.", min=1)] = 12,
+    repeats: Annotated[int, typer.Option(help="Repetitions of every step.", min=3)] = 15,
+    random: Annotated[str | None, typer.Option(help="Random weights of vit_b, vit_l or vit_h.")] = None,
+    checkpoint: Annotated[Path, typer.Option(help="Checkpoint folder or official .pth file.")] = SAM_NANO,
+    device: Annotated[str, typer.Option(help="Device: cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="PyTorch's threads on the CPU.", min=1)] = 1,
+    reference: Annotated[bool, typer.Option(help="Also run segment_anything's generator on two pictures.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
 ) -> None:
     """Measure and print a table; the last line is JSON."""
     torch.set_num_threads(threads)
@@ -104,7 +104,7 @@ def main(
 
 @contextlib.contextmanager
 def own_redis() -> Iterator[Redis]:
-    """A Redis server on a socket of its own, ended at the end."""
+    """Start a Redis server on its own socket; end it after the block."""
     with tempfile.TemporaryDirectory(prefix="osprey-bench-") as folder:
         socket = Path(folder) / "redis.sock"
         options = ["--port", "0", "--unixsocket", str(socket), "--save", "", "--dir", folder]
@@ -124,13 +124,13 @@ def _loader(random: str | None, checkpoint: Path, device: str) -> Callable[[], S
     if random is None:
         return lambda: SamSegmenter.load(checkpoint, device)
     if random not in PRESETS:
-        raise typer.BadParameter(f"--random is one of {', '.join(PRESETS)}, got {random!r}")
+        raise typer.BadParameter(f"expected --random to be one of {', '.join(PRESETS)}, got {random!r}")
     sam = build_sam(PRESETS[random]).to(device)
     return lambda: SamSegmenter(sam, f"{random}-random", encoder_dtype=encoder_dtype_of(torch.device(device)))
 
 
 def _steps(segmenter: SamSegmenter, timer: Timer) -> dict[str, Any]:
-    """One image of 1920x1080: encode, decode by prompt, and both ways to masks of its size."""
+    """Time encoding, decoding by prompt, and both ways to masks of the image's size, on 1920x1080."""
     scene = make_scene(SEEDS[0], LARGE_WH)
     segmenter.embed(scene.image, "large")
     point = scene.objects[0].inner_point_px
@@ -165,11 +165,11 @@ def _steps(segmenter: SamSegmenter, timer: Timer) -> dict[str, Any]:
 
 
 class _DecodedError(Exception):
-    """Stops a click behind the network."""
+    """Ends a click after the network."""
 
 
 def _plain_mask(segmenter: SamSegmenter, logits: NDArray[Any]) -> NDArray[np.bool_]:
-    """The mask as SamPredictor makes it: the whole square scaled up, then the whole image."""
+    """Make the mask as SamPredictor does: scale the whole square up, then the whole image."""
     embedded = segmenter._required("large")
     with torch.inference_mode():
         full = segmenter._sam.postprocess_masks(
@@ -183,7 +183,7 @@ def _plain_rle(segmenter: SamSegmenter, logits: NDArray[Any]) -> object:
     return coco_mask.encode(np.asfortranarray(_plain_mask(segmenter, logits), dtype=np.uint8))
 
 
-def _check_full_size(segmenter: SamSegmenter, candidates: Sequence[Candidate]) -> None:
+def _check_full_size(segmenter: SamSegmenter, candidates: Sequence[MaskWithLogits]) -> None:
     for one in candidates:
         plain = _plain_mask(segmenter, one.logits)
         differing = int((plain != one.mask).sum())
@@ -192,7 +192,7 @@ def _check_full_size(segmenter: SamSegmenter, candidates: Sequence[Candidate]) -
 
 
 def _sources(load: Callable[[], SamSegmenter], encoder: SamSegmenter, redis: Redis, timer: Timer) -> dict[str, Any]:
-    """The same image from this process's memory, from Redis and encoded afresh: the same masks, three times."""
+    """Time an embedding from memory, from Redis and encoded anew, after checking that all give the same masks."""
     scene = make_scene(SEEDS[1])
     point = scene.objects[0].inner_point_px
     store = EmbeddingStore(redis, ttl_s=600, max_bytes=256 * 1024**2)
@@ -224,7 +224,7 @@ def _sources(load: Callable[[], SamSegmenter], encoder: SamSegmenter, redis: Red
 
 
 def _everything(scenes: Sequence[Scene], segmenter: SamSegmenter, is_trained: bool) -> dict[str, Any]:
-    """Seconds and regions per picture; recall of what is really there, for a trained model."""
+    """Return seconds and regions per picture, and for a trained model the recall of true regions."""
     found = []
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     for scene in scenes:
@@ -242,7 +242,7 @@ def _everything(scenes: Sequence[Scene], segmenter: SamSegmenter, is_trained: bo
 
 
 def _reference(scenes: Sequence[Scene], segmenter: SamSegmenter) -> dict[str, Any]:
-    """segment_anything's own generator with the same filters and grid."""
+    """Time segment_anything's own generator with the same filters and grid."""
     from segment_anything import SamAutomaticMaskGenerator
 
     keep = segmenter._region_filter
@@ -265,7 +265,7 @@ def _reference(scenes: Sequence[Scene], segmenter: SamSegmenter) -> dict[str, An
 
 
 def _recall(scenes: Sequence[Scene], found: Sequence[Sequence[Rle]]) -> dict[str, float]:
-    """The share of objects met at IoU 0.8 and of parts and sub-parts at 0.7, and of regions that are any of them."""
+    """Return recall of objects (IoU 0.8) and parts (0.7), and the share of found regions that are any of them."""
     hits: dict[str, list[bool]] = {"objects": [], "parts": [], "subparts": [], "true_regions": []}
     for scene, rles in zip(scenes, found, strict=True):
         parts = [part for thing in scene.objects for part in thing.parts]

@@ -1,4 +1,4 @@
-"""What lies behind the objects, and the light and the camera that everything passes through."""
+"""The background behind the objects, and the light and camera effects over the whole picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from demo.scenes.textures import Pixels
 
 
 def paint_background(image_wh: tuple[int, int], px: float, rng: np.random.Generator) -> Pixels:
-    """A (H, W, 3) background of a random kind and tone, values 0..255."""
+    """Paint a (H, W, 3) background of a random kind and tone, values 0 to 255."""
     upper, lower = BACKGROUND_TONES[int(rng.integers(len(BACKGROUND_TONES)))]
     kind = _KINDS[int(rng.integers(len(_KINDS)))]
     y, x = np.mgrid[: image_wh[1], : image_wh[0]].astype(np.float32) / np.float32(px)
@@ -22,7 +22,7 @@ def paint_background(image_wh: tuple[int, int], px: float, rng: np.random.Genera
 
 
 def expose(canvas: Pixels, rng: np.random.Generator) -> Image.Image:
-    """Light falling off across the picture, brightness, tint, noise and sometimes a little blur."""
+    """Add uneven light, brightness, tint, noise and sometimes a slight blur."""
     height, width = canvas.shape[:2]
     direction = float(rng.uniform(0.0, 2 * np.pi))
     y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
@@ -42,18 +42,19 @@ def expose(canvas: Pixels, rng: np.random.Generator) -> Image.Image:
 
 
 def _between(first: Rgb, second: Rgb, share: Pixels) -> Pixels:
+    """Interpolate between two colours, (H, W, 3)."""
     start, end = np.asarray(first, np.float32), np.asarray(second, np.float32)
     return start + (end - start) * share[..., None]
 
 
 def _clouds(image_wh: tuple[int, int], cells: int, rng: np.random.Generator) -> Pixels:
-    """Smooth random values around 0."""
+    """Draw smooth random values around 0."""
     coarse = rng.uniform(-1.0, 1.0, (cells, cells)).astype(np.float32)
     return np.asarray(Image.fromarray(coarse).resize(image_wh, Image.Resampling.BICUBIC), np.float32)
 
 
 def _horizon(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pixels:
-    """Sky and rolling ground."""
+    """Draw a sky over rolling ground."""
     line = height * float(rng.uniform(0.35, 0.6)) + float(rng.uniform(4, 14)) * np.sin(x / float(rng.uniform(50, 120)))
     ground = np.clip(y - line + 0.5, 0.0, 1.0)
     sky = 0.35 * (1.0 - np.clip(y / height, 0.0, 1.0))
@@ -62,7 +63,7 @@ def _horizon(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> P
 
 
 def _room(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pixels:
-    """A wall with faint stripes over a floor of boards."""
+    """Draw a wall with faint stripes over a floor of boards."""
     line = height * float(rng.uniform(0.5, 0.7))
     wall = 0.16 * (np.sin(x / float(rng.uniform(5, 9))) > 0.2)
     board = (y - line) % float(rng.uniform(26, 40)) < 2.0
@@ -70,7 +71,7 @@ def _room(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pixe
 
 
 def _carpet(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pixels:  # noqa: ARG001
-    """A weave of two tones."""
+    """Draw a weave of two tones."""
     pitch = float(rng.uniform(4.0, 7.0))
     return (0.5 + 0.22 * np.sin(x / pitch + y / (3 * pitch)) + 0.22 * np.sin(y / pitch - x / (3 * pitch))).astype(
         np.float32
@@ -78,7 +79,7 @@ def _carpet(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pi
 
 
 def _tiles(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pixels:  # noqa: ARG001
-    """Large tiles with joints."""
+    """Draw large tiles with joints."""
     side = float(rng.uniform(56, 90))
     joint = (x % side < 2.0) | (y % side < 2.0)
     tile = 0.14 * ((np.floor(x / side) + np.floor(y / side)) % 2)
@@ -86,7 +87,7 @@ def _tiles(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pix
 
 
 def _plain(x: Pixels, y: Pixels, height: float, rng: np.random.Generator) -> Pixels:
-    """Paper: one slow gradient."""
+    """Draw one slow gradient, like paper."""
     slope = float(rng.uniform(-0.3, 0.3))
     share: Pixels = np.clip(0.5 + (y / height - 0.5) * 0.8 + slope * np.sin(x / 300.0), 0.0, 1.0).astype(np.float32)
     return share

@@ -1,9 +1,9 @@
-"""What the demo world is made of: every category, its named parts and their sub-parts.
+"""The demo world's categories, with their named parts and sub-parts.
 
-A category is a function `Generator -> tuple[PartPlan, ...]` in drawing order. A part's `paint` is
-"main" (the object's colour and material), "second" or "third" (the object's other two colours,
-plain plastic), or a tuple of colour names of which the first that no neighbour has is taken.
-Measures are in object heights; everything is thick enough to survive a small image.
+A category is a function `Generator -> tuple[PartPlan, ...]` in drawing order. A part's `paint` is "main" (the object's
+colour and material), "second" or "third" (the object's other two colours, plain plastic), or a tuple of colour names,
+of which the first that no neighbour has is used. Lengths are in object heights. Every part is thick enough to be
+visible in a small image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Paint = str | tuple[str, ...]
 
 @dataclass(frozen=True)
 class PartPlan:
-    """One named part before it is painted; `subparts` lie on top of it."""
+    """One named part before it is painted. `subparts` lie on top of it."""
 
     name: str
     shape: Shape

@@ -1,8 +1,8 @@
-"""The demo world in words, and checks of what others say about it.
+"""Descriptions of the demo world's regions, and checks of descriptions from elsewhere.
 
-`short_description` and `detailed_description` give the canonical texts that the small model learns.
-`is_short_description` and `detailed_facts` read any text with the grammar below and compare it with
-the scene, so that another wording counts when it is true:
+`short_description` and `detailed_description` return the canonical texts that the small model is trained on.
+`is_short_description` and `detailed_facts` parse any text with the grammar below and compare it with the scene, so
+that other wordings also count when they are true:
 
     thing    = [article] {color | material} category
     part     = [article] {color | material} name "of" thing
@@ -47,7 +47,7 @@ _PART_WORDS = (
     "tail trunk wall wheel window wing"
 )
 PART_NAMES: tuple[str, ...] = tuple(_PART_WORDS.split())
-# What only the newcomers have; the small model learned none of these words.
+# With the names that only newcomers have. The small model was trained on none of them.
 _CATEGORY_NAMES = (*CATALOG, *NEWCOMERS)
 _ALL_PART_NAMES = (*PART_NAMES, "blade", "hat", "tower")
 _ALL_PLURALS = {**PART_PLURALS, "blade": "blades"}
@@ -80,7 +80,7 @@ _RELATION_PATTERN = re.compile(
 
 
 def short_description(scene: Scene, region: Region) -> str:
-    """ "a red wooden house", or "the blue door of a red house"."""
+    """Describe a region in a phrase: "a red wooden house", or "the blue door of a red house"."""
     if isinstance(region, SceneObject):
         return _with_article(f"{region.color} {region.material} {region.category}")
     owner = scene.objects[region.object_idx]
@@ -88,7 +88,7 @@ def short_description(scene: Scene, region: Region) -> str:
 
 
 def detailed_description(scene: Scene, region: Region) -> str:
-    """Two or three plain sentences: what it is and where, what it has, and its canonical relation."""
+    """Describe a region in two or three sentences: what it is and where, its parts, its canonical relation."""
     owner = region if isinstance(region, SceneObject) else scene.objects[region.object_idx]
     place = place_in_picture(centroid(region.mask), scene.image_wh)
     whole = _with_article(f"{owner.color} {owner.material} {owner.category}")
@@ -109,7 +109,7 @@ def detailed_description(scene: Scene, region: Region) -> str:
 
 
 def is_short_description(scene: Scene, region: Region, text: str) -> bool:
-    """Whether `text` is a short description of the region: every word true, kind and colour named.
+    """Check that `text` is a short description: kind and colour are named and every word is true.
 
     The material may be left out; articles and the order of the adjectives are free.
     """
@@ -126,12 +126,12 @@ def is_short_description(scene: Scene, region: Region, text: str) -> bool:
 
 
 def detailed_facts(scene: Scene, region: Region, text: str) -> dict[str, bool]:
-    """What a detailed description gets right.
+    """Check which facts of a detailed description are right.
 
     Returns:
-        "category": the first category named is the region's (for a part also the first part named);
-        "color" and "material": the first of each is the region's;
-        "relation": at least one relation to another object is stated and every one stated is true.
+        "category": the first category named is the region's (for a part also the first part named).
+        "color" and "material": the first of each is the region's.
+        "relation": at least one relation to another object is stated, and every stated one is true.
     """
     owner = region if isinstance(region, SceneObject) else scene.objects[region.object_idx]
     spoken = _words(text)
@@ -153,7 +153,7 @@ def _with_article(phrase: str) -> str:
 
 
 def _notable(parts: Iterable[ScenePart]) -> list[str]:
-    """Up to two kinds of parts in the catalogue's order: "a blue roof", "black wheels"."""
+    """Name up to two kinds of parts in the catalogue's order: "a blue roof", "black wheels"."""
     counts: dict[tuple[str, str], int] = {}
     for part in parts:
         counts[part.color, part.name] = counts.get((part.color, part.name), 0) + 1
@@ -164,10 +164,12 @@ def _notable(parts: Iterable[ScenePart]) -> list[str]:
 
 
 def _words(text: str) -> list[str]:
+    """Split a text into words in lower case, with synonyms replaced."""
     return [_SYNONYMS.get(word, word) for word in re.findall(r"[a-z]+", text.lower())]
 
 
 def _first(spoken: list[str], known: Iterable[str]) -> str | None:
+    """Return the first word that is one of the known ones."""
     names = set(known)
     return next((word for word in spoken if word in names), None)
 
@@ -183,6 +185,7 @@ def _is_noun_phrase(phrase: list[str], noun: str, color: str, material: str) -> 
 
 
 def _holds(scene: Scene, subject: SceneObject, stated: re.Match[str]) -> bool:
+    """Check that a stated relation is one of the subject's true relations."""
     relation = stated["side"] or ("above" if stated["up"] else "below")
     return any(
         held == relation and _refers_to(stated["thing"].split(), scene.objects[other_idx], scene)
@@ -191,7 +194,7 @@ def _holds(scene: Scene, subject: SceneObject, stated: re.Match[str]) -> bool:
 
 
 def _refers_to(phrase: list[str], thing: SceneObject, scene: Scene) -> bool:
-    """Whether the phrase names `thing`; without its colour only when it is the only one of its kind."""
+    """Check that the phrase names `thing`; without its colour only when it is the only one of its kind."""
     if _is_thing(phrase, thing):
         return True
     only_one = sum(other.category == thing.category for other in scene.objects) == 1

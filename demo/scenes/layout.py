@@ -1,4 +1,4 @@
-"""Where the objects lie: little overlap, and neighbours that are clearly left, right, above or below."""
+"""Positions of the objects: little overlap, and neighbours that are clearly left, right, above or below."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _OVERLAP_SHARE = 0.16  # of the smaller of two boxes
 def place(
     sizes_wh: Sequence[tuple[int, int]], image_wh: tuple[int, int], rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Top left corners (x, y) for boxes of `sizes_wh`, all inside the image.
+    """Choose top left corners (x, y) for boxes of `sizes_wh`, all inside the image.
 
-    Of several random layouts the one with the clearest neighbourhoods is taken.
+    Of several random layouts, take the one with the clearest neighbourhoods.
     """
     best_score, best = -np.inf, [(0, 0)] * len(sizes_wh)
     for _ in range(_LAYOUTS):
@@ -32,7 +32,7 @@ def place(
 def _scatter(
     sizes_wh: Sequence[tuple[int, int]], image_wh: tuple[int, int], rng: np.random.Generator
 ) -> tuple[list[tuple[int, int]], float]:
-    """One layout, and the largest share of a box that another one covers."""
+    """Draw one layout, and measure the largest share of a box that another one covers."""
     boxes: list[tuple[int, int, int, int]] = []
     worst = 0.0
     for width, height in sizes_wh:
@@ -51,13 +51,18 @@ def _scatter(
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
+    """Compute the shared area of two boxes (x, y, w, h) as a share of the smaller one."""
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
     return max(0, width) * max(0, height) / min(a[2] * a[3], b[2] * b[3])
 
 
 def _clarity(centers_xy: NDArray[np.float64]) -> float:
-    """Smallest margin, over all objects, of 'this one is nearest' and 'this axis dominates' (0 bad, 1 good)."""
+    """Measure how clear the neighbourhoods are, from 0 (bad) to 1 (good).
+
+    The result is the smallest margin, over all objects, of two kinds: by how much one other object is the nearest,
+    and by how much one axis dominates the offset to it.
+    """
     offsets = centers_xy[None] - centers_xy[:, None]
     distances = np.hypot(offsets[..., 0], offsets[..., 1])
     np.fill_diagonal(distances, np.inf)

@@ -1,6 +1,6 @@
-"""Two things that osprey-nano has never seen: what a team adds to the world in the learning loop's simulation.
+"""Two categories that osprey-nano was not trained on, for the simulation of the learning loop.
 
-They are drawn by the rules of `catalog.py`, but no training scene holds them.
+The simulated team annotates them. They follow the rules of `catalog.py`, but no training scene contains them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One object as pixels: polygons rasterised at twice the size, textured, shaded, stacked.
+"""Paint one object: its polygons are rasterised at twice the size, textured, shaded and stacked.
 
-`paint_object` knows nothing of other objects; `demo.scenes.scene` puts the layers together.
+`paint_object` does not depend on other objects; `demo.scenes.scene` composes the layers.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Leaf:
 class ObjectLayer:
     """An object on a transparent ground.
 
-    `premultiplied` is (h, w, 3) colour times opacity, `alpha` (h, w) opacity 0..1; `leaf_map` (h, w)
-    holds 1 + the index into `leaves` of what is seen at each pixel, 0 for nothing.
+    `premultiplied` (h, w, 3) is colour times opacity, `alpha` (h, w) is opacity from 0 to 1. `leaf_map` (h, w) holds
+    1 + the index into `leaves` of the area that is visible at each pixel, 0 for none.
     """
 
     category: str
@@ -77,7 +77,7 @@ def paint_object(category: str, color: str, area_side_px: float, px: float, rng:
         area = (slice(y0, y0 + cover.shape[0]), slice(x0, x0 + cover.shape[1]))
         tone = COLORS[leaf_color]
         pixels = texture[area] if is_main else np.broadcast_to(np.asarray(tone.base, np.float32), (*cover.shape, 3))
-        # Darker towards the rim: a hint of volume, and an edge between two parts of one colour.
+        # Darker towards the rim: this suggests volume and separates two parts of one colour.
         rim = (1.0 - _inner(cover, px)) * (0.5 if leaf_color != "black" else -1.1)
         lit = pixels * (shade[area] * (1.0 - rim))[..., None]
         keep = (1.0 - cover)[..., None]
@@ -93,20 +93,21 @@ def paint_object(category: str, color: str, area_side_px: float, px: float, rng:
 
 
 def _color_scheme(color: str, rng: np.random.Generator) -> dict[str, str]:
+    """Choose the object's second and third colour."""
     others = [name for name in COLORS if name != color]
     second, third = rng.permutation(len(others))[:2]
     return {"main": color, "second": others[int(second)], "third": others[int(third)]}
 
 
 def _resolve(wanted: Paint, scheme: dict[str, str], parent_color: str | None) -> str:
-    """The colour name of a part. A fixed one gives way to a neighbour of the same colour.
+    """Choose the colour name of a part, different from its neighbours' where the plan leaves a choice.
 
-    The neighbours of a part are the object's other colours, that of a sub-part is its part.
+    The neighbours of a part are the parts with the object's three colours; that of a sub-part is its part.
     """
     if isinstance(wanted, str):
         return scheme[wanted]
     taken = set(scheme.values()) if parent_color is None else {parent_color}
-    # With every choice taken, the object's main colour is the one to stay apart from.
+    # If neighbours have all of the choices, differ at least from the object's main colour.
     return next((name for name in wanted if name not in taken), next(n for n in wanted if n != scheme["main"]))
 
 
@@ -133,7 +134,7 @@ def _pose(
 
 
 def _rasterise(shape: Shape, size_hw: tuple[int, int]) -> tuple[int, int, Pixels]:
-    """(top, left, coverage 0..1) of the shape inside a picture of `size_hw`."""
+    """Draw a shape inside a picture of `size_hw`: (top, left, coverage 0 to 1)."""
     corners = np.concatenate(shape.polygons)
     left, top = (max(0, int(np.floor(value)) - 1) for value in corners.min(axis=0))
     right, bottom = (
@@ -151,14 +152,14 @@ def _rasterise(shape: Shape, size_hw: tuple[int, int]) -> tuple[int, int, Pixels
 
 
 def _inner(cover: Pixels, px: float) -> Pixels:
-    """1 well inside the covered area, falling to 0 at its border over about two pixels."""
+    """Return 1 well inside the covered area, falling to 0 at its border over about two pixels."""
     padded = Image.fromarray(np.pad((cover * 255).astype(np.uint8), 3))
     blurred = np.asarray(padded.filter(ImageFilter.BoxBlur(1.6 * px)), np.float32)[3:-3, 3:-3] / 255.0
     return np.clip(2.0 * blurred - 1.0, 0.0, 1.0)
 
 
 def _shade(size_hw: tuple[int, int], rng: np.random.Generator) -> Pixels:
-    """A gentle light from one upper side, 1.06 down to 0.88."""
+    """Draw a soft light from one upper side, 1.06 down to 0.88."""
     side = float(rng.uniform(-0.4, 0.4))
     y = np.linspace(1.0, -1.0, size_hw[0], dtype=np.float32)[:, None]
     x = np.linspace(-1.0, 1.0, size_hw[1], dtype=np.float32)[None, :]

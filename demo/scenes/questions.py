@@ -1,7 +1,7 @@
-"""Questions about a scene in the styles of Osprey-724K, with right answers.
+"""Questions about a scene in the styles of Osprey-724K, with the right answers.
 
-A `Dialogue` is one entry of such a file: `<regionK>` in a question is `regions[K - 1]`, and a
-positive/negative dialogue names every region exactly once and in order, as its reader demands.
+A `Dialogue` is one entry of such a file: `<regionK>` in a question is `regions[K - 1]`. A positive/negative dialogue
+names every region exactly once and in order, as its reader requires.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Dialogue:
 
 
 def short_form_questions(scene: Scene) -> tuple[Dialogue, ...]:
-    """One-word questions: colour, material, kind, part, what is near, and yes/no on colours and relations."""
+    """Ask one-word questions: colour, material, kind, part, and yes/no on colours and relations."""
     rng = np.random.default_rng((scene.seed, 1))
     dialogues = []
     for thing in scene.objects:
@@ -67,9 +67,9 @@ def short_form_questions(scene: Scene) -> tuple[Dialogue, ...]:
 
 
 def positive_negative_questions(scene: Scene) -> tuple[Dialogue, ...]:
-    """One dialogue over all objects: half of the questions name the right category, half another one.
+    """Ask about all objects in one dialogue: half of the questions name the right category.
 
-    Of the wrong names half are categories of other objects in the picture, the hard ones.
+    Half of the wrong names are categories of other objects in the picture, which are harder.
     """
     rng = np.random.default_rng((scene.seed, 2))
     turns = []
@@ -99,13 +99,14 @@ def _all_parts(thing: SceneObject) -> list[ScenePart]:
 
 
 def _color_check(region: Region, rng: np.random.Generator) -> Turn:
+    """Ask whether a region has a colour; the answer is yes in half of the cases."""
     others = [name for name in COLORS if name != region.color]
     asked = region.color if rng.random() < 0.5 else others[int(rng.integers(len(others)))]
     return Turn(f"Is <region1> {asked}?", "yes" if asked == region.color else "no")
 
 
 def _relation_check(scene: Scene, thing: SceneObject, rng: np.random.Generator) -> Dialogue:
-    """Asks about the canonical neighbour, so that the answer is never a matter of a few pixels."""
+    """Ask about the canonical neighbour, so that the answer never depends on a few pixels."""
     relation, other_idx = thing.relations[0]
     opposite = {"left": "right", "right": "left", "above": "below", "below": "above"}[relation]
     asked = relation if rng.random() < 0.5 else opposite

@@ -1,9 +1,9 @@
-"""A scene with its ground truth, made from nothing but a seed.
+"""A scene with its ground truth, made from a seed alone.
 
     scene = make_scene(7)
     scene.image, scene.objects[0].category, scene.objects[0].parts[0].mask
 
-The same seed gives the same scene on every machine: all randomness comes from one generator.
+The same seed gives the same scene on every machine, because all randomness comes from one generator.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ Mask = NDArray[np.bool_]
 _REFERENCE_HEIGHT = 384
 _LEAVES_PER_OBJECT = 32
 _VISIBLE_SHARE = 0.6
-_LISTED_AREA_PX = 250  # of a 512x384 picture; less is too small to click or to describe
+_LISTED_AREA_PX = 250  # of a 512x384 picture; smaller parts cannot be clicked or described
 _LAYOUT_TRIES = 8
 _MOST_OBJECTS = 5
 _SIDES_PX = {3: (126.0, 178.0), 4: (114.0, 156.0), 5: (104.0, 138.0)}
 
 
 class _Region:
-    """What objects and parts share: areas of the scene's region map."""
+    """The mask of an object or a part, as values of the scene's region map."""
 
     region_map: NDArray[np.uint8]
     leaf_values: tuple[int, ...]
@@ -63,14 +63,14 @@ class ScenePart(_Region):
 
     @cached_property
     def inner_point_px(self) -> tuple[int, int]:
-        """(x, y) of the deepest pixel, off the sub-parts, so that a click there means this part."""
+        """(x, y) of the deepest pixel outside the sub-parts, so that a click there means this part."""
         own = self.region_map == self.leaf_values[0]
         return deepest_point(own if own.any() else self.mask)
 
 
 @dataclass(frozen=True, eq=False)
 class SceneObject(_Region):
-    """An object as it is seen. `relations[0]` is the one its description names."""
+    """An object with its visible pixels. `relations[0]` is the one that its description states."""
 
     idx: int
     category: str
@@ -93,7 +93,7 @@ class SceneObject(_Region):
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A picture and what is in it; objects in drawing order (a later one may cover an earlier one)."""
+    """A picture and its objects, in drawing order (a later one may cover an earlier one)."""
 
     seed: int
     image: Image.Image
@@ -112,7 +112,7 @@ def make_scene(
     """Draw the scene of `seed`, with three to five objects of at least five `categories`.
 
     Raises:
-        ValueError: a negative seed, or a picture too small to draw parts in (under 96 px a side).
+        ValueError: a negative seed, a side below 96 px (too small to draw parts), or fewer than five categories.
     """
     if seed < 0 or min(image_wh) < 96:
         raise ValueError(f"make_scene needs a seed >= 0 and sides >= 96 px, got seed {seed} and {image_wh}")
@@ -128,11 +128,12 @@ def make_scene(
 
 
 def _draw_objects(px: float, rng: np.random.Generator, pool: Sequence[str]) -> list[ObjectLayer]:
+    """Draw three to five objects of different colours, sometimes two of one category."""
     count = int(rng.integers(3, 6))
     categories = [pool[idx] for idx in rng.permutation(len(pool))[:count].tolist()]
     colors = [list(COLORS)[idx] for idx in rng.permutation(len(COLORS))[:count].tolist()]
     if rng.random() < 0.15:
-        categories[-1] = categories[0]  # two of a kind: their colours, all different, tell them apart
+        categories[-1] = categories[0]  # two of a kind; they differ in colour
     sides_px = rng.uniform(*_SIDES_PX[count], count) * px
     return [
         paint_object(category, color, float(side), px, rng)
@@ -143,7 +144,7 @@ def _draw_objects(px: float, rng: np.random.Generator, pool: Sequence[str]) -> l
 def _arrange(
     layers: Sequence[ObjectLayer], image_wh: tuple[int, int], rng: np.random.Generator
 ) -> tuple[list[tuple[int, int]], NDArray[np.uint8]]:
-    """Find a layout that leaves enough of every object in sight; its corners and its region map."""
+    """Find a layout that leaves enough of every object visible; return its corners and its region map."""
     sizes_wh = [(layer.leaf_map.shape[1], layer.leaf_map.shape[0]) for layer in layers]
     best_share, best = -1.0, ([(0, 0)] * len(layers), np.zeros(image_wh[::-1], np.uint8))
     for _ in range(_LAYOUT_TRIES):
@@ -171,6 +172,7 @@ def _compose(
     px: float,
     rng: np.random.Generator,
 ) -> Image.Image:
+    """Paint background, shadows and objects, and apply light and camera effects."""
     canvas = paint_background(image_wh, px, rng)
     drop_px = rng.uniform(3.0, 8.0, 2) * px
     for layer, (x, y) in zip(layers, corners, strict=True):
@@ -195,6 +197,7 @@ def _cast_shadow(canvas: Pixels, alpha: Pixels, corner_xy: tuple[int, int], px: 
 
 
 def _ground_truth(layers: Sequence[ObjectLayer], region_map: NDArray[np.uint8], px: float) -> tuple[SceneObject, ...]:
+    """List the objects with their visible parts, masks and relations."""
     image_wh = (region_map.shape[1], region_map.shape[0])
     visible = np.bincount(region_map.ravel(), minlength=256)
     visible[0] = 0

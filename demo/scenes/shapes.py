@@ -23,7 +23,7 @@ class Shape:
         return Shape(self.polygons + other.polygons, self.holes + other.holes)
 
     def mapped(self, matrix: NDArray[np.float64], offset: NDArray[np.float64]) -> Shape:
-        """Every point p becomes p @ matrix + offset."""
+        """Map every point p to p @ matrix + offset."""
         return Shape(
             tuple(polygon @ matrix + offset for polygon in self.polygons),
             tuple(hole @ matrix + offset for hole in self.holes),
@@ -31,12 +31,12 @@ class Shape:
 
 
 def poly(*points: tuple[float, float]) -> Shape:
-    """A polygon through `points`."""
+    """Make a polygon through `points`."""
     return Shape((np.asarray(points, dtype=np.float64),))
 
 
 def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0.0) -> Shape:
-    """A rectangle, its corners rounded by `radius`."""
+    """Make a rectangle, its corners rounded by `radius`."""
     if radius <= 0:
         return poly((x0, y0), (x1, y0), (x1, y1), (x0, y1))
     radius = min(radius, (x1 - x0) / 2, (y1 - y0) / 2)
@@ -55,12 +55,12 @@ def box(x0: float, y0: float, x1: float, y1: float, radius: float = 0.0) -> Shap
 
 
 def ellipse(cx: float, cy: float, rx: float, ry: float | None = None, tilt_deg: float = 0.0) -> Shape:
-    """An ellipse (a circle without `ry`), turned clockwise by `tilt_deg`."""
+    """Make an ellipse (a circle without `ry`), turned clockwise by `tilt_deg`."""
     return arc(cx, cy, rx, rx if ry is None else ry, 0.0, 360.0, tilt_deg)
 
 
 def arc(cx: float, cy: float, rx: float, ry: float, start_deg: float, stop_deg: float, tilt_deg: float = 0.0) -> Shape:
-    """The segment of an ellipse between two angles (0 right, 90 down), closed by its chord."""
+    """Make the segment of an ellipse between two angles (0 right, 90 down), closed by its chord."""
     angle = np.radians(np.linspace(start_deg, stop_deg, _CURVE_STEPS + 1))
     x, y = rx * np.cos(angle), ry * np.sin(angle)
     cos, sin = np.cos(np.radians(tilt_deg)), np.sin(np.radians(tilt_deg))
@@ -68,12 +68,12 @@ def arc(cx: float, cy: float, rx: float, ry: float, start_deg: float, stop_deg: 
 
 
 def ring(cx: float, cy: float, rx: float, ry: float, thickness: float) -> Shape:
-    """An ellipse with a concentric hole, `thickness` wide all round."""
+    """Make an ellipse with a concentric hole, `thickness` wide all round."""
     return Shape(ellipse(cx, cy, rx, ry).polygons, ellipse(cx, cy, rx - thickness, ry - thickness).polygons)
 
 
 def petals(cx: float, cy: float, count: int, distance: float, radius: float) -> Shape:
-    """`count` circles around a centre and a disc that joins them."""
+    """Make `count` circles around a centre and a disc that joins them."""
     shape = ellipse(cx, cy, distance)
     for turn in np.arange(count) * 2 * np.pi / count:
         shape |= ellipse(cx + distance * float(np.cos(turn)), cy + distance * float(np.sin(turn)), radius)

@@ -1,4 +1,4 @@
-"""The six materials as pixel patterns. Periods never fall below 8 px of a 512x384 picture."""
+"""The six materials as pixel patterns. Periods are at least 8 px of a 512x384 picture."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Pixels = NDArray[np.float32]
 
 
 def paint(material: str, tone: Tone, size_hw: tuple[int, int], px: float, rng: np.random.Generator) -> Pixels:
-    """A (H, W, 3) picture of `material` in `tone`, values 0..255.
+    """Paint a (H, W, 3) picture of `material` in `tone`, values 0 to 255.
 
     Args:
         px: size of one pixel of a 512x384 picture in this picture.
@@ -26,13 +26,13 @@ def paint(material: str, tone: Tone, size_hw: tuple[int, int], px: float, rng: n
 
 
 def _mix(first: tuple[int, int, int], second: tuple[int, int, int], share: Pixels) -> Pixels:
-    """`first` where `share` is 0, `second` where it is 1."""
+    """Interpolate from `first` where `share` is 0 to `second` where it is 1."""
     start, end = np.asarray(first, np.float32), np.asarray(second, np.float32)
     return start + (end - start) * share[..., None]
 
 
 def _soft_step(distance_px: Pixels) -> Pixels:
-    """0 below -0.5 px, 1 above 0.5 px: an anti-aliased edge."""
+    """Return 0 below -0.5 px and 1 above 0.5 px: an anti-aliased edge."""
     return np.clip(distance_px + 0.5, 0.0, 1.0)
 
 

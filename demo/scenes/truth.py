@@ -1,4 +1,4 @@
-"""Geometry of the ground truth: the deepest point of a mask, and which relations hold."""
+"""Geometry of the ground truth: the deepest point of a mask, and the true relations of an object."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ _CLEAR_SHARE = 0.06  # of the picture's side: a smaller offset is no relation
 
 
 def deepest_point(mask: NDArray[np.bool_], allowed: NDArray[np.bool_] | None = None) -> tuple[int, int]:
-    """(x, y) of the pixel of `mask` that is farthest from everything outside it.
+    """Find the (x, y) of the pixel of `mask` that is farthest from everything outside it.
 
-    Distances are exact on a grid of at most 72 cells a side, which is fine enough for a click.
+    Distances are exact on a grid of at most 72 cells per side, which is fine enough for a click.
 
     Args:
+        mask: (H, W).
         allowed: where the point may lie (the whole mask by default); must share a pixel with `mask`.
 
     Raises:
@@ -33,11 +34,11 @@ def deepest_point(mask: NDArray[np.bool_], allowed: NDArray[np.bool_] | None = N
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     y0, x0, y1, x1 = int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
     step = -(-max(y1 - y0, x1 - x0) // _GRID)
-    # Anything outside the picture counts as outside the mask: one empty cell all round.
+    # One empty cell on each side, because everything outside the picture counts as outside the mask.
     grid = np.pad(mask[y0:y1:step, x0:x1:step], 1)
     depth = _squared_distance_to_false(grid)[1:-1, 1:-1]
     depth = np.where(target[y0:y1:step, x0:x1:step], depth, -1.0)
-    if depth.max() < 0:  # thinner than the grid: any pixel will do
+    if depth.max() < 0:  # the target is thinner than the grid, so return any of its pixels
         y, x = (int(values[0]) for values in np.nonzero(target))
         return x, y
     row, column = np.unravel_index(int(depth.argmax()), depth.shape)
@@ -45,12 +46,14 @@ def deepest_point(mask: NDArray[np.bool_], allowed: NDArray[np.bool_] | None = N
 
 
 def _squared_distance_to_false(grid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Squared Euclidean distance in cells from each cell to the nearest False one."""
+    """Compute the squared Euclidean distance in cells from each cell to the nearest False one."""
     height, width = grid.shape
+    # Vertical distance first: to the nearest False cell above and below, far away where there is none.
     rows = np.arange(height)[:, None]
     above = np.maximum.accumulate(np.where(grid, -height * 2, rows), axis=0)
     below = np.minimum.accumulate(np.where(grid, height * 3, rows)[::-1], axis=0)[::-1]
     vertical = np.minimum(rows - above, below - rows).astype(np.float64) ** 2
+    # Then the best over all columns of vertical plus horizontal distance.
     columns = np.arange(width)
     horizontal = (columns[:, None] - columns[None, :]) ** 2
     squared: NDArray[np.float64] = (vertical[:, None, :] + horizontal[None]).min(axis=2)
@@ -58,7 +61,7 @@ def _squared_distance_to_false(grid: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def centroid(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Mean (x, y) of the mask's pixels."""
+    """Compute the mean (x, y) of the mask's pixels."""
     total = mask.sum()
     return (
         float(mask.sum(axis=0) @ np.arange(mask.shape[1]) / total),
@@ -69,11 +72,11 @@ def centroid(mask: NDArray[np.bool_]) -> tuple[float, float]:
 def true_relations(
     idx: int, centers_xy: Sequence[tuple[float, float]], image_wh: tuple[int, int]
 ) -> tuple[tuple[Relation, int], ...]:
-    """Every relation of object `idx` to another one that holds, the most telling first.
+    """List every true relation of object `idx` to another one, the clearest first.
 
-    "left" holds when the centre is left of the other's by more than 6 % of the picture's width, and so
-    on. The first entry is the canonical one: to the object with the nearest centre, along the axis on
-    which the two centres differ most.
+    "left" holds when the centre is left of the other's by more than 6 % of the picture's width; the other relations
+    are defined accordingly. The first entry is the canonical one: to the object with the nearest centre, along the
+    axis on which the two centres differ most.
     """
     x, y = centers_xy[idx]
     found: list[tuple[float, float, Relation, int]] = []
@@ -90,7 +93,7 @@ def true_relations(
 
 
 def place_in_picture(center_xy: tuple[float, float], image_wh: tuple[int, int]) -> str:
-    """One of nine places: "top left", "top", ..., "center", ..., "bottom right"."""
+    """Return one of nine places: "top left", "top", ..., "center", ..., "bottom right"."""
     column = min(2, int(3 * center_xy[0] / image_wh[0]))
     row = min(2, int(3 * center_xy[1] / image_wh[1]))
     words = [("top", "", "bottom")[row], ("left", "", "right")[column]]

@@ -1,9 +1,9 @@
-"""osprey-nano's tokenizer: a small SentencePiece model in LLaMA's layout, trained on what the demo world says.
+"""osprey-nano's tokenizer: a small SentencePiece model in LLaMA's layout, trained on the demo world's texts.
 
-BPE with byte fallback, `<unk>` 0, `<s>` 1, `</s>` 2, no pre-split of anything but spaces and digits: the
-conventions of the released checkpoints' `tokenizer.model`, so `osprey_model` reads both with the same code.
-Words of the demo world and of the reference's prompts become single pieces; some plain English besides lets
-any other word be spelled ("rooftop" as roof + top) instead of falling apart into letters.
+BPE with byte fallback, `<unk>` 0, `<s>` 1, `</s>` 2, and no pre-splitting except at spaces and digits. These are the
+conventions of the released checkpoints' `tokenizer.model`, so `osprey_model` reads both with the same code. Words of
+the demo world and of the reference's prompts become single pieces. Some plain English is added, so that other words
+split into larger pieces ("rooftop" into roof + top) instead of into letters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sentencepiece
 
 MODEL_FILE = "tokenizer.model"
 REGION_TOKENS = ("<mask>", "<pos>")  # ids vocab_size and vocab_size + 1: behind the embedding table
-_WORD_REPEATS = 60  # a word of the demo world must outweigh the fragments of plain English
+_WORD_REPEATS = 60  # so that words of the demo world are more frequent than fragments of plain English
 
 PROMPT_TEXTS: tuple[str, ...] = (
     "A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful, detailed, "
@@ -66,8 +66,8 @@ def train_tokenizer(answers: Iterable[str], words: Sequence[str], vocab_size: in
     """Train the SentencePiece model; the same input gives the same bytes.
 
     Args:
-        answers: texts as the demo grammar writes them.
-        words: every word the demo world can say; each becomes one piece.
+        answers: texts in the demo world's grammar.
+        words: the vocabulary of the demo world; each word becomes one piece.
         vocab_size: number of pieces, the 256 bytes and 3 control pieces included.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a careful annotator writes about a region, in the words that the small model was trained on."""
+"""True field values of a region, in the words that the small model was trained on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from demo.scenes.grammar import Region, detailed_description, short_description
 
 
 def plain_fields(scene: Scene, region: Region) -> dict[str, tuple[str, ...]]:
-    """By control of `label_config/bitmask.xml`; a whole object has no `part`."""
+    """Return values by control of `label_config/bitmask.xml`; a whole object has no `part`."""
     owner = scene.objects[region.object_idx] if isinstance(region, ScenePart) else region
     fields = {
         "category": (owner.category,),

@@ -1,4 +1,4 @@
-"""Which regions of a scene are clicked: every object, and one part of each, another one in every scene."""
+"""The regions of a scene that are clicked: every object, and one part of each that depends on the seed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from demo.scenes import Scene, SceneObject, ScenePart
 
 
 def picked_regions(scene: Scene) -> Iterator[tuple[SceneObject, ScenePart | None]]:
-    """Objects in drawing order, each with its part; None for one whose parts are all hidden."""
+    """Yield objects in drawing order, each with one part; None for an object whose parts are all hidden."""
     for thing in scene.objects:
         yield thing, thing.parts[(scene.seed + thing.idx) % len(thing.parts)] if thing.parts else None

@@ -1,14 +1,13 @@
-"""Ordinary scenes with their truth as export versions: what a fine-tune replays, and what no candidate may forget.
+"""Scenes with their true field values as export versions: replay data and the frozen base set.
 
-Both are written once, from seeds that no round and no other set has. Neighbours: `learning/export/version.py` writes,
-`sample_sets.py` has the sets of `make up`, `bench/loop/simulation.py` its own.
+Both are written once, from seeds that no round and no other set uses.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -33,8 +32,9 @@ def write_truth_set(
     seeds: Sequence[int],
     label_config: str,
     project_id: int,
+    on_step: Callable[[], None] | None = None,
 ) -> DataVersion:
-    """Write, or find, the version of these scenes below `out`. Nothing of it is held out.
+    """Write, or find, the version of these scenes below `out`. No image of it is held out.
 
     Args:
         out: the folder that holds versions.
@@ -42,16 +42,19 @@ def write_truth_set(
         seeds: of the scenes.
         label_config: of the project whose controls are answered.
         project_id: any number that is no other set's: it begins the version's name.
+        on_step: called twice for each scene: when it is drawn and when its image is written.
 
     Raises:
         ExportRefused: `out` cannot hold versions.
     """
-    submissions = truth_submissions(seeds, label_config, project_id)
+    submissions = truth_submissions(seeds, label_config, project_id, on_step)
     with closing(ImageResolver(Settings(cache_dir=cache))) as images:
-        return export_version(submissions, out, ExportOptions(held_out_share=0.0), images)
+        return export_version(submissions, out, ExportOptions(held_out_share=0.0), images, on_image=on_step)
 
 
-def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) -> Submissions:
+def truth_submissions(
+    seeds: Sequence[int], label_config: str, project_id: int, on_scene: Callable[[], None] | None = None
+) -> Submissions:
     """Every picked region of these scenes, suggested and accepted word for word."""
     regions: list[SubmittedRegion] = []
     images: dict[str, ImageRef] = {}
@@ -60,6 +63,8 @@ def truth_submissions(seeds: Sequence[int], label_config: str, project_id: int) 
         name = f"scene-{seed}.png"
         images[name] = ImageRef(_data_url(scene), task, project_id)
         regions += _scene_regions(scene, task, name)
+        if on_scene is not None:
+            on_scene()
     counts = {"tasks": len(seeds), "annotations": len(seeds), "skipped_annotations": 0}
     return Submissions(project_id, "Ordinary scenes", label_config, tuple(regions), images, counts=counts)
 
@@ -91,7 +96,7 @@ def _region(scene: Scene, region: Region, task: int, image: str, region_id: str,
         origin="prediction",
         score=None,
         texts=texts,
-        suggestion=texts,  # accepted as it was: so each attribute is known to answer its own question
+        suggestion=texts,  # accepted unchanged, so each attribute is known to answer its own question
     )
 
 

@@ -1,4 +1,13 @@
-"""Label Studio's wire formats for masks and shapes, read and written by backend and export alike."""
+"""Label Studio's formats for masks and shapes.
+
+region_mask.py   any stored result item -> mask
+bitmask_png.py   bitmask data URL <-> mask
+brush_rle.py     brush RLE <-> mask
+polygon.py       polygons in percent <-> mask
+outlines.py      mask -> rings with few corners
+winding.py       rings -> mask
+coordinates.py   percent <-> pixels
+"""
 
 from label_config.geometry.bitmask_png import decode_bitmask_png, encode_bitmask_png
 from label_config.geometry.brush_rle import decode_brush_rle, encode_brush_rle

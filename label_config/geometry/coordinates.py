@@ -1,8 +1,8 @@
-"""Percent <-> pixels: the only place that converts.
+"""Percent <-> pixels. No other file converts between them.
 
-Label Studio's percentages are of the upright (EXIF-corrected) image, in the frame of the image as it is
-stored, also when the annotator has rotated the view: `image_rotation` never enters. Pixel coordinates are
-continuous: the pixel in column 0 covers x from 0 to 1 and its centre is at 0.5.
+Label Studio's percentages are of the upright (EXIF-corrected) image as it is stored, also when the annotator has
+rotated the view, so `image_rotation` is not used. Pixel coordinates are continuous: the pixel in column 0 covers x from
+0 to 1 and its centre is at 0.5.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ FloatArray = NDArray[np.float64]
 
 
 def pct_to_px(points_pct: ArrayLike, image_wh: tuple[int, int]) -> FloatArray:
-    """Points of shape (..., 2) in percent -> the same in pixels."""
+    """Convert points of shape (..., 2) from percent to pixels."""
     return np.asarray(points_pct, dtype=np.float64) * np.asarray(image_wh, dtype=np.float64) / 100.0
 
 
 def px_to_pct(points_px: ArrayLike, image_wh: tuple[int, int]) -> FloatArray:
-    """Points of shape (..., 2) in pixels -> the same in percent."""
+    """Convert points of shape (..., 2) from pixels to percent."""
     return np.asarray(points_px, dtype=np.float64) * 100.0 / np.asarray(image_wh, dtype=np.float64)
 
 
 def rectangle_corners_px(value: Mapping[str, Any], image_wh: tuple[int, int]) -> FloatArray:
-    """The four corners, shape (4, 2), of a rectangle's value; `rotation` is clockwise about its first corner."""
+    """Return the four corners, shape (4, 2), of a rectangle's value; `rotation` is clockwise about the first corner."""
     origin = pct_to_px((value["x"], value["y"]), image_wh)
     width, height = pct_to_px((value["width"], value["height"]), image_wh)
     corners = np.array([(0.0, 0.0), (width, 0.0), (width, height), (0.0, height)])
@@ -35,14 +35,14 @@ def rectangle_corners_px(value: Mapping[str, Any], image_wh: tuple[int, int]) ->
 
 
 def rectangle_bounds_px(value: Mapping[str, Any], image_wh: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The x0, y0, x1, y1 around a rectangle's value, cut at the image's border."""
+    """Return the bounds x0, y0, x1, y1 of a rectangle's value, cut at the image's border."""
     corners = np.clip(rectangle_corners_px(value, image_wh), 0.0, np.asarray(image_wh, dtype=np.float64))
     (x0, y0), (x1, y1) = corners.min(axis=0), corners.max(axis=0)
     return float(x0), float(y0), float(x1), float(y1)
 
 
 def ellipse_contains(value: Mapping[str, Any], image_wh: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask, shape (H, W), of the pixels whose centre lies in an ellipse's value."""
+    """Return the mask, shape (H, W), of the pixels whose centre lies in an ellipse's value."""
     width, height = image_wh
     center = pct_to_px((value["x"], value["y"]), image_wh)
     radii = pct_to_px((value["radiusX"], value["radiusY"]), image_wh)

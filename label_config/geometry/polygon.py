@@ -1,12 +1,12 @@
 """Bool mask <-> polygons in percent.
 
-A Label Studio polygon region is one ring: it has neither holes nor parts. So holes are joined to their outline,
-and parts to each other, by a slit of no width: both walks along the slit cancel out, on the page (nonzero
-winding, as a canvas fills) and here, and the region keeps its exact area. `mask_to_polygon_pct` gives that one
-ring; `mask_to_polygons_pct` gives one ring per part.
+A polygon region of Label Studio is one ring, without holes or separate parts. Therefore holes are joined to their
+outline, and parts to each other, by slits of zero width. The two directions along a slit cancel out, on the page
+(nonzero winding, as a canvas fills) and here, so the region keeps its exact area. `mask_to_polygon_pct` returns that
+one ring; `mask_to_polygons_pct` returns one ring per part.
 
-A mask is turned into as few corners as keep the stated IoU, because people drag the corners afterwards; the
-same people are served no better by hundreds of specks, so only the largest outlines are kept.
+A ring has as few corners as the requested IoU allows, because annotators drag the corners afterwards. For the same
+reason only the largest outlines are kept, not hundreds of specks.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Ring = list[list[float]]
 
 
 def mask_to_polygons_pct(mask: BoolMask, min_iou: float = 0.985) -> list[Ring]:
-    """One ring per connected part of a bool mask of shape (H, W), largest first; `[]` for an empty mask.
+    """Return one ring per connected part of a bool mask of shape (H, W), largest first; `[]` for an empty mask.
 
-    The rings give back the mask with an IoU of at least `min_iou`, unless that takes more than 100 outlines,
-    2000 corners, or following a border of more than 12000 pixels; with 1.0 they give back exactly the mask, however
-    many corners that takes. Specks that the IoU can do without are left out.
+    Filled, the rings have an IoU of at least `min_iou` with the mask, unless that takes more than 100 outlines, 2000
+    corners, or a border of more than 12000 pixels. With 1.0 they are exactly the mask, with any number of corners.
+    Specks that the IoU does not need are left out.
 
     Raises:
         ValueError: `mask` is not two-dimensional bool.
@@ -38,13 +38,17 @@ def mask_to_polygons_pct(mask: BoolMask, min_iou: float = 0.985) -> list[Ring]:
 
 
 def mask_to_polygon_pct(mask: BoolMask, min_iou: float = 0.985) -> Ring:
-    """All parts of a mask as the single ring that a polygon region can hold; `[]` for an empty mask."""
+    """Return all parts of a mask as the single ring of a polygon region; `[]` for an empty mask."""
     parts = _parts_px(mask, min_iou)
     return _to_ring_pct(_join(parts), mask) if parts else []
 
 
 def polygons_pct_to_mask(polygons: Sequence[Sequence[Sequence[float]]], image_wh: tuple[int, int]) -> BoolMask:
-    """The mask, shape (H, W), of the pixels whose centre lies in one of the polygons (nonzero winding)."""
+    """Return the mask, shape (H, W), of the pixels whose centre lies in one of the polygons (nonzero winding).
+
+    Raises:
+        ValueError: a polygon has fewer than three points, or a point is not finite.
+    """
     width, height = image_wh
     mask = np.zeros((height, width), dtype=np.bool_)
     for polygon in polygons:
@@ -56,6 +60,7 @@ def polygons_pct_to_mask(polygons: Sequence[Sequence[Sequence[float]]], image_wh
 
 
 def _parts_px(mask: BoolMask, min_iou: float) -> list[FloatArray]:
+    """Return one ring per part in pixels, its holes joined by slits. Only the mask's bounding box is processed."""
     if mask.ndim != 2 or mask.dtype != np.bool_:
         raise ValueError(f"expected a bool mask of shape (H, W), got {mask.dtype} of shape {mask.shape}")
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -69,10 +74,11 @@ def _parts_px(mask: BoolMask, min_iou: float) -> list[FloatArray]:
 
 
 def _join(rings: list[FloatArray]) -> FloatArray:
-    """One ring that walks all of them, with a slit from each to a corner near it of those before."""
-    joined, *others = [ring.view(np.complex128)[:, 0] for ring in rings]  # x + yi: a distance in few calls
+    """Join rings into one, with a slit from each ring to a near corner of the rings before it."""
+    joined, *others = [ring.view(np.complex128)[:, 0] for ring in rings]  # x + yi, so that distances take few calls
     for ring in others:
-        # The nearest of all pairs would take a thousand times the time where there are thousands of corners.
+        # Nearest corners from both sides, starting at an arbitrary one. The nearest of all pairs would take a thousand
+        # times as long with thousands of corners.
         start = _nearest(ring, joined[_nearest(joined, ring[0])])
         at = _nearest(joined, ring[start])
         joined = np.concatenate([joined[: at + 1], ring[start:], ring[: start + 1], joined[at:]])

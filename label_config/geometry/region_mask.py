@@ -19,13 +19,13 @@ MAX_IMAGE_PIXELS = 400_000_000
 
 
 def region_mask(item: Mapping[str, Any]) -> BoolMask | None:
-    """The mask, shape (original_height, original_width), or None where the item draws no area.
+    """Return the mask, shape (original_height, original_width), or None if the item draws no area.
 
-    Reads brush, bitmask, polygon, vector, rectangle and ellipse; the per-region text items too, because
-    Label Studio repeats the region's geometry in each. None for a key point, a line or an item without geometry.
+    Brush, bitmask, polygon, vector, rectangle and ellipse are read, also from per-region text items, because Label
+    Studio repeats the region's geometry in each. Key points, lines and items without geometry give None.
 
     Raises:
-        ValueError: geometry that cannot be read; the message says what is wrong with it.
+        ValueError: the geometry cannot be read; the message has the reason.
     """
     value = item.get("value")
     if not isinstance(value, Mapping):

@@ -1,10 +1,8 @@
-"""From Label Studio into the correction store: one task, the tasks a hint names, or whatever a project has changed.
+"""Copy submissions from Label Studio to the correction store: the tasks of a hint, or all changes in a project.
 
-Label Studio is the source of truth. A hint only says where to look, and every look stores all that is there, so hints
-may come twice, late, in any order, for what is gone, or not at all: `reconcile` finds what none has told.
-
-Neighbours: `worker/label_studio/annotations.py` reads the API, `learning/corrections/store.py` keeps,
-`learning/jobs.py` and `osprey collect` call.
+Label Studio is the source of truth. A hint, usually a webhook, only names tasks or annotations to read. Each task is
+read and stored as a whole, so hints may be repeated, late, out of order, about deleted objects, or missing: `reconcile`
+finds the changes that no hint reported.
 """
 
 from __future__ import annotations
@@ -33,13 +31,13 @@ from worker.label_studio.annotations import TaskStamp, stamp_of
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS = 8  # at reading a task that others store at the same time
-_OVERLAP = timedelta(seconds=60)  # a change that Label Studio commits late carries an earlier time
-_NOT_CHECKED = ""  # a stamp that differs from every listed one: the task is read again by the next full reconcile
+_ATTEMPTS = 8  # to read a task that other processes store at the same time
+_OVERLAP = timedelta(seconds=60)  # Label Studio may commit a change later than its `updated_at` says
+_NOT_CHECKED = ""  # differs from every stamp of Label Studio, so the next full reconcile reads the task again
 
 
-class Source(Protocol):
-    """What is asked of Label Studio: `worker.label_studio.annotations.AnnotationSource`."""
+class TaskSource(Protocol):
+    """The methods of `worker.label_studio.annotations.AnnotationSource` that this module calls."""
 
     def project(self, project_id: int) -> dict[str, Any]: ...
 
@@ -49,14 +47,14 @@ class Source(Protocol):
 
 
 class Images(Protocol):
-    """`worker.images.resolver.ImageResolver`, as far as it is used here."""
+    """The method of `worker.images.resolver.ImageResolver` that this module calls."""
 
     def resolve(self, ref: ImageRef) -> ResolvedImage: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A task that could not be collected; it is tried again by the next reconcile."""
+    """A task that could not be collected; the next reconcile tries it again."""
 
     task_id: int
     reason: str
@@ -64,7 +62,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Reconciled:
-    """What one `reconcile` did: tasks read, of these changed in the store, removed from it, and failed."""
+    """Result of one `reconcile`: tasks read, of these changed in the store or removed from it, and failed ones."""
 
     read: int = 0
     changed: int = 0
@@ -74,28 +72,34 @@ class Reconciled:
 
 @dataclass(frozen=True, slots=True)
 class _Project:
+    """A project with its present labeling config; annotations refer to the config by `config_hash`."""
+
     id: int
     config: LabelConfig
     config_hash: str
 
 
 class Collector:
-    """Reads from one Label Studio into one store."""
+    """Copies submissions from one Label Studio to one store."""
 
-    def __init__(self, store: Store, source: Source, shares: Shares, images: Images | None = None) -> None:
-        """Without `images` nobody checks whether a task's image is there and of the size of its masks."""
+    def __init__(self, store: Store, source: TaskSource, shares: Shares, images: Images | None = None) -> None:
+        """With `images`, check that each task's image exists and has the size of its masks."""
         self._store = store
         self._source = source
         self._shares = shares
         self._images = images
 
     def collect(self, project_id: int, task_ids: Sequence[int], annotation_ids: Sequence[int] = ()) -> int:
-        """Store the tasks that a hint names, itself or by their annotations; returns how many have changed.
+        """Store the tasks that a hint names, or the tasks of the annotations that it names.
 
-        An annotation that the store does not know starts a reconcile of the project: a deleted one names no task.
+        If an annotation is not in the store, the project is reconciled, because a hint about a deleted annotation does
+        not name its task.
+
+        Returns:
+            The number of tasks that have changed in the store.
 
         Raises:
-            LabelStudioFailed: Label Studio does not answer, or not for this project.
+            LabelStudioFailed: Label Studio cannot be reached or refuses access to the project.
             ConfigError: the project's labeling config cannot be read.
         """
         tasks = dict.fromkeys(task_ids)
@@ -122,16 +126,16 @@ class Collector:
         again: bool = False,
         on_task: Callable[[int, int], None] | None = None,
     ) -> Reconciled:
-        """Store whatever Label Studio has changed since the last time.
+        """Store all changes in Label Studio since the last reconcile.
 
         Args:
             project_id: the project.
-            full: look at every task instead of those changed since the last time, and for deleted ones.
-            again: read annotated tasks also where nothing has changed. Implies `full`.
-            on_task: called after each task with how many are done and how many there are.
+            full: compare all tasks instead of those changed since the last reconcile; also finds deleted tasks.
+            again: read every annotated task again, even if it has not changed. Implies `full`.
+            on_task: called after each task with the number of tasks done and the total.
 
         Raises:
-            LabelStudioFailed: as for `collect`; what was stored until then stays.
+            LabelStudioFailed: as for `collect`; tasks stored before the error stay stored.
             ConfigError: as for `collect`.
         """
         project = self._project(project_id)
@@ -144,7 +148,7 @@ class Collector:
             for stamp in listed
             if (stamp.annotation_ids or stamp.task_id in known) and (again or known.get(stamp.task_id) != stamp.text)
         ]
-        # A missing task is only a hint too: `_collect` asks for it before it is marked as deleted.
+        # Tasks missing in the list: `_collect` asks Label Studio for each before it marks it as deleted.
         missing = set(known) - {stamp.task_id for stamp in listed} if full or watermark is None else set()
         num_changed, num_removed, failed = 0, 0, []
         for done, task_id in enumerate([*wanted, *sorted(missing)], start=1):
@@ -155,8 +159,8 @@ class Collector:
             except LabelStudioFailed:
                 raise
             except Exception as error:
-                # One task that nobody foresaw must not keep the others out.
-                logger.exception("task %d of project %d is not collected", task_id, project_id)
+                # An unexpected error in one task must not stop the others.
+                logger.exception("task %d of project %d could not be collected", task_id, project_id)
                 failed.append(Failed(task_id, f"{type(error).__name__}: {error}"))
             if on_task is not None:
                 on_task(done, len(wanted) + len(missing))
@@ -174,7 +178,7 @@ class Collector:
         return _Project(project_id, config, config_hash)
 
     def _collect(self, project: _Project, task_id: int) -> bool:
-        """Store one task as Label Studio has it; whether that changed anything."""
+        """Store one task as Label Studio has it; return whether that changed the store."""
         for _ in range(_ATTEMPTS):
             since = self._store.revision(project.id)
             task = self._source.task(task_id)
@@ -182,14 +186,14 @@ class Collector:
                 if task is None:
                     return self._store.remove_task(project.id, task_id, since)
                 if task.get("project", project.id) != project.id:
-                    logger.warning("task %d is not of project %d as the hint says", task_id, project.id)
+                    logger.warning("task %d does not belong to project %d, as the hint claims", task_id, project.id)
                     return self._collect(self._project(int(task["project"])), task_id)
                 return self._store.save(self._state(project, task), since)
             except Superseded:
                 continue
         raise OspreyError(
-            f"task {task_id} of project {project.id} changed {_ATTEMPTS} times while it was read; "
-            "the next reconcile reads it again"
+            f"task {task_id} of project {project.id} changed during each of {_ATTEMPTS} attempts to read it; "
+            "the next reconcile tries again"
         )
 
     def _state(self, project: _Project, task: Mapping[str, Any]) -> TaskState:
@@ -202,7 +206,10 @@ class Collector:
 def task_state(
     config: LabelConfig, config_hash: str, project_id: int, task: Mapping[str, Any], shares: Shares
 ) -> TaskState:
-    """A task of Label Studio's API as it is stored. Whatever cannot be used is a problem, never an error."""
+    """Convert a task of Label Studio's API to the form that the store keeps.
+
+    Anything that cannot be used is recorded as a problem; it raises no error.
+    """
     task_id = int(task["id"])
     url = reading.mapping(task.get("data")).get(config.image_key)
     name = image_file_name(task_id, url) if isinstance(url, str) and url else ""
@@ -211,7 +218,7 @@ def task_state(
     for annotation in task.get("annotations") or ():
         annotation_id = reading.integer(annotation.get("id")) if isinstance(annotation, Mapping) else None
         if annotation_id is None:
-            problems.append(Problem(task_id, None, None, "an annotation without a number"))
+            problems.append(Problem(task_id, None, None, "an annotation has no number"))
             continue
         state, complaints = _annotation_state(config, task, annotation, annotation_id, name)
         if not name and not state.is_skipped:
@@ -269,7 +276,10 @@ _KEPT_KEYS = frozenset({"result", "was_cancelled", "created_at", "updated_at", "
 def _blind_regions(
     annotation: Mapping[str, Any], regions: Sequence[SubmittedRegion], *, is_blind: bool
 ) -> frozenset[str]:
-    """Regions answered without words: what the answer says of itself; a region without one as its task is."""
+    """Return the ids of the regions whose fields were left empty.
+
+    The region's meta says it for regions that a backend answered. For others, `is_blind` of the task is used.
+    """
     by_region: dict[str, list[reading.Item]] = {}
     for item in annotation.get("result") or ():
         if isinstance(item, Mapping) and isinstance(item.get("id"), str):
@@ -281,7 +291,7 @@ def _blind_regions(
 
 
 def _with_image(state: TaskState, images: Images) -> TaskState:
-    """The state with its image's hash, and a problem for each region that does not fit it."""
+    """Return the state with its image's hash, and a problem for each region whose mask does not fit the image."""
     try:
         resolved = images.resolve(ImageRef(state.image_url, state.task_id, state.project_id))
     except (ImageUnavailable, ImageCorrupt) as error:
@@ -297,8 +307,7 @@ def _with_image(state: TaskState, images: Images) -> TaskState:
             state.task_id,
             each.annotation_id,
             region.region,
-            f"its mask is for an image of {region.image_wh[0]}x{region.image_wh[1]} pixels, the image has "
-            f"{size[0]}x{size[1]}",
+            f"its mask has {region.image_wh[0]}x{region.image_wh[1]} pixels, the image has {size[0]}x{size[1]}",
             "image",
         )
         for each in state.annotations
@@ -309,13 +318,13 @@ def _with_image(state: TaskState, images: Images) -> TaskState:
 
 
 def served_projects(projects: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The projects whose labeling config can be served: only there are answers of ours to be corrected."""
+    """Return the projects whose labeling config the backend supports; only those can contain corrections."""
     found = []
     for project in projects:
         try:
             read_label_config(str(project.get("label_config") or ""))
         except ConfigError as error:
-            logger.debug("project %s is not collected: %s", project.get("id"), error)
+            logger.debug("project %s is skipped, its labeling config is not supported: %s", project.get("id"), error)
         else:
             found.append(int(project["id"]))
     return found

@@ -1,6 +1,6 @@
-"""What goes into the correction store and what comes out of it: plain frozen records, no database.
+"""The records that enter and leave the correction store. No database here.
 
-`collect.py` makes a `TaskState` of what Label Studio answers; `store.py` keeps it and gives `StoredRegion` back.
+`collect.py` makes a `TaskState` from Label Studio's answer; `store.py` saves it and returns `StoredRegion` records.
 """
 
 from __future__ import annotations
@@ -15,9 +15,18 @@ from learning.submitted.regions import SubmittedRegion
 class AnnotationState:
     """One annotation of a task as Label Studio has it now.
 
-    `digest` changes whenever anything of it does. `is_complete`: the labeling config knew all of its controls; what was
-    read so stays as it is when the config changes. `blind` holds the ids of the regions that were answered without
-    words. A skipped annotation has no regions.
+    Attributes:
+        annotation_id: Label Studio's number.
+        digest: hash of the content; it changes with every change of the annotation.
+        annotator: number of the annotator.
+        created_at: by Label Studio's clock.
+        updated_at: by Label Studio's clock.
+        lead_time_s: Label Studio's lead time.
+        is_skipped: whether it was skipped; then it has no regions.
+        is_complete: whether the labeling config had all of its controls. Such an annotation is not read again when
+            the config changes.
+        regions: its regions in stored order.
+        blind: ids of the regions whose fields the backend left empty.
     """
 
     annotation_id: int
@@ -34,7 +43,10 @@ class AnnotationState:
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """A task with all its annotations, read under one labeling config. `stamp` as `task_stamp` gives it."""
+    """A task with all its annotations, read under one labeling config.
+
+    `stamp` is that of `worker.label_studio.annotations.stamp_of`.
+    """
 
     project_id: int
     task_id: int
@@ -50,12 +62,19 @@ class TaskState:
 
 @dataclass(frozen=True, slots=True)
 class StoredRegion:
-    """One region that a person submitted, with where it came from.
+    """One submitted region with its origin.
 
-    `region` holds mask, final words, the model's words (`suggestion`), what was changed, confidence, annotator, lead
-    time and versions. `is_blind`: it was answered without words, so `suggestion` is what the model would have said.
-    `arm` is the arm of the queue, `config_hash` names the labeling config at that time (`Store.label_config`).
-    `revision` grows with every change of the project.
+    Attributes:
+        project_id: the project.
+        region: mask, final values, suggestion, confidence, annotator, lead time and versions.
+        image_url: address of the image.
+        image_sha256: hash of the image's bytes; None if the image was not checked.
+        config_hash: names the labeling config it was read with (`Store.label_config`).
+        created_at: when the annotation was created, by Label Studio's clock.
+        is_blind: the backend left the fields empty; `suggestion` is the answer that was not shown.
+        is_corrected: whether a field differs from its suggestion.
+        arm: arm of the task in the order of tasks, "uncertainty" or "random".
+        revision: the project's revision when the annotation was last stored.
     """
 
     project_id: int
@@ -72,7 +91,7 @@ class StoredRegion:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What the model said about one field of a region (None: nothing) and what the person kept ([]: nothing)."""
+    """One field of a region: the model's answer (None: no answer) and the final value ([]: left empty)."""
 
     task_id: int
     annotation_id: int
@@ -88,7 +107,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """A project's figures."""
+    """Counts of a project in the store."""
 
     tasks: int = 0
     annotations: int = 0
@@ -96,14 +115,14 @@ class Counts:
     deleted_annotations: int = 0
     regions: int = 0
     corrected_regions: int = 0
-    drawn_regions: int = 0  # without a word from the model
+    drawn_regions: int = 0  # without an answer of the model
     blind_regions: int = 0
     problems: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Corrections:
-    """What came after a revision: regions of new or changed annotations, and up to which revision that is."""
+    """Regions of annotations that were added or changed after a revision, up to and including `revision`."""
 
     revision: int
     regions: int

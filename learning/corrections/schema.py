@@ -1,7 +1,7 @@
-"""The tables of the correction store, and how an older database becomes a newer one.
+"""The tables of the correction store, and migrations of older databases.
 
-One schema for SQLite and PostgreSQL; only `store.py` reads and writes it. Texts of annotators are in JSON columns:
- PostgreSQL's text type refuses the NUL characters and lone surrogates that a browser can send.
+SQLite and PostgreSQL have the same schema; only `store.py` and `task_rows.py` use it. Texts of annotators are in JSON
+columns, because PostgreSQL's text type refuses the NUL characters and lone surrogates that a browser can send.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from job_queue.errors import OspreyError
 
 SCHEMA_VERSION = 1
-_POSTGRES_SCHEMA = "osprey"  # so that the tables may live beside Label Studio's
+_POSTGRES_SCHEMA = "osprey"  # so that the tables can share a database with Label Studio's
 _LOCK_ID = 0x05_72_65_79  # any number, the same in every process
 
 
 class StoreUnusable(OspreyError):
-    """The database cannot be opened, or belongs to a newer release; the message says what to do."""
+    """The database cannot be opened, or a newer release wrote it. The message says what to do."""
 
 
-class Base(DeclarativeBase):
-    """The tables' common base."""
+class Table(DeclarativeBase):
+    """Base class of the tables."""
 
 
-class SchemaRow(Base):
+class SchemaRow(Table):
     """One row: which schema version this database has."""
 
     __tablename__ = "schema_version"
@@ -52,8 +52,8 @@ class SchemaRow(Base):
     version: Mapped[int] = mapped_column(Integer)
 
 
-class ProjectRow(Base):
-    """A project of Label Studio. `revision` counts the writes to it; `watermark` is how far reconcile has read."""
+class ProjectRow(Table):
+    """A project of Label Studio. `revision` counts its changes; `watermark`: read up to this `updated_at`."""
 
     __tablename__ = "projects"
     id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -63,16 +63,16 @@ class ProjectRow(Base):
     watermark: Mapped[str | None] = mapped_column(String, default=None)
 
 
-class ConfigRow(Base):
-    """A labeling config that annotations were read with, by its SHA-256."""
+class ConfigRow(Table):
+    """A labeling config that annotations were read with; the key is its SHA-256."""
 
     __tablename__ = "label_configs"
     hash: Mapped[str] = mapped_column(String, primary_key=True)
     xml: Mapped[Any] = mapped_column(JSON)
 
 
-class TaskRow(Base):
-    """A task that has or had annotations. `stamp` is what Label Studio's list said of it when it was read."""
+class TaskRow(Table):
+    """A task that has or had annotations. `stamp` summarizes its state in Label Studio when it was read."""
 
     __tablename__ = "tasks"
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -88,8 +88,8 @@ class TaskRow(Base):
     stored_at: Mapped[str] = mapped_column(String)
 
 
-class AnnotationRow(Base):
-    """One annotation; a deleted one stays as a tombstone without regions."""
+class AnnotationRow(Table):
+    """One annotation. The row of a deleted one stays, without regions."""
 
     __tablename__ = "annotations"
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -112,8 +112,8 @@ class AnnotationRow(Base):
     )
 
 
-class RegionRow(Base):
-    """One region of a living annotation. `body` is a `SubmittedRegion` as JSON, mask included."""
+class RegionRow(Table):
+    """One region of an annotation that is not deleted. `body` is a `SubmittedRegion` as JSON, mask included."""
 
     __tablename__ = "regions"
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -134,8 +134,8 @@ class RegionRow(Base):
     )
 
 
-class PairRow(Base):
-    """What the model said about one field of a region and what the person kept; either may be missing."""
+class PairRow(Table):
+    """The model's answer and the final value of one field of a region; either may be missing."""
 
     __tablename__ = "pairs"
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -155,8 +155,8 @@ class PairRow(Base):
     )
 
 
-class ProblemRow(Base):
-    """One thing in a task that could not be used, and why."""
+class ProblemRow(Table):
+    """One thing in a task that could not be used, and the reason."""
 
     __tablename__ = "problems"
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -170,31 +170,31 @@ class ProblemRow(Base):
 
 
 Migration = Callable[[Connection], None]
-# From the version that is the key to the next one. Plain SQL for both databases; never edited once released.
+# Schema version -> migration to the next one. Plain SQL for both databases; never edited after a release.
 MIGRATIONS: Mapping[int, Migration] = {}
 
 
 def prepare(engine: Engine, migrations: Mapping[int, Migration] = MIGRATIONS, target: int = SCHEMA_VERSION) -> None:
-    """Make the tables, or bring those of an older release up to date, all or nothing.
+    """Create the tables, or migrate those of an older release, in one transaction.
 
     Raises:
-        StoreUnusable: the database belongs to a newer release.
+        StoreUnusable: a newer release wrote the database.
     """
-    # Two processes that start together: the second one waits for the first and then finds everything done.
+    # If two processes start together, the second waits for the first and then finds the work done.
     with engine.execution_options(osprey_writes=True).begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _LOCK_ID})
             connection.exec_driver_sql(f"CREATE SCHEMA IF NOT EXISTS {_POSTGRES_SCHEMA}")
         namespace = _POSTGRES_SCHEMA if engine.dialect.name == "postgresql" else None
         if not inspect(connection).has_table(SchemaRow.__tablename__, schema=namespace):
-            Base.metadata.create_all(connection, checkfirst=False)
+            Table.metadata.create_all(connection, checkfirst=False)
             connection.execute(insert(SchemaRow).values(id=1, version=target))
             return
         found = connection.execute(select(SchemaRow.version)).scalar_one()
         if found > target:
             raise StoreUnusable(
-                f"the correction store has schema version {found}, this release knows {target}; "
-                "run the newer release, or name another database in OSPREY_DATABASE_URL"
+                f"the correction store has schema version {found}, and this release supports versions up to {target}; "
+                "run the newer release, or set OSPREY_DATABASE_URL to another database"
             )
         for version in range(found, target):
             migrations[version](connection)
@@ -203,7 +203,7 @@ def prepare(engine: Engine, migrations: Mapping[int, Migration] = MIGRATIONS, ta
 
 
 def set_up(engine: Engine) -> None:
-    """What every connection of the engine needs; before the first one."""
+    """Configure every connection of the engine; call it before the first one is opened."""
     if engine.dialect.name == "sqlite":
         _set_up_sqlite(engine)
     else:
@@ -219,11 +219,11 @@ def _set_up_postgres(engine: Engine) -> None:
 
 
 def _set_up_sqlite(engine: Engine) -> None:
-    """Make SQLite serve several processes: readers beside one writer (WAL), and real transactions."""
+    """Let several processes share SQLite: many readers beside one writer (WAL), and explicit transactions."""
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # the driver's own late BEGIN would let two writers read the same state
+        connection.isolation_level = None  # the driver begins late, so two writers could read the same state
         cursor = connection.cursor()
         for pragma in ("busy_timeout=15000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             cursor.execute(f"PRAGMA {pragma}")
@@ -232,5 +232,5 @@ def _set_up_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("osprey_writes", False)
-        # A writer takes the lock at once: one that read first could no longer wait for another writer.
+        # A writer takes the lock at once: after a read it could no longer wait for another writer.
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,10 +1,8 @@
-"""The correction store: what people kept of what the model said, as Label Studio has it now.
+"""The correction store: a database of the model's answers and the values that annotators submitted.
 
-A task is written whole: `save` takes everything Label Studio says of it and replaces what was stored, so that doing it
-twice changes nothing. Webhooks and reconcile may read the same task at the same time; a `revision` taken before the
-reading tells `save` that somebody else was faster, and then nothing is written.
-
-`task_rows.py` makes the rows; `collect.py` writes; export, training triggers and the report read.
+A task is written as a whole: `save` replaces its stored state by the present state in Label Studio, so saving the same
+state twice changes nothing. Webhooks and reconcile may read the same task at the same time. `save` therefore takes the
+project's `revision` from before the reading and writes nothing if another process has stored the task since.
 """
 
 from __future__ import annotations
@@ -41,23 +39,23 @@ _FETCHED_AT_ONCE = 200  # regions in memory while iterating; a mask is a few kil
 
 
 class Superseded(OspreyError):
-    """Somebody stored a newer state of the task since the revision was taken; read it from Label Studio again."""
+    """Another process stored the task since the revision was taken; read it from Label Studio again."""
 
 
 class Store:
-    """One database. Safe to share between threads; close it after use, or use it in a `with` statement."""
+    """One database. Threads may share it. Close it after use, or use it in a `with` statement."""
 
     def __init__(self, engine: Engine) -> None:
-        """`open` is the usual way in; the tables must exist (`learning.corrections.schema.prepare`)."""
+        """Use `open` instead, unless the tables exist already (`learning.corrections.schema.prepare`)."""
         self._engine = engine
         self._writer = engine.execution_options(osprey_writes=True)
 
     @classmethod
     def open(cls, url: str) -> Self:
-        """The store behind a SQLAlchemy URL: `sqlite:////folder/file.db` or `postgresql+psycopg://...`.
+        """Open the store at a SQLAlchemy URL: `sqlite:////folder/file.db` or `postgresql+psycopg://...`.
 
         Raises:
-            StoreUnusable: a URL that cannot be used, no connection, or a database of a newer release.
+            StoreUnusable: the URL is invalid, there is no connection, or a newer release wrote the database.
         """
         try:
             engine = create_engine(url, pool_pre_ping=True)
@@ -95,7 +93,7 @@ class Store:
         self._engine.dispose()
 
     def note_project(self, project_id: int, title: str, config_xml: str) -> str:
-        """Keep a project and its present labeling config; returns the config's hash, which annotations refer to."""
+        """Store a project's title and present labeling config; return the config's hash, which annotations refer to."""
         config_hash = hashlib.sha256(config_xml.encode("utf-8", "surrogatepass")).hexdigest()
         known = {"title": plain_text(title), "config_hash": config_hash}
         with self._engine.connect() as connection:
@@ -111,46 +109,46 @@ class Store:
         return config_hash
 
     def label_config(self, config_hash: str) -> str:
-        """The XML of a labeling config.
+        """Return the XML of a labeling config.
 
         Raises:
-            KeyError: no annotation was ever read with it.
+            KeyError: the store has no such config.
         """
         with self._engine.connect() as connection:
             xml = connection.execute(select(ConfigRow.xml).where(ConfigRow.hash == config_hash)).scalar()
         if xml is None:
-            raise KeyError(f"the correction store holds no labeling config {config_hash}")
+            raise KeyError(f"the correction store has no labeling config {config_hash}")
         return str(xml)
 
     def project(self, project_id: int) -> tuple[str, str] | None:
-        """Title and present labeling config of a project, None where nothing of it was ever collected."""
+        """Return title and present labeling config of a project; None if it was never collected."""
         query = select(ProjectRow.title, ConfigRow.xml).join(ConfigRow, ConfigRow.hash == ProjectRow.config_hash)
         with self._engine.connect() as connection:
             row = connection.execute(query.where(ProjectRow.id == project_id)).first()
         return None if row is None else (row.title, row.xml)
 
     def projects(self) -> dict[int, str]:
-        """Titles of the known projects by number."""
+        """Return the titles of the stored projects by number."""
         with self._engine.connect() as connection:
             return {row.id: row.title for row in connection.execute(select(ProjectRow).order_by(ProjectRow.id))}
 
     def revision(self, project_id: int) -> int:
-        """A number that grows with every change of the project; 0 for one that is not known."""
+        """Return a number that grows with every change of the project; 0 if the project is not stored."""
         with self._engine.connect() as connection:
             return self._revision(connection, project_id)
 
     def watermark(self, project_id: int) -> str | None:
-        """Up to which `updated_at` (of Label Studio's clock) every task has been read; None before the first time."""
+        """Return the `updated_at` of Label Studio up to which all tasks were read; None before the first time."""
         with self._engine.connect() as connection:
             return connection.execute(select(ProjectRow.watermark).where(ProjectRow.id == project_id)).scalar()
 
     def set_watermark(self, project_id: int, updated_at: str) -> None:
-        """Keep how far reconcile has read."""
+        """Store the `updated_at` up to which reconcile has read."""
         with self._writer.begin() as connection:
             connection.execute(update(ProjectRow).where(ProjectRow.id == project_id).values(watermark=updated_at))
 
     def stamps(self, project_id: int) -> dict[int, str]:
-        """The stamp of every living task, to be compared with Label Studio's list."""
+        """Return the stamp of every task that is not deleted, for comparison with Label Studio's list."""
         with self._engine.connect() as connection:
             rows = connection.execute(
                 select(TaskRow.id, TaskRow.stamp).where(TaskRow.project_id == project_id, ~TaskRow.is_deleted)
@@ -158,7 +156,7 @@ class Store:
             return {row.id: row.stamp for row in rows}
 
     def task_of(self, project_id: int, annotation_id: int) -> int | None:
-        """The task of a stored annotation, deleted ones included."""
+        """Return the task of a stored annotation, even of a deleted one; None if it is not stored."""
         with self._engine.connect() as connection:
             return connection.execute(
                 select(AnnotationRow.task_id).where(
@@ -166,36 +164,33 @@ class Store:
                 )
             ).scalar()
 
-    def project_of(self, task_id: int) -> int | None:
-        """The project of a stored task that is not deleted."""
-        with self._engine.connect() as connection:
-            return connection.execute(
-                select(TaskRow.project_id).where(TaskRow.id == task_id, ~TaskRow.is_deleted)
-            ).scalar()
-
     def save(self, state: TaskState, since: int) -> bool:
-        """Make the stored task what Label Studio says; returns whether anything changed.
+        """Replace the stored state of a task; return whether that changed anything.
 
         Args:
-            state: all of the task.
+            state: the task as Label Studio has it now, with all annotations.
             since: `revision` of the project, taken before the task was read from Label Studio.
 
         Raises:
-            Superseded: somebody stored another state in between; nothing is written.
+            Superseded: another process stored the task in between; nothing is written.
         """
         return self._write(state.project_id, state.task_id, since, state)
 
     def remove_task(self, project_id: int, task_id: int, since: int) -> bool:
-        """Mark a task that Label Studio no longer has, and its annotations, as deleted; arguments as for `save`."""
+        """Mark a task and its annotations as deleted; arguments, result and errors are those of `save`."""
         return self._write(project_id, task_id, since, None)
 
     def regions(
         self, project_id: int, *, include_blind: bool = True, after_revision: int = 0
     ) -> Iterator[StoredRegion]:
-        """Every region of every living, not skipped annotation, by task, annotation and place in it.
+        """Yield the regions of all annotations that are neither deleted nor skipped.
 
-        The same store gives the same regions in the same order. With `after_revision`, only regions of annotations
-        that were added or changed later.
+        They are ordered by task, annotation and position, so the order is the same every time.
+
+        Args:
+            project_id: the project.
+            include_blind: also yield regions whose fields the backend left empty.
+            after_revision: only yield regions of annotations that were added or changed after this revision.
         """
         annotation, task = AnnotationRow, TaskRow
         query = (
@@ -226,7 +221,7 @@ class Store:
             )
 
     def pairs(self, project_id: int) -> Iterator[Pair]:
-        """What was predicted and what was kept, one by one, ordered as `regions`."""
+        """Yield the model's answer and the final value of every field, in the order of `regions`."""
         query = (
             select(PairRow, RegionRow.region_id, RegionRow.model_version, RegionRow.is_blind)
             .join(
@@ -246,7 +241,7 @@ class Store:
                 )  # fmt: skip
 
     def problems(self, project_id: int) -> list[Problem]:
-        """Everything that could not be used, by task."""
+        """Return everything that could not be used, ordered by task."""
         query = (
             select(ProblemRow)
             .where(ProblemRow.project_id == project_id)
@@ -259,7 +254,7 @@ class Store:
             ]
 
     def counts(self, project_id: int) -> Counts:
-        """The project's figures."""
+        """Return the counts of a project."""
         tasks, annotations, regions = TaskRow.project_id, AnnotationRow.project_id, RegionRow.project_id
         alive = ~AnnotationRow.is_deleted
         with self._engine.connect() as connection:
@@ -281,7 +276,7 @@ class Store:
             )
 
     def corrections_since(self, project_id: int, revision: int) -> Corrections:
-        """How much has come since a revision: what a trigger compares with its threshold."""
+        """Return how many regions were submitted and corrected after a revision; fine-tunes start by that."""
         with self._engine.connect() as connection:
             now = self._revision(connection, project_id)
             found = connection.execute(
@@ -297,7 +292,7 @@ class Store:
         return Corrections(now, int(found[0]), int(found[1]))
 
     def _rows(self, query: Any) -> Iterator[Row[Any]]:
-        """The rows of a query as they come, with the cursor closed also when a reader stops half way."""
+        """Yield the rows of a query in batches; the cursor is closed even if the reader stops early."""
         with (
             self._engine.connect() as connection,
             connection.execution_options(yield_per=_FETCHED_AT_ONCE).execute(query) as result,
@@ -305,9 +300,10 @@ class Store:
             yield from result
 
     def _write(self, project_id: int, task_id: int, since: int, state: TaskState | None) -> bool:
+        """Write a state, or with None the deletion, of a task; return whether that changed anything."""
         here = (TaskRow.project_id == project_id, TaskRow.id == task_id)
-        with self._writer.connect() as connection:  # leaving without a commit undoes everything
-            # Takes the project's row lock, so the writers of a project follow each other, revisions in order.
+        with self._writer.connect() as connection:  # leaving the block without a commit undoes all writes
+            # Locks the project's row, so that writers of a project take turns and revisions are in order.
             revision = connection.execute(
                 update(ProjectRow)
                 .where(ProjectRow.id == project_id)
@@ -315,12 +311,12 @@ class Store:
                 .returning(ProjectRow.revision)
             ).scalar()
             if revision is None:
-                raise KeyError(f"project {project_id} is not noted; call note_project first")
+                raise KeyError(f"project {project_id} is not stored; call note_project first")
             known = connection.execute(select(TaskRow).where(*here)).first()
             if known is not None and known.revision > since:
-                raise Superseded(f"task {task_id} of project {project_id} was stored by somebody else meanwhile")
+                raise Superseded(f"another process stored task {task_id} of project {project_id} in the meantime")
             if not differs(known, state):
-                connection.rollback()  # the revision too: the same state again is no change
+                connection.rollback()  # also undo the new revision, because nothing has changed
                 if state is not None and known is not None and known.stamp != state.stamp:
                     connection.execute(update(TaskRow).where(*here).values(stamp=state.stamp))
                     connection.commit()
@@ -334,7 +330,7 @@ class Store:
         return int(found or 0)
 
     def _insert_once(self, connection: Connection, table: type[Any], values: Mapping[str, Any]) -> None:
-        """Insert a row unless its key is there, also when another process does the same now."""
+        """Insert a row unless its key exists, even if another process inserts it at the same time."""
         if self._engine.dialect.name == "postgresql":
             from sqlalchemy.dialects.postgresql import insert as upsert
         else:

@@ -1,7 +1,4 @@
-"""The correction store as the source of an export: the same submissions as from Label Studio, without asking it.
-
-Neighbours: `learning/corrections/store.py` (keeps), `learning/export/version.py` (writes the version).
-"""
+"""Read `Submissions` from the correction store: the same as from Label Studio, without a request to it."""
 
 from __future__ import annotations
 
@@ -12,19 +9,19 @@ from learning.submitted.submissions import Submissions
 
 
 class NotCollected(OspreyError):
-    """The correction store does not know the project."""
+    """The correction store has no data of the project."""
 
 
 def submissions_of_store(store: Store, project_id: int) -> Submissions:
-    """Every region of the project that the store has, with the project's present labeling config.
+    """Return every stored region of the project, with the project's present labeling config.
 
     Raises:
-        NotCollected: nothing of the project was ever collected.
+        NotCollected: the project was never collected.
     """
     project = store.project(project_id)
     if project is None:
         raise NotCollected(
-            f"the correction store holds nothing of project {project_id}; run `osprey collect --project {project_id}`"
+            f"the correction store has no data of project {project_id}; run `osprey collect --project {project_id}`"
         )
     title, config = project
     stored = list(store.regions(project_id))

@@ -1,4 +1,4 @@
-"""A task as Label Studio has it -> the rows of the correction store, written inside a transaction of `store.py`."""
+"""Write a task as rows of the correction store, inside a transaction of `store.py`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from learning.submitted.regions import SubmittedRegion
 
 
 def differs(known: Any, state: TaskState | None) -> bool:
-    """Whether a stored task, or None, says something else than Label Studio (None: the task is deleted)."""
+    """Return whether the stored row (None: not stored) differs from the present state (None: the task is deleted)."""
     if known is None:
         return True
     if state is None:
@@ -34,9 +34,9 @@ def replace_task(
     *,
     exists: bool,
 ) -> None:
-    """Write the task, or that there is none any more; of its annotations those that have changed."""
+    """Write the task and those of its annotations that have changed; `state` None marks it as deleted."""
     here = (TaskRow.project_id == project_id, TaskRow.id == task_id)
-    # Kept also where there is nothing to keep: a slower reader that still saw an annotation must find it.
+    # A deleted task gets a row even if it was never stored: a slower reader with an old state must find it.
     values = _task_values(state or TaskState(project_id, task_id, "", ""), revision) | {"is_deleted": state is None}
     if exists:
         connection.execute(update(TaskRow).where(*here).values(values))
@@ -69,7 +69,7 @@ def replace_task(
 
 
 def _digest(state: TaskState) -> str:
-    """Changes with everything that is stored of a task, except the stamp, which says only when it was listed."""
+    """Return a hash of everything stored of a task, except the stamp, which may change without its content."""
     parts = [
         [state.image_url, state.image_name, state.image_sha256, state.arm],
         [[each.annotation_id, each.digest, _reader(state, each)] for each in state.annotations],
@@ -79,11 +79,12 @@ def _digest(state: TaskState) -> str:
 
 
 def _reader(state: TaskState, annotation: AnnotationState) -> str | None:
+    """Return the config that an incomplete annotation was read with: another config may read more of it."""
     return None if annotation.is_complete else state.config_hash
 
 
 def _is_outdated(before: Any, annotation: AnnotationState, config_hash: str) -> bool:
-    """Whether a stored annotation is to be written again: it has changed, or another config may read more of it."""
+    """Return whether an annotation must be written again: it changed, or another config may read more of it."""
     may_read_more = not before.is_complete and before.config_hash != config_hash
     return bool(before.is_deleted or before.digest != annotation.digest or may_read_more)
 
@@ -191,7 +192,7 @@ def _annotation_is(project_id: int, task_id: int, annotation_id: int) -> Any:
 
 
 def plain_text(text: str) -> str:
-    """Text that every database takes in a plain column: without NUL and lone surrogates."""
+    """Replace NUL characters and lone surrogates, which not every database accepts in a text column."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 

@@ -1,8 +1,7 @@
-"""What the object of a region is, and what it is not: the answers of the yes/no questions.
+"""The category of a region and a wrong one, for yes/no questions.
 
-A category that the model suggested and a person replaced is a hard negative. Without one, a category that nobody
-gave to any region of the annotation is drawn from the project's: an easy negative.
-Next on the path: `learning/export/osprey_724k.py`.
+A category that the model suggested and the annotator replaced is a hard negative. If there is none, an easy negative is
+drawn from the project's categories: one that no region of the annotation has.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from learning.submitted.regions import SubmittedRegion
 
 
 def clean_text(text: str) -> str:
-    """A text that cannot be taken for a placeholder: no `<` or `>`, one line, single spaces."""
+    """Return the text on one line with single spaces and without `<` and `>`, which mark placeholders."""
     return re.sub(r"\s+", " ", re.sub(r"[<>]", "", text)).strip()
 
 
 def category_of(config: LabelConfig, region: SubmittedRegion) -> str | None:
-    """What the object of the region is, cleaned; where no control asks for it, the label of the mask."""
+    """Return the cleaned category of the region; the label of the mask if no field asks for a category."""
     if any(field.role == "category" for field in config.fields):
         return next(iter(_categories(config, region)), None)
     has_classes = not {label.lower() for label in config.output.labels} & {"object", "region", "part"}
@@ -29,21 +28,21 @@ def category_of(config: LabelConfig, region: SubmittedRegion) -> str | None:
 
 
 def is_edited(region: SubmittedRegion, field_name: str | None) -> bool:
-    """Whether a person wrote or changed the words of a field; of the label where `field_name` is None."""
+    """Return whether an annotator wrote or changed the value of a field (None: the label)."""
     if region.suggestion is None:
         return True
     return field_name in region.changed if field_name is not None else region.origin != "prediction"
 
 
 def vocabulary_of(config: LabelConfig, regions: Iterable[SubmittedRegion]) -> list[str]:
-    """Every category of the project, sorted: those that people gave and those that the config lists."""
+    """Return all categories of the project, sorted: those of its regions and those that the config lists."""
     used = {category for region in regions if not region.is_part and (category := category_of(config, region))}
     listed = {choice.text for field in config.fields if field.role == "category" for choice in field.choices}
     return sorted(used | {clean for text in listed if (clean := clean_text(text))})
 
 
 def corrected_category(config: LabelConfig, region: SubmittedRegion) -> str | None:
-    """The category that the model suggested and a person replaced: a hard negative."""
+    """Return the category that the model suggested and the annotator replaced, a hard negative, or None."""
     right = {category.lower() for category in _categories(config, region)}
     for field in config.fields:
         if field.role == "category" and region.suggestion and right:
@@ -60,10 +59,10 @@ def absent_category(
     vocabulary: Sequence[str],
     seed: int,
 ) -> str | None:
-    """A category of the project that the region does not have, and no region of the annotation where that is possible.
+    """Return a category of the project that the region does not have, and if possible no region of the annotation.
 
-    The category with the highest hash of (seed, region, category) is taken: a new category in the project changes
-    the choice of few regions, and the same data give the same choice.
+    It is the category with the highest hash of (seed, region, category). So the same data give the same choice, and a
+    new category in the project changes the choice of few regions.
     """
     own = {category.lower() for category in _categories(config, region)} | {(category_of(config, region) or "").lower()}
     near = own | {(category_of(config, other) or "").lower() for other in neighbours}
@@ -73,7 +72,7 @@ def absent_category(
 
 
 def draw(seed: int, *what: str) -> int:
-    """64 bits that depend on nothing but the arguments: chance that comes out the same every time."""
+    """Return a pseudo-random number of 64 bits that depends only on the arguments."""
     text = "\0".join((str(seed), *what))
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "backslashreplace")).digest()[:8], "big")
 

@@ -1,8 +1,8 @@
-"""Regions of one annotation -> what a click asks, word for word, and what people answered: `click_questions.json`.
+"""Write `click_questions.json`: the exact questions that a click asks about the regions, with the submitted answers.
 
-The five files of `learning/export/osprey_724k.py` teach as the paper did, many turns and regions in a conversation. A
-click asks each question alone behind the image, so that is taught, too. The file is ours (`OspreyQuestions` of
-`osprey_model.data`): its questions are learned side by side behind one image, each with its own weight.
+The five files of `learning/export/osprey_724k.py` have the paper's form: conversations with many turns and regions. A
+click asks each question alone after the image, so a model is trained on that form, too. The file's format is this
+project's own (`OspreyQuestions` in `osprey_model.data`): independent questions after one image, each with its weight.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from learning.submitted.regions import SubmittedRegion
 
 CLICK_QUESTIONS = "click_questions.json"
 CLICK_TYPES = {CLICK_QUESTIONS: "OspreyQuestions"}
-# Behind the image's 1024 tokens some 1000 more: what a decoder trains on at once stays bounded.
+# About 1000 tokens beside the image's 1024, which bounds the memory of a training step.
 _QUESTIONS_PER_ENTRY = 24
 
 
 def click_entries(
     config: LabelConfig, regions: Sequence[SubmittedRegion], teaching: Teaching
 ) -> dict[str, list[dict[str, Any]]]:
-    """The entries for all regions of one annotation, by file name."""
+    """Return the entries for all regions of one annotation, by file name."""
     asked = [
         (region, question, answer, teaching.edited_weight if is_edited(region, field.name) else 1.0)
         for region in regions
@@ -47,17 +47,17 @@ def _entry(asked: Sequence[tuple[SubmittedRegion, FieldQuestion, str, float]]) -
 
 
 def _asked(field: Field, region: SubmittedRegion) -> Iterator[tuple[FieldQuestion, str]]:
-    """The questions that a click on this region would ask for a control, with what people answered."""
-    # A part's category is asked on its object's mask, and an object is asked for no part.
+    """Yield the questions that a click on this region asks for a field, with the submitted answers."""
+    # A part's category is asked with its object's mask, and an object has no part question.
     if (field.role == "category" and region.is_part) or (field.role == "part" and not region.is_part):
         return
     if field.role in ("category", "short_description", "detailed_description"):
-        words = region.texts.get(field.name, [])
-        answer = clean_text(words[0] if field.role == "category" and words else " ".join(words))
+        values = region.texts.get(field.name, [])
+        answer = clean_text(values[0] if field.role == "category" and values else " ".join(values))
         if answer and field.questions:
             yield field.questions[0], answer
         return
     by_text = {question.text: question for question in field.questions}
     for text, answer in paired(field, region):
-        if text in by_text:  # a joint question on all attributes is asked by no click
+        if text in by_text:  # no click asks one question about all attributes together
             yield by_text[text], answer

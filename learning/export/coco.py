@@ -1,7 +1,7 @@
-"""An export as COCO instance files: a mask as RLE, a category and the texts of every field per region.
+"""Write an export as COCO instance files: per region a mask as RLE, a category and the values of every field.
 
-`caption` and `ignore` are read by the `VGDATA` reader; `ignore` marks a region without category, which the
-`coco_data` reader leaves out. The other keys are ours: `texts`, `part`, `region`, `task`, `annotation`.
+The `VGDATA` reader uses `caption` and `ignore`. `ignore` marks a region without a category, which the `coco_data`
+reader leaves out. The keys `texts`, `label`, `part`, `region`, `task` and `annotation` are additions of this project.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from learning.export.splits import Side
 from learning.submitted.regions import SubmittedRegion
 
 NO_CATEGORY = "(none)"
-# The longest text says most about the region.
+# The first of these roles that has a value gives the caption.
 _CAPTION_ROLES = ("detailed_description", "short_description", "category", "part")
 
 
 def coco_file(content: Content, side: Side) -> dict[str, Any]:
-    """One side as a COCO document. Category numbers are those of the whole export, so both sides agree."""
+    """Return one side as a COCO document. Both sides number the categories alike."""
     names = sorted({_name(content, region) for region in content.taught} - {NO_CATEGORY})
     numbers = {name: idx for idx, name in enumerate((*names, NO_CATEGORY), start=1)}
     images: list[dict[str, Any]] = []
@@ -58,7 +58,7 @@ def coco_file(content: Content, side: Side) -> dict[str, Any]:
 
 
 def _name(content: Content, region: SubmittedRegion) -> str:
-    """The category; of a part `object:part`, as Pascal-Part writes it, where the object is named."""
+    """Return the category; for a part `object:part`, as in Pascal-Part, or the part alone if the object has no name."""
     category = category_of(content.config, region)
     if not region.is_part:
         return category or NO_CATEGORY

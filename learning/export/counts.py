@@ -1,4 +1,4 @@
-"""Counts of an export: what the manifest holds, the data card prints and a fine-tune may decide by."""
+"""The content of an export before any layout, and its counts for manifest and data card."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ from learning.submitted.regions import SubmittedRegion
 class Content:
     """What one export is made of, before any layout.
 
-    `regions` are all that were submitted with a mask; `taught` those that get into the layouts. `sides` has the
-    split of each image by file name, `images` its task and address as shown.
+    Attributes:
+        config: the project's labeling config.
+        regions: all regions that were submitted with a mask.
+        taught: the regions that the layouts contain, so that a model can be trained on them.
+        problems: what was left out or changed.
+        sides: side of the split by file name of the image.
+        images: task and displayed address by file name of the image.
+        has_images: whether the export contains the images.
     """
 
     config: LabelConfig
@@ -31,23 +37,23 @@ class Content:
     has_images: bool
 
     def taught_on(self, side: Side) -> list[SubmittedRegion]:
-        """The taught regions whose image is on this side."""
+        """Return the regions of `taught` whose image is on this side."""
         return [region for region in self.taught if self.sides[region.image] == side]
 
     def annotations_on(self, side: Side) -> list[list[SubmittedRegion]]:
-        """The same by annotation."""
+        """Return the same regions grouped by annotation."""
         found: dict[tuple[int, int], list[SubmittedRegion]] = {}
         for region in self.taught_on(side):
             found.setdefault((region.task, region.annotation), []).append(region)
         return list(found.values())
 
 
-def figures_of(content: Content, submitted: Mapping[str, int]) -> dict[str, Any]:
-    """All figures as plain JSON values.
+def counts_of(content: Content, submitted: Mapping[str, int]) -> dict[str, Any]:
+    """Return all counts of an export as plain JSON values.
 
     Args:
         content: the export.
-        submitted: counts of the source: tasks, annotations, skipped annotations.
+        submitted: counts of its source: tasks, annotations and skipped annotations.
     """
     config, regions = content.config, content.regions
     return {
@@ -65,7 +71,7 @@ def figures_of(content: Content, submitted: Mapping[str, int]) -> dict[str, Any]
             "problems": len(content.problems),
         },
         "problems": _counted(problem.kind for problem in content.problems),
-        "fields": {field.name: _field_figures(field.name, regions) for field in config.fields},
+        "fields": {field.name: _field_counts(field.name, regions) for field in config.fields},
         "classes": _counted(
             category
             for region in regions
@@ -74,12 +80,12 @@ def figures_of(content: Content, submitted: Mapping[str, int]) -> dict[str, Any]
         "annotators": _counted(str(region.annotator or "unknown") for region in regions),
         "model_versions": _counted(region.model_version or "none" for region in regions),
         "origins": _counted(region.origin for region in regions),
-        "sides": {side: _side_figures(content, side) for side in SIDES},
+        "sides": {side: _side_counts(content, side) for side in SIDES},
     }
 
 
-def _field_figures(name: str, regions: Sequence[SubmittedRegion]) -> dict[str, Any]:
-    """How often a field is filled, was suggested, and stayed as suggested; `acceptance` None without suggestions."""
+def _field_counts(name: str, regions: Sequence[SubmittedRegion]) -> dict[str, Any]:
+    """Count how often a field has a value, had a suggestion, and was accepted unchanged."""
     suggested = [region for region in regions if region.suggestion is not None and region.suggestion.get(name)]
     accepted = sum(name not in region.changed for region in suggested)
     return {
@@ -91,7 +97,7 @@ def _field_figures(name: str, regions: Sequence[SubmittedRegion]) -> dict[str, A
     }
 
 
-def _side_figures(content: Content, side: Side) -> dict[str, int]:
+def _side_counts(content: Content, side: Side) -> dict[str, int]:
     annotations = content.annotations_on(side)
     return {
         "images": len({region.image for regions in annotations for region in regions}),

@@ -1,4 +1,4 @@
-"""README.md of a version: the data card, from the manifest's figures and a few pictures."""
+"""Write README.md of a version, the data card, from the manifest's counts and a few pictures."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ _MAX_SHOWN_CHARS = 200
 
 _USES = {
     "osprey-724k": (
-        "`train/` and `held_out/` hold the Osprey-724K files and, in `click_questions.json`, each answer behind the "
-        "question that a click asks. `data.json` and `held_out.json` list the latter for "
-        "`osprey train --data`; `data_osprey_724k.json` and `held_out_osprey_724k.json` the five files. The released "
-        "trainer reads those. `weight` of an entry multiplies its loss; the released trainer ignores it."
+        "`train/` and `held_out/` hold the Osprey-724K files and `click_questions.json`, which has each answer after "
+        "the question that a click asks. `data.json` and `held_out.json` list `click_questions.json` for "
+        "`osprey train --data`; `data_osprey_724k.json` and `held_out_osprey_724k.json` list the Osprey-724K files, "
+        "which the released trainer also reads. `weight` of an entry multiplies its loss; the released trainer "
+        "ignores it."
     ),
     "coco": "`train.json` and `held_out.json` are COCO instance files with `caption` and `texts` per region.",
     "parquet": (
-        "`datasets.load_dataset(<this folder>)` gives the splits `train` and `held_out`, a row per annotation; masks "
+        "`datasets.load_dataset(<this folder>)` has the splits `train` and `held_out`, a row per annotation; masks "
         "are COCO RLE."
     ),
 }
 
 
 def card_of(manifest: Mapping[str, Any], samples: Sequence[tuple[str, SubmittedRegion]]) -> str:
-    """The data card as Markdown.
+    """Return the data card as Markdown.
 
     Args:
-        manifest: with its figures, name and format.
-        samples: path of a picture in the version, and the region on it.
+        manifest: the version's manifest.
+        samples: paths of pictures in the version, each with its region.
     """
     counts, options = manifest["counts"], manifest["options"]
     title = _plain(manifest["project"]["title"]) or "untitled"
@@ -40,10 +41,10 @@ def card_of(manifest: Mapping[str, Any], samples: Sequence[tuple[str, SubmittedR
         *_front_matter(manifest),
         f"# {title}: version {manifest['version']}",
         f"{counts['regions']} regions of {counts.get('annotations', 0)} annotations in "
-        f"{counts.get('tasks', 0)} tasks of project {manifest['project']['id']}, labelled by people in Label Studio. "
-        + ("Follows " + ", ".join(manifest["parents"]) + "." if manifest["parents"] else "The first version."),
+        f"{counts.get('tasks', 0)} tasks of project {manifest['project']['id']}, annotated in Label Studio. "
+        + (f"Previous version: {', '.join(manifest['parents'])}." if manifest["parents"] else "The first version."),
         _USES[manifest["format"]],
-        "## Figures",
+        "## Counts",
         _table(("", "number"), [(name.replace("_", " "), value) for name, value in counts.items()]),
         "### Fields",
         _table(
@@ -55,29 +56,29 @@ def card_of(manifest: Mapping[str, Any], samples: Sequence[tuple[str, SubmittedR
         ),
         "### Classes",
         _histogram(manifest["classes"]),
-        "### Who and which model",
+        "### Annotators and model versions",
         _table(
             ("annotator", "regions"),
             [(_plain(name), value) for name, value in manifest["annotators"].items()],
         ),
         _table(("model version", "regions"), [(_plain(n), value) for n, value in manifest["model_versions"].items()]),
         "### Split",
-        f"By image, {options['held_out_share']:.0%} held out by the hash of the oldest image of a group (seed "
+        f"By image: {options['held_out_share']:.0%} are held out, by the hash of the oldest image of a group (seed "
         f"{options['seed']}); "
         + (
-            "images that look nearly the same are one group."
+            "images that are nearly identical form one group."
             if options["with_images"]
-            else "images with the same address are one group (the export has no images to look at)."
+            else "images with the same address form one group (the export has no images to compare)."
         ),
         _table(
             ("side", "images", "annotations", "regions"),
             [(side, each["images"], each["annotations"], each["regions"]) for side, each in manifest["sides"].items()],
         ),
-        "### What is not in it, or not as it was submitted",
+        "### Left out or changed",
         _table(("kind", "times"), list(manifest["problems"].items()))
         if manifest["problems"]
-        else "Nothing: every submitted region is here.",
-        "`problems.jsonl` names task, annotation and region of each.",
+        else "Nothing: every submitted region is included.",
+        "`problems.jsonl` has task, annotation and region of each.",
         "## Samples",
         *(_samples(samples) if samples else [_no_samples(options)]),
     ]
@@ -97,15 +98,15 @@ def _front_matter(manifest: Mapping[str, Any]) -> list[str]:
 def _samples(samples: Sequence[tuple[str, SubmittedRegion]]) -> list[str]:
     shown = []
     for path, region in samples:
-        texts = "; ".join(_plain(f"{name}: {', '.join(words)}") for name, words in sorted(region.texts.items()))
+        texts = "; ".join(_plain(f"{name}: {', '.join(values)}") for name, values in sorted(region.texts.items()))
         shown.append(f"![task {region.task}]({path})\n\nTask {region.task}, region {_plain(region.region)}: {texts}")
     return shown
 
 
 def _no_samples(options: Mapping[str, Any]) -> str:
     if options["with_images"]:
-        return "No pictures: no region with texts has an image that could be fetched."
-    return "No pictures: exported without images."
+        return "No pictures: no region with field values has an image that could be read."
+    return "No pictures: the version was exported without images."
 
 
 def _histogram(classes: Mapping[str, int]) -> str:
@@ -132,6 +133,6 @@ def _share(value: float | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """A text that people typed, unable to become markup, a table cell or a line of its own."""
+    """Escape a text of an annotator, so that it cannot become markup, a table cell or a line of its own."""
     line = re.sub(r"\s+", " ", text.encode("utf-8", "backslashreplace").decode("utf-8")).strip()[:_MAX_SHOWN_CHARS]
     return re.sub(r"[<>|`\[\]\\*_#]", lambda found: f"&#{ord(found.group())};", line)

@@ -1,7 +1,4 @@
-"""The images of an export: fetched by the workers' own resolver, written as the picture that the masks lie on.
-
-Neighbours: `worker/images/resolver.py` (fetches, with its guards), `learning/export/splits.py` (near-duplicates).
-"""
+"""Write the images of an export with the same pixels as their masks; the workers' image resolver reads them."""
 
 from __future__ import annotations
 
@@ -17,9 +14,9 @@ from PIL import Image
 from job_queue.contracts import ImageRef
 from job_queue.errors import ImageCorrupt, ImageUnavailable
 from learning.export.splits import look_of
-from learning.export.staging import write_file
 from learning.submitted.problems import Problem
 from learning.submitted.regions import SubmittedRegion
+from registry.atomic_writes import Disk
 from worker.images.resolver import ImageResolver, ResolvedImage
 
 FOLDER = "images"
@@ -27,7 +24,7 @@ FOLDER = "images"
 
 @dataclass(frozen=True, slots=True)
 class StagedImage:
-    """An image as written; `name` may differ from the asked one in its suffix."""
+    """An image as it was written; the suffix of `name` may differ from the requested one."""
 
     name: str
     wh: tuple[int, int]
@@ -37,18 +34,18 @@ class StagedImage:
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """`images` by the name that regions know them by; `problems` says which regions have none, and why."""
+    """The written images by the file name in the regions, and a problem for each region without an image."""
 
     images: Mapping[str, StagedImage]
     problems: tuple[Problem, ...]
 
     def has(self, region: SubmittedRegion) -> bool:
-        """Whether the region's image is there in the size of its mask."""
+        """Return whether the region's image was written and has the size of its mask."""
         image = self.images.get(region.image)
         return image is not None and image.wh == region.image_wh
 
     def renamed(self, region: SubmittedRegion) -> SubmittedRegion:
-        """The region with the name under which its image was written."""
+        """Return the region with the file name under which its image was written."""
         image = self.images.get(region.image)
         return region if image is None or image.name == region.image else replace(region, image=image.name)
 
@@ -60,9 +57,10 @@ def stage_images(
     folder: Path,
     on_image: Callable[[], None] | None = None,
 ) -> Staged:
-    """Write every image that a region is on into `folder`/images.
+    """Write the image of every region into `folder`/images.
 
-    An image that is gone, damaged or of another size than its masks makes a problem per region, and no failure.
+    If an image is missing, damaged or differs in size from its masks, each of its regions gets a problem; this raises
+    no error.
     """
     by_image: dict[str, list[SubmittedRegion]] = {}
     for region in regions:
@@ -76,7 +74,7 @@ def stage_images(
             images[name] = image
         for region in on_it:
             if (reason := why.get(region.image_wh)) is not None:
-                sentence = f"{reason}; the region is kept in regions.jsonl, not taught"
+                sentence = f"{reason}; the region is kept in regions.jsonl, but not trained on"
                 problems.append(Problem(region.task, region.annotation, region.region, sentence, "image"))
         if on_image is not None:
             on_image()
@@ -86,7 +84,7 @@ def stage_images(
 def _stage(
     name: str, ref: ImageRef | None, resolver: ImageResolver, sizes: set[tuple[int, int]], folder: Path
 ) -> tuple[StagedImage | None, dict[tuple[int, int], str]]:
-    """The written image, and per size of masks why they have none."""
+    """Write one image; return it, and for each size of masks that it does not fit the reason."""
     if ref is None:
         return None, dict.fromkeys(sizes, f"the address of its image {name} is not known")
     found, why = None, {}
@@ -99,25 +97,25 @@ def _stage(
         return None, why
     try:
         return _write(name, ref, found, resolver, folder), why
-    except (ImageUnavailable, ImageCorrupt) as error:  # it was fetched a second time, and went in between
+    except (ImageUnavailable, ImageCorrupt) as error:  # the image is read twice, and may disappear in between
         return None, dict.fromkeys(sizes, str(error))
 
 
 def _write(name: str, ref: ImageRef, found: ResolvedImage, resolver: ImageResolver, folder: Path) -> StagedImage:
     data = resolver.encoded(ref)
     if not _reads_as(data, found.image):
-        # A trainer opens the file as it is: no turning by EXIF, no white behind transparency, no 16 bits.
+        # A trainer opens the file as it is, without EXIF rotation, white background or conversion from 16 bits.
         buffer = io.BytesIO()
         found.image.save(buffer, "PNG")
         data, name = buffer.getvalue(), f"{PurePosixPath(name).stem}.png"
-    write_file(folder / FOLDER / name, data)
+    Disk().write_new(folder / FOLDER / name, data)
     return StagedImage(name, found.image.size, hashlib.sha256(data).hexdigest(), look_of(found.image))
 
 
 def _reads_as(data: bytes, image: Image.Image) -> bool:
-    """Whether Pillow's plain reading of the bytes gives exactly these pixels."""
+    """Return whether opening the bytes with Pillow, without further handling, gives exactly these pixels."""
     try:
         with Image.open(io.BytesIO(data)) as plain:
             return plain.size == image.size and np.array_equal(np.asarray(plain.convert("RGB")), np.asarray(image))
-    except (OSError, ValueError):  # the file changed between two fetches: the pixels that were checked are written
+    except (OSError, ValueError):  # the file changed between two reads: write the pixels that were checked
         return False

@@ -1,7 +1,4 @@
-"""The files of each layout: Osprey-724K, COCO, Parquet; one side per file.
-
-`version.py` writes them; `osprey_724k.py`, `click_questions.py`, `coco.py` and `parquet.py` make them.
-"""
+"""The files of each layout (Osprey-724K, COCO, Parquet) as bytes. Each file has one side of the split."""
 
 from __future__ import annotations
 
@@ -19,24 +16,24 @@ from learning.export.parquet import parquet_bytes
 from learning.export.splits import SIDES, Side
 
 Format = Literal["osprey-724k", "coco", "parquet"]
-# Data configs, as `osprey_model.data.mixture.read_data_config` and the released trainer read them: what a click asks,
-# and the paper's five files. The same answers, so one of them is trained on.
+# Data configs, as `osprey_model.data.mixture.read_data_config` and the released trainer read them: the questions of a
+# click, and the paper's five files. Both have the same answers, so a model is trained on one of them.
 DATA_CONFIGS: dict[Side, str] = {"train": "data.json", "held_out": "held_out.json"}
 PAPER_CONFIGS: dict[Side, str] = {"train": "data_osprey_724k.json", "held_out": "held_out_osprey_724k.json"}
 
 
 def layout_files(layout: Format, content: Content, teaching: Teaching, image_folder: Path | None) -> dict[str, bytes]:
-    """Bytes of the layout's files by their path in the version; `image_folder` None: there are no images."""
+    """Return the files of a layout by path in the version; `image_folder` None: the export has no images."""
     return FORMATS[layout](content, teaching, image_folder)
 
 
 def encoded(text: str) -> bytes:
-    """UTF-8; a lone surrogate, which a browser can send and UTF-8 has not, as an escape that is valid in JSON."""
+    """Encode as UTF-8; a lone surrogate, which a browser can send, becomes an escape that is valid in JSON."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def canonical_json(value: Any) -> str:
-    """One line that is the same for the same value."""
+    """Return the value as one line of JSON that is always the same for equal values."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 

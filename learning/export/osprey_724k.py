@@ -1,16 +1,13 @@
-"""Regions of one annotation -> entries of the five Osprey-724K files.
+"""Convert the regions of one annotation to entries of the five Osprey-724K files.
 
-The reference's readers add the image prefix, the part preamble and the answer suffix themselves; an entry
-holds plain questions that name `<regionK>`, K counting the entry's `annotation` list from 1. Their rules:
-texts lose every `<` and `>` when read, a description is what follows `<regionK>: `, and in the positive/negative
-file every annotation is named exactly once and in order. Questions are the product's own, so what a model learns
-here is what it is asked at a click.
+The readers of the released code add the image prefix, the part preamble and the answer suffix. An entry holds plain
+questions that name `<regionK>`, where K counts the entry's `annotation` list from 1. The readers' rules: every `<` and
+`>` in a text is removed, a description is what follows `<regionK>: `, and in the positive/negative file every
+annotation is named exactly once and in order. The questions are those that a click asks.
 
-`weight` of an entry is ours: `osprey_model.data` multiplies the loss by it, the reference ignores it. So answers
-that people wrote or changed stand in other entries than those they accepted, and a long annotation is cut into
-entries that fit into the model's context, which the reference does not check.
-
-Neighbours: `learning/export/categories.py` (yes/no questions), `learning/export/version.py` (writes the files).
+`weight` of an entry is an addition of this project: `osprey_model.data` multiplies the loss by it, the released code
+ignores it. Therefore answers that annotators wrote or changed are in other entries than answers that they accepted.
+A long annotation is split into entries that fit into the model's context, which the released code does not check.
 """
 
 from __future__ import annotations
@@ -40,11 +37,11 @@ FILES = tuple(TYPES)
 
 Entry = dict[str, Any]
 
-_CATEGORY_QUESTION = "What is the category of {region}?"  # the reader adds its own "single word or phrase"
+_CATEGORY_QUESTION = "What is the category of {region}?"  # the reader adds "single word or phrase"
 _ATTRIBUTES_QUESTION = "Which attributes does {region} have?"
 _OTHER_QUESTION = "What is the {name} of {region}?"
 _IS_CATEGORY_QUESTION = "Is the category of {region} "  # the category and a question mark follow
-# 400 tokens of plain English, 760 of words that the small model spells out: beside the image both have room for them.
+# 400 tokens of plain English, up to 760 with the small model's tokenizer: both fit beside the image.
 _MAX_ENTRY_CHARS = 1600
 _CHARS_PER_TURN = 70  # roles, and the suffix that a reader adds
 _CHARS_PER_REGION = 20  # its name in the preamble
@@ -52,7 +49,7 @@ _CHARS_PER_REGION = 20  # its name in the preamble
 
 @dataclass(frozen=True, slots=True)
 class QuestionAnswer:
-    """One turn about one region; `question` holds `{region}` and is empty in a description."""
+    """One turn about one region. `question` contains `{region}`; it is empty for a description."""
 
     region: SubmittedRegion
     question: str
@@ -62,7 +59,7 @@ class QuestionAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
-    """How answers become entries: what an edited answer counts, and the seed of drawn wrong categories."""
+    """How answers become entries: the weight of edited answers, and the seed for sampling wrong categories."""
 
     edited_weight: float = 3.0
     seed: int = 0
@@ -71,12 +68,12 @@ class Teaching:
 def entries_of(
     config: LabelConfig, regions: Sequence[SubmittedRegion], vocabulary: Sequence[str], teaching: Teaching
 ) -> dict[str, list[Entry]]:
-    """The entries of each file that the regions' texts support, by file name.
+    """Return the entries that the regions' values allow, by file name.
 
     Args:
-        config: where the texts come from.
-        regions: all of one annotation, of one image size.
-        vocabulary: the project's categories, sorted: from there come the wrong ones of negative questions.
+        config: the project's labeling config.
+        regions: all regions of one annotation, of one image size.
+        vocabulary: the project's categories, sorted; the wrong categories of negative questions are drawn from them.
         teaching: weights and seed.
     """
     whole = [region for region in regions if not region.is_part]
@@ -103,7 +100,7 @@ def entries_of(
 
 
 def _chunks(pairs: Sequence[QuestionAnswer]) -> Iterator[list[QuestionAnswer]]:
-    """Pairs that fit into one entry; one that is longer than the limit alone stands alone."""
+    """Group pairs into entries below the length limit; a pair that exceeds it gets an entry of its own."""
     chunk: list[QuestionAnswer] = []
     used = 0
     seen: set[str] = set()
@@ -127,9 +124,9 @@ def _descriptions(config: LabelConfig, region: SubmittedRegion) -> Iterator[Ques
 
 
 def _short_answers(config: LabelConfig, region: SubmittedRegion) -> Iterator[QuestionAnswer]:
-    """What is answered in a word or phrase: category, part, attributes, fields with a question of their own."""
+    """Yield the questions with short answers: category, part, attributes and custom fields."""
     category = category_of(config, region)
-    if category and not region.is_part:  # a part's category is asked on its object's mask
+    if category and not region.is_part:  # a part's category is asked with its object's mask
         yield QuestionAnswer(region, _CATEGORY_QUESTION, category, _is_category_edited(config, region))
     for field in config.fields:
         if field.role == "part" and not region.is_part:
@@ -153,7 +150,7 @@ def _yes_and_no(
     vocabulary: Sequence[str],
     seed: int,
 ) -> list[QuestionAnswer]:
-    """Once with the category and once with a wrong one, in an order that tells nothing."""
+    """Ask once with the correct category and once with a wrong one, in random order."""
     category = category_of(config, region)
     if category is None:
         return []
@@ -171,11 +168,11 @@ def _is_category_edited(config: LabelConfig, region: SubmittedRegion) -> bool:
 
 
 def paired(field: Field, region: SubmittedRegion) -> Iterator[tuple[str, str]]:
-    """Questions of a control with their answers.
+    """Yield the questions of a field with their answers.
 
-    A control with several questions (colour, material) holds one list of values. Value K answers question K only
-    where the model suggested one value per question and nobody has moved one; otherwise all values answer one
-    question about all, because a colour taught as a material is worse than a pair less.
+    A field with several questions (colour, material) holds one list of values. Value K answers question K only if the
+    model suggested one value per question and the annotator has not reordered them. Otherwise all values answer one
+    joint question, because training a colour as a material is worse than one pair less.
     """
     texts = [clean for text in region.texts.get(field.name, []) if (clean := clean_text(text))]
     if not texts:
@@ -194,14 +191,14 @@ def paired(field: Field, region: SubmittedRegion) -> Iterator[tuple[str, str]]:
 
 
 def conversation_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
-    """Regions numbered by their first question."""
+    """Make a conversation; regions are numbered in the order of their first question."""
     regions = list({pair.region.region: pair.region for pair in pairs}.values())
     number = {region.region: idx for idx, region in enumerate(regions, start=1)}
     return entry_of(regions) | {"conversations": _turns(pairs, [number[pair.region.region] for pair in pairs])}
 
 
 def _once_named_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
-    """A number for every question: the reference pairs the k-th name with the k-th mask."""
+    """Make a conversation with one region number per question: the reader pairs the k-th name with the k-th mask."""
     return entry_of([pair.region for pair in pairs]) | {"conversations": _turns(pairs, range(1, len(pairs) + 1))}
 
 
@@ -211,6 +208,7 @@ def _description_entry(pairs: Sequence[QuestionAnswer]) -> Entry:
 
 
 def entry_of(regions: Sequence[SubmittedRegion]) -> Entry:
+    """Return the part that all kinds of entries share: image, size and masks of the regions."""
     first = regions[0]
     return {
         "id": first.task,
@@ -227,7 +225,7 @@ def entry_of(regions: Sequence[SubmittedRegion]) -> Entry:
 def _turns(pairs: Sequence[QuestionAnswer], numbers: Sequence[int]) -> list[dict[str, str]]:
     turns = []
     for pair, number in zip(pairs, numbers, strict=True):
-        # Only the first one is the placeholder: what follows may be a category that a person typed.
+        # Only the first one is the placeholder: a category that an annotator typed may follow.
         turns.append({"from": "human", "value": pair.question.replace("{region}", f"<region{number}>", 1)})
         turns.append({"from": "gpt", "value": pair.answer})
     return turns

@@ -1,8 +1,8 @@
-"""An export as Parquet that Hugging Face `datasets` reads: a row per annotation, its regions as a list.
+"""Write an export as Parquet for Hugging Face `datasets`: a row per annotation, with its regions as a list.
 
-`image` is an Image feature: with bytes where the export has images, else the address alone. Masks are COCO RLE
-(`pycocotools.mask.decode` after `.encode()` of `counts`). Texts are a list of {field, values}, because the fields
-differ between projects. pyarrow is imported here alone, when it is needed.
+`image` is an Image feature, with bytes if the export has images, else with the address only. Masks are COCO RLE
+(`pycocotools.mask.decode` after `.encode()` of `counts`). Field values are a list of {field, values}, because projects
+have different fields. Only this module imports pyarrow, and only when it is needed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _STRING, _INT, _FLOAT, _BOOL = ({"dtype": name, "_type": "Value"} for name in ("string", "int64", "float64", "bool"))
-_WORDS = {"feature": _STRING, "_type": "List"}
-_BY_FIELD = {"feature": {"field": _STRING, "values": _WORDS}, "_type": "List"}
+_TEXTS = {"feature": _STRING, "_type": "List"}
+_BY_FIELD = {"feature": {"field": _STRING, "values": _TEXTS}, "_type": "List"}
 _FOUR = {"feature": _INT, "_type": "List"}
 _FEATURES: dict[str, Any] = {
     "image": {"_type": "Image"},
@@ -45,18 +45,18 @@ _FEATURES: dict[str, Any] = {
             "area": _INT,
             "texts": _BY_FIELD,
             "suggestion": _BY_FIELD,
-            "changed": _WORDS,
+            "changed": _TEXTS,
             "origin": _STRING,
             "model_version": _STRING,
         },
         "_type": "List",
     },
 }
-_ROWS_PER_GROUP = 100  # with their images: a reader holds one group in memory
+_ROWS_PER_GROUP = 100  # with images; a reader loads one group into memory
 
 
 def parquet_bytes(content: Content, side: Side, image_folder: Path | None) -> bytes:
-    """One side as a Parquet file; `image_folder` holds the images, None where there are only addresses.
+    """Return one side as a Parquet file; `image_folder` None: the export has only addresses.
 
     Raises:
         ExportRefused: pyarrow is not installed.
@@ -113,11 +113,11 @@ def _row(content: Content, regions: list[SubmittedRegion], image_folder: Path | 
 
 
 def _by_field(texts: dict[str, list[str]]) -> list[dict[str, Any]]:
-    return [{"field": name, "values": words} for name, words in sorted(texts.items())]
+    return [{"field": name, "values": values} for name, values in sorted(texts.items())]
 
 
 def _utf8(value: Any) -> Any:
-    """The value with lone surrogates, which a browser can send and Arrow refuses, as escapes."""
+    """Replace lone surrogates, which a browser can send and Arrow refuses, by escapes."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
@@ -134,7 +134,7 @@ def _schema() -> pa.Schema:
 
 
 def _arrow_type(feature: dict[str, Any]) -> pa.DataType:
-    """The Arrow type that `datasets` gives to a feature."""
+    """Return the Arrow type that `datasets` uses for a feature."""
     import pyarrow as pa
 
     kind = feature.get("_type")

@@ -1,7 +1,4 @@
-"""Pictures for the data card: a few regions drawn on their images, with their texts below.
-
-Next on the path: `learning/export/data_card.py`.
-"""
+"""Draw pictures for the data card: a few regions on their images, with the field values below."""
 
 from __future__ import annotations
 
@@ -26,12 +23,13 @@ _COLOR = np.array([230, 40, 90], np.float32)
 
 
 def chosen_samples(content: Content, seed: int) -> list[SubmittedRegion]:
-    """Up to `NUM_SAMPLES` regions with texts, of different categories and images where there are enough."""
+    """Choose up to `NUM_SAMPLES` regions with values, if possible of different categories and images."""
     ordered = sorted(
         (region for region in content.taught if region.texts),
         key=lambda region: draw(seed, "sample", str(region.annotation), region.region),
     )
     chosen: list[SubmittedRegion] = []
+    # Three passes, each with a weaker condition, until there are enough.
     for same in (_same_image_or_category, _same_image, _same_region):
         for region in ordered:
             if len(chosen) < NUM_SAMPLES and not any(same(content, region, other) for other in chosen):
@@ -52,7 +50,7 @@ def _same_region(_content: Content, one: SubmittedRegion, other: SubmittedRegion
 
 
 def draw_sample(region: SubmittedRegion, image_path: Path) -> bytes:
-    """A PNG of the image with the region's mask tinted and outlined, and its texts below."""
+    """Return a PNG of the image with the region's mask tinted and outlined, and its field values below."""
     with Image.open(image_path) as image:
         scale = min(_WIDTH_PX / image.width, _MAX_HEIGHT_PX / image.height)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
@@ -73,22 +71,22 @@ def draw_sample(region: SubmittedRegion, image_path: Path) -> bytes:
 
 
 def sample_lines(region: SubmittedRegion) -> list[str]:
-    """One line per field: what the model suggested where a person changed it, and what stands there now."""
+    """Return one line per field: its value, and before it the suggestion if an annotator changed it."""
     lines = []
-    for name, words in sorted(region.texts.items()):
-        was = ", ".join((region.suggestion or {}).get(name, [])) if name in region.changed else ""
-        lines.append(_short(f"{name}: {f'{was} -> ' if was else ''}{', '.join(words)}"))
+    for name, values in sorted(region.texts.items()):
+        before = ", ".join((region.suggestion or {}).get(name, [])) if name in region.changed else ""
+        lines.append(_short(f"{name}: {f'{before} -> ' if before else ''}{', '.join(values)}"))
     return lines
 
 
 def _short(text: str) -> str:
-    # What the built-in font cannot draw is escaped; README.md has the words themselves.
+    # Characters that the built-in font lacks are escaped; README.md has the original text.
     line = " ".join(text.encode("latin-1", "backslashreplace").decode("latin-1").split())
     return line if len(line) <= _MAX_LINE_CHARS else f"{line[: _MAX_LINE_CHARS - 3]}..."
 
 
 def _outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of the mask with a neighbour outside it."""
+    """Return the pixels of the mask with a neighbour outside it."""
     padded = np.pad(mask, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     edge: NDArray[np.bool_] = mask & ~inner

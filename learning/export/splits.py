@@ -1,9 +1,9 @@
-"""Which images are trained on and which are held out: by hash, so that the answer stays as the project grows.
+"""Split images into a training and a held-out side by hash, so that an image keeps its side as a project grows.
 
-Images that show the same thing stay on one side: the same address, the same bytes, or nearly the same picture
-(64 bits of differences between neighbouring grey cells; at most `NEAR_BITS` differ). Groups are closed under
-"nearly the same". A group goes where the hash of its oldest image (lowest task) sends it, so later copies follow; only
-an image that joins two groups can move one of them.
+Images with the same content form a group, which stays on one side: the same address, the same bytes, or nearly the same
+picture (a 64-bit difference hash; at most `NEAR_BITS` differ). Groups are closed under "nearly the same". The hash of
+the oldest image (lowest task) decides the side of its group, so later copies follow. Only an image that joins two
+groups can move one of them to the other side.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from learning.export.categories import draw
 
 Side = Literal["train", "held_out"]
 SIDES: tuple[Side, ...] = ("train", "held_out")
-# Of 31125 pairs of different demo scenes the closest differ in 12 bits; of copies at half the size, recompressed
-# (JPEG 40) or cropped by 3 %, 95 % differ in at most 2, 3 and 6.
+# Among 31125 pairs of different demo scenes the closest differ in 12 bits. Of copies at half the size, recompressed
+# (JPEG 40) or cropped by 3 %, 95 % differ in at most 2, 3 and 6 bits.
 NEAR_BITS = 6
 _CELLS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What tells whether two images are the same. `sha256` and `look` are None where the image is not at hand."""
+    """What decides whether two images are the same. `sha256` and `look` are None if the image is not available."""
 
     name: str
     task: int
@@ -39,19 +39,19 @@ class Picture:
 
 
 def look_of(image: Image.Image) -> int:
-    """64 bits: whether each of 8 x 8 grey cells is brighter than its left neighbour."""
+    """Return the difference hash, 64 bits: whether each of 8 x 8 grey cells is brighter than its left neighbour."""
     cells = np.asarray(image.convert("L").resize((_CELLS + 1, _CELLS), Image.Resampling.BOX), np.int16)
     bits = np.packbits(cells[:, 1:] > cells[:, :-1])
     return int.from_bytes(bits.tobytes(), "big")
 
 
 def sides_of(pictures: Sequence[Picture], held_out_share: float, seed: int) -> dict[str, Side]:
-    """The side of each image by its file name.
+    """Return the side of each image by file name.
 
     Args:
-        pictures: all of the project, in any order.
-        held_out_share: 0 to 1; the share of groups that are held out, in expectation.
-        seed: another seed, another split.
+        pictures: all images of the project, in any order.
+        held_out_share: expected share of groups that are held out, 0 to 1.
+        seed: each seed gives another split.
     """
     ordered = sorted(pictures, key=lambda picture: (picture.task, picture.name))
     sides: dict[str, Side] = {}
@@ -64,7 +64,11 @@ def sides_of(pictures: Sequence[Picture], held_out_share: float, seed: int) -> d
 
 
 def groups_of(pictures: Sequence[Picture]) -> list[list[int]]:
-    """Positions of images that show the same, each group ascending, groups by their first position."""
+    """Group images with the same content by union-find.
+
+    Returns:
+        The positions of each group, ascending; groups are ordered by their first position.
+    """
     parent = list(range(len(pictures)))
 
     def root(idx: int) -> int:
@@ -91,6 +95,7 @@ def groups_of(pictures: Sequence[Picture]) -> list[list[int]]:
 
 
 def _near(pictures: Sequence[Picture]) -> list[tuple[int, int]]:
+    """Return the pairs of positions whose difference hashes differ in at most `NEAR_BITS` bits."""
     known = [idx for idx, picture in enumerate(pictures) if picture.look is not None]
     looks: NDArray[np.uint64] = np.array([pictures[idx].look for idx in known], np.uint64)
     pairs = []

@@ -1,33 +1,32 @@
-"""What people submitted -> an immutable version of training data, and back.
+"""Write submissions as an immutable version of training data, and read it back.
 
     <out>/<project>-<hash>/      of the layout osprey-724k; other layouts have their name in between
-      train/, held_out/          the five Osprey-724K files, as far as the texts support them, and what a click asks
-      data.json, held_out.json   data configs for a trainer: what a click asks (only with images)
-      data_osprey_724k.json, ... the same of the five files
+      train/, held_out/          the five Osprey-724K files, as far as the values allow, and the questions of a click
+      data.json, held_out.json   data configs for a trainer: the questions of a click (only with images)
+      data_osprey_724k.json, ... the same for the five files
       images/                    the images under the names that the files use
-      regions.jsonl              every region: mask, texts of all fields, suggestion, annotator, model version
-      problems.jsonl             what is not in it or not as submitted, with task and region
+      regions.jsonl              every region: mask, values of all fields, suggestion, annotator, model version
+      problems.jsonl             what was left out or changed, with task and region
       images.txt                 file name, task, address, side of each image, separated by tabs
-      label_config.xml           the config the texts belong to
+      label_config.xml           the labeling config of the values
       README.md, samples/        the data card and its pictures
-      manifest.json              schema version, figures, parents, and the SHA-256 of every other file
+      manifest.json              schema version, counts, parents, and the SHA-256 of every other file
     <out>/<project>.latest       the name of the latest version
 
-The hash in the name is that of the content: the same annotations give the same name, and the version that is there
-stays untouched. A version appears complete or not at all (`learning/export/staging.py`).
-
-Neighbours: `learning/submitted/submissions.py` (what comes in), `learning/export/layouts.py` (the files).
+The hash in the name is that of the content: the same annotations give the same name, and an existing version is not
+written again. A version appears complete or not at all (`learning/export/staging.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from job_queue.records import known_fields
 from label_config.reader import read_label_config
 from learning.export.counts import Content
 from learning.export.data_card import card_of
@@ -47,18 +46,18 @@ from learning.export.manifest import (
 from learning.export.osprey_724k import Entry, Teaching
 from learning.export.samples import chosen_samples, draw_sample
 from learning.export.splits import Picture, sides_of
-from learning.export.staging import ExportRefused, point, publish, staging_folder, write_file
+from learning.export.staging import ExportRefused, staging_folder
 from learning.submitted.checks import fit_all
 from learning.submitted.problems import Problem
 from learning.submitted.regions import SubmittedRegion
-from learning.submitted.submissions import Submissions, of_one_size, shown_url, submissions_of_tasks
+from learning.submitted.submissions import Submissions, of_one_size, shown_url
+from registry.atomic_writes import Disk
 from worker.images.resolver import ImageResolver
 
 __all__ = [
     "DataVersion",
     "Export",
     "ExportOptions",
-    "export_project",
     "export_version",
     "latest_version",
     "read_export",
@@ -70,7 +69,14 @@ REGIONS, PROBLEMS, IMAGES, CARD = "regions.jsonl", "problems.jsonl", "images.txt
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How submissions become a version. `edited_weight` is what an answer counts that a person wrote or changed."""
+    """Options of an export.
+
+    Attributes:
+        format: the layout of the files.
+        held_out_share: expected share of images that are held out, 0 to below 1.
+        seed: for the split and for sampling wrong categories.
+        edited_weight: training weight of answers that an annotator wrote or changed.
+    """
 
     format: Format = "osprey-724k"
     held_out_share: float = 0.1
@@ -78,7 +84,11 @@ class ExportOptions:
     edited_weight: float = 3.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
+        """Check the values.
+
+        Raises:
+            ValueError: a value is out of range; the message names it.
+        """
         if self.format not in FORMATS:
             raise ValueError(f"unknown format {self.format!r}; known: {', '.join(FORMATS)}")
         if not 0 <= self.held_out_share < 1:
@@ -89,7 +99,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class DataVersion:
-    """An exported version; `is_new` is False where the same content had been exported before."""
+    """An exported version; `is_new` is False if the same content was exported before."""
 
     path: Path
     manifest: dict[str, Any]
@@ -98,7 +108,17 @@ class DataVersion:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A version read back: `entries` by path of the file, `images` address by file name."""
+    """A version read back.
+
+    Attributes:
+        manifest: see `learning/export/manifest.py`.
+        label_config: XML of the labeling config.
+        regions: all submitted regions.
+        problems: what was left out or changed.
+        entries: training entries by path of their file.
+        images: address of each image by file name.
+        sides: side of the split by file name.
+    """
 
     manifest: dict[str, Any]
     label_config: str
@@ -109,21 +129,6 @@ class Export:
     sides: dict[str, str] = field(default_factory=dict)
 
 
-def export_project(
-    project: Mapping[str, Any],
-    tasks: Iterable[Mapping[str, Any]],
-    out: Path,
-    options: ExportOptions | None = None,
-    images: ImageResolver | None = None,
-    *,
-    on_task: Callable[[], None] | None = None,
-    on_image: Callable[[], None] | None = None,
-) -> DataVersion:
-    """`export_version` of the submitted annotations in Label Studio's tasks; see `submissions_of_tasks`."""
-    submissions = submissions_of_tasks(project, tasks, on_task=on_task)
-    return export_version(submissions, out, options, images, on_image=on_image)
-
-
 def export_version(
     submissions: Submissions,
     out: Path,
@@ -132,18 +137,18 @@ def export_version(
     *,
     on_image: Callable[[], None] | None = None,
 ) -> DataVersion:
-    """Write a version below `out`, or find the one that is there, and point to it as the latest.
+    """Write a version below `out`, or find the existing one with the same content, and make it the latest.
 
     Args:
-        submissions: what people submitted, and what was wrong with it.
+        submissions: the submitted regions and their problems.
         out: the folder that holds versions.
         options: layout, split and weights.
-        images: fetches the images into the version; None leaves them out.
+        images: reads the images that are written into the version; None leaves them out.
         on_image: called after each image, for a progress bar.
 
     Raises:
-        ConfigError: the label config cannot be read.
-        ExportRefused: `out` cannot hold versions, another export writes there, or the version there is damaged.
+        ConfigError: the labeling config cannot be read.
+        ExportRefused: `out` is a file, another export writes there, or the existing version is damaged.
     """
     options = options or ExportOptions()
     with staging_folder(out, series_of(submissions.project_id, options.format)) as folder:
@@ -154,18 +159,18 @@ def export_version(
         is_new = not target.exists()
         if is_new:
             _write_card(content, options, manifest, folder)
-            publish(folder, target)
+            Disk().publish(folder, target)
         else:
             manifest = read_manifest(target)
-        point(pointer_of(out, submissions.project_id, options.format), target.name)
+        Disk().write(pointer_of(out, submissions.project_id, options.format), f"{target.name}\n".encode())
     return DataVersion(target, manifest, is_new)
 
 
 def read_export(folder: Path) -> Export:
-    """Read back what `export_version` wrote.
+    """Read a version that `export_version` wrote, in this or another release.
 
     Raises:
-        ExportRefused: no manifest, another schema version, or a file that is not as it was written.
+        ExportRefused: there is no manifest, it has another schema version, or a file has changed or is missing.
     """
     manifest = read_manifest(folder)
     texts: dict[str, str] = {}
@@ -175,19 +180,21 @@ def read_export(folder: Path) -> Export:
             if hashlib.sha256(data).hexdigest() != written["sha256"]:
                 raise ExportRefused(f"{folder / name} has changed since it was exported; export it again")
             if name.endswith((".json", ".jsonl", ".txt", ".xml")):
-                # Bytes, not text mode, which would turn a config's \\r\\n into \\n.
+                # Not in text mode, which would turn \\r\\n of a config into \\n.
                 texts[name] = data.decode("utf-8")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExportRefused(f"{folder} is not a complete export: {error}") from error
+    if missing := {CONFIG, REGIONS, PROBLEMS, IMAGES} - texts.keys():
+        raise ExportRefused(f"{folder} is not a complete export: its manifest does not list {sorted(missing)}")
     images = [line.split("\t") for line in texts[IMAGES].split("\n") if line]
     return Export(
         manifest=manifest,
         label_config=texts[CONFIG],
         regions=tuple(SubmittedRegion.from_json(line) for line in _lines(texts[REGIONS])),
-        problems=tuple(Problem(**line) for line in _lines(texts[PROBLEMS])),
+        problems=tuple(Problem(**known_fields(Problem, line)) for line in _lines(texts[PROBLEMS])),
         entries={name: json.loads(text) for name, text in texts.items() if "/" in name},
-        images={name: url for name, _, url, _ in images},
-        sides={name: side for name, _, _, side in images},
+        images={name: url for name, _, url, *_ in images},
+        sides={name: side for name, _, _, side, *_ in images},
     )
 
 
@@ -198,13 +205,13 @@ def _content(
     folder: Path,
     on_image: Callable[[], None] | None,
 ) -> Content:
-    """Regions that fit the config, their images written into `folder`, and the side of each image."""
+    """Check the regions against the config, write their images into `folder`, and split the images."""
     config = read_label_config(submissions.label_config)
     ordered = sorted(submissions.regions, key=lambda region: (region.task, region.annotation))
     same_size, odd = of_one_size(ordered)
     regions, unfit = fit_all(config, same_size)
     staged = Staged({}, ()) if images is None else stage_images(submissions.images, regions, images, folder, on_image)
-    # The same once: what was read into a store was held against a config before.
+    # A set, because regions from the store were checked before and may have the same problem twice.
     problems = {*submissions.problems, *odd, *unfit, *staged.problems}
     named = {name: staged.images[name].name if name in staged.images else name for name in submissions.images}
     named |= {region.image: staged.renamed(region).image for region in regions}
@@ -226,7 +233,7 @@ def _content(
 
 
 def _write_content(submissions: Submissions, content: Content, options: ExportOptions, folder: Path) -> dict[str, Any]:
-    """Write all files but card and manifest; the manifest without parents."""
+    """Write all files except card and manifest; return the manifest without parents."""
     ordered_images = sorted(content.images.items(), key=lambda image: (image[1][0] or 0, image[0]))
     files: dict[str, bytes] = {
         CONFIG: encoded(submissions.label_config),
@@ -238,25 +245,26 @@ def _write_content(submissions: Submissions, content: Content, options: ExportOp
     }
     teaching = Teaching(options.edited_weight, options.seed)
     files |= layout_files(options.format, content, teaching, folder / FOLDER if content.has_images else None)
+    disk = Disk()
     for name, data in files.items():
-        write_file(folder / name, data)
+        disk.write_new(folder / name, data)
     settings = {**asdict(options), "with_images": content.has_images}
     del settings["format"]
     return manifest_of(submissions, content, options.format, settings, folder)
 
 
 def _write_card(content: Content, options: ExportOptions, manifest: dict[str, Any], folder: Path) -> None:
-    """Card, its pictures and, last, the manifest."""
-    samples = []
+    """Write the data card, its pictures and, last, the manifest."""
+    samples, disk = [], Disk()
     if content.has_images:
         for idx, region in enumerate(chosen_samples(content, options.seed), start=1):
             name = f"samples/{idx}.png"
-            write_file(folder / name, draw_sample(region, folder / FOLDER / region.image))
+            disk.write_new(folder / name, draw_sample(region, folder / FOLDER / region.image))
             samples.append((name, region))
-    write_file(folder / CARD, encoded(card_of(manifest, samples)))
+    disk.write_new(folder / CARD, encoded(card_of(manifest, samples)))
     for name in (CARD, *(name for name, _ in samples)):
         manifest["files"][name] = file_record(folder / name)
-    write_file(folder / MANIFEST, encoded(json.dumps(manifest, indent=2, sort_keys=True) + "\n"))
+    disk.write_new(folder / MANIFEST, encoded(json.dumps(manifest, indent=2, sort_keys=True) + "\n"))
 
 
 def _problem_key(problem: Problem) -> tuple[int, int, str, str]:

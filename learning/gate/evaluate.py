@@ -1,7 +1,4 @@
-"""A model sits an exam: per field what it said, how sure it was, whether it is right; and how long it takes.
-
-Neighbours: `learning/gate/exam.py` (the questions), `learning/gate/gate.py` (compares two models' outcomes).
-"""
+"""Ask a model every question of an evaluation set; record answer, confidence, correctness and latency."""
 
 from __future__ import annotations
 
@@ -24,8 +21,26 @@ _MAX_PIXELS = 500_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """One field of one region. `failure` says why there is no answer; then it is wrong with confidence 0."""
+class FieldOutcome:
+    """A model's answer to one field of one region.
+
+    Attributes:
+        image: file name of the image.
+        task: number of the task.
+        annotation: number of the annotation.
+        region: id of the region.
+        label: label of the region.
+        field: name of the field.
+        role: role of the field in the labeling config.
+        expected: the value that the annotator submitted.
+        given: the model's answer.
+        confidence: the model's confidence, 0 to 1.
+        is_right: whether both are equal up to formatting.
+        similarity: of both, 0 to 1.
+        is_valid: whether the answer is one of the choices of a closed list, or a text that is not empty.
+        is_closed: whether the field has a closed list of choices.
+        failure: why there is no answer; it then counts as wrong with confidence 0.
+    """
 
     image: str
     task: int
@@ -39,7 +54,7 @@ class Outcome:
     confidence: float
     is_right: bool
     similarity: float
-    is_valid: bool  # of a closed list: one of its choices; of a free text: not empty
+    is_valid: bool
     is_closed: bool
     failure: str | None = None
 
@@ -50,18 +65,21 @@ def evaluate(
     similarity: Similarity = token_f1,
     *,
     on_image: Callable[[], None] | None = None,
-) -> tuple[Outcome, ...]:
-    """Ask everything; the outcomes in the order of the exam, so those of two models can be paired.
+) -> tuple[FieldOutcome, ...]:
+    """Ask all questions of an exam.
 
     Args:
-        model: answers are greedy, so the same model gives the same outcomes.
-        exam: images, regions, fields.
-        similarity: of expected and given words; the default counts common words.
+        model: decoding is greedy, so the same model gives the same outcomes.
+        exam: images, regions and fields.
+        similarity: of the expected value and the answer; the default counts common words.
         on_image: called after each image, for a progress bar.
+
+    Returns:
+        The outcomes in the order of the exam, so that those of two models can be paired.
     """
     from osprey_model.engine.requests import ImageRequest
 
-    outcomes: list[Outcome] = []
+    outcomes: list[FieldOutcome] = []
     for start in range(0, len(exam.images), _IMAGES_AT_ONCE):
         images = exam.images[start : start + _IMAGES_AT_ONCE]
         requests = [ImageRequest(_pixels(image), tuple(_requests(image)), f"exam:{image.path}") for image in images]
@@ -74,7 +92,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Seconds per image of two models on the same images, best of some interleaved rounds. `clock` is cpu or wall."""
+    """Seconds per image of two models on the same images, the best of `rounds`. `clock` is "cpu" or "wall"."""
 
     candidate_s: float
     champion_s: float
@@ -84,14 +102,14 @@ class Latency:
 
     @property
     def ratio(self) -> float:
-        """Above 1: the candidate is slower."""
+        """The candidate's time divided by the champion's; above 1 the candidate is slower."""
         return self.candidate_s / self.champion_s
 
 
 def measure_latency(candidate: Osprey, champion: Osprey, images: Sequence[ExamImage], rounds: int = 3) -> Latency:
-    """Both models on the same images in turns, everything from the pixels on; the best round of each image counts.
+    """Time both models in turns on the same images, from pixels to answers; the best round of each image counts.
 
-    On a CPU the process's own time is taken, because others share the machine.
+    On a CPU the time of the process is measured instead of wall time, because other processes share the machine.
     """
     import torch
 
@@ -101,16 +119,16 @@ def measure_latency(candidate: Osprey, champion: Osprey, images: Sequence[ExamIm
     for turn in range(-1, rounds):  # the first turn warms up and is not counted
         for image_idx, image in enumerate(images):
             pixels, requests = _pixels(image), list(_requests(image))
-            for who, model in sides if turn % 2 else sides[::-1]:
-                key = f"latency:{turn}:{who}:{image.path}"  # no prefix from an earlier turn
+            for side, model in sides if turn % 2 else sides[::-1]:
+                key = f"latency:{turn}:{side}:{image.path}"  # a new key, so that no cached prefix is reused
                 started = time.perf_counter() if on_gpu else time.process_time()
                 model.describe(pixels, requests, image_key=key)
                 if on_gpu:
                     torch.cuda.synchronize()
                 took_s = (time.perf_counter() if on_gpu else time.process_time()) - started
                 if turn >= 0:
-                    best[who, image_idx] = min(took_s, best.get((who, image_idx), took_s))
-    seconds = [sum(took for (who, _), took in best.items() if who == side) / len(images) for side in (0, 1)]
+                    best[side, image_idx] = min(took_s, best.get((side, image_idx), took_s))
+    seconds = [sum(took for (each, _), took in best.items() if each == side) / len(images) for side in (0, 1)]
     return Latency(seconds[0], seconds[1], len(images), rounds, "wall" if on_gpu else "cpu")
 
 
@@ -125,7 +143,8 @@ def _requests(image: ExamImage) -> Iterator[RegionRequest]:
 
 def _outcomes(
     image: ExamImage, answers: Sequence[Sequence[Answer | Failure]], similarity: Similarity
-) -> Iterator[Outcome]:
+) -> Iterator[FieldOutcome]:
+    """Match the answers of one image, in the order of `_requests`, with the expected values."""
     from osprey_model import Answer
 
     for region, given in zip(image.regions, answers, strict=True):
@@ -135,9 +154,9 @@ def _outcomes(
             start += len(field.questions)
             replies = [result for result in results if isinstance(result, Answer)]
             failure = next((result.message for result in results if not isinstance(result, Answer)), None)
-            said = () if failure else said_in(field, replies)
+            values = () if failure else values_of(field, replies)
             closed = bool(field.choices)
-            yield Outcome(
+            yield FieldOutcome(
                 image=image.path.name,
                 task=region.task,
                 annotation=region.annotation,
@@ -146,18 +165,18 @@ def _outcomes(
                 field=field.name,
                 role=field.role,
                 expected=field.expected,
-                given=said,
+                given=values,
                 confidence=0.0 if failure else min(float(reply.confidence) for reply in replies),
-                is_right=failure is None and same(field.expected, said),
-                similarity=0.0 if failure else similarity(joined(field.expected), joined(said)),
-                is_valid=failure is None and bool(said) and (not closed or set(said) <= set(field.choices)),
+                is_right=failure is None and same(field.expected, values),
+                similarity=0.0 if failure else similarity(joined(field.expected), joined(values)),
+                is_valid=failure is None and bool(values) and (not closed or set(values) <= set(field.choices)),
                 is_closed=closed,
                 failure=failure,
             )
 
 
-def said_in(field: ExamField, replies: Sequence[Answer]) -> tuple[str, ...]:
-    """The words that the control would be given (`job_queue/field_answers.py`), thresholds left aside."""
+def values_of(field: ExamField, replies: Sequence[Answer]) -> tuple[str, ...]:
+    """Return the value that the field would get (`job_queue/field_answers.py`), without confidence thresholds."""
     if field.choices and not field.multiple:
         replies = sorted(replies, key=lambda reply: -reply.confidence)[:1]
-    return tuple(dict.fromkeys(word for reply in replies for value in reply.values if (word := value.strip())))
+    return tuple(dict.fromkeys(text for reply in replies for value in reply.values if (text := value.strip())))

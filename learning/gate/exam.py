@@ -1,7 +1,4 @@
-"""An export version -> what a model is asked about its regions and what people say is right.
-
-Neighbours: `learning/export/version.py` (the folder), `learning/gate/evaluate.py` (asks a model).
-"""
+"""Read an export version as an evaluation set: questions about its regions, and the submitted values."""
 
 from __future__ import annotations
 
@@ -20,12 +17,12 @@ from learning.submitted.regions import SubmittedRegion
 
 
 class ExamUnusable(OspreyError):
-    """An export version that nobody can be examined with; the message says what is missing."""
+    """The export version cannot be used as an evaluation set. The message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExamField:
-    """A field of a region: its questions, and what a person kept in it."""
+    """A field of a region: its questions, and the submitted value (`expected`)."""
 
     name: str
     role: str
@@ -37,7 +34,7 @@ class ExamField:
 
 @dataclass(frozen=True, slots=True)
 class ExamRegion:
-    """One region: its label, its own mask, for a part also its object's, and its fields."""
+    """One region with its fields. `masks`: its own, and for a part also the mask of its object."""
 
     task: int
     annotation: int
@@ -49,7 +46,7 @@ class ExamRegion:
 
 @dataclass(frozen=True, slots=True)
 class ExamImage:
-    """One image file with the regions that are asked about."""
+    """One image file with its regions."""
 
     path: Path
     regions: tuple[ExamRegion, ...]
@@ -57,28 +54,28 @@ class ExamImage:
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """All images of one side of a version. `name` is the version's."""
+    """All images of one side of an export version. `name` is that of the version."""
 
     name: str
     images: tuple[ExamImage, ...]
 
     @property
     def num_regions(self) -> int:
-        """Over all images."""
+        """Number of regions over all images."""
         return sum(len(image.regions) for image in self.images)
 
 
 def read_exam(folder: Path, side: Side | None = "held_out", *, may_be_empty: bool = False) -> Exam:
-    """The exam that an export version holds.
+    """Read the evaluation set of an export version.
 
     Args:
         folder: a version of the layout osprey-724k with its images.
         side: of the split; None: all images (a base set is held out as a whole).
-        may_be_empty: of few images all may be on the other side.
+        may_be_empty: return an empty exam instead of an error if no image is on that side.
 
     Raises:
-        ExamUnusable: it has no region or no image on that side.
-        ExportRefused: it is not a complete version.
+        ExamUnusable: the version has no region on that side, or an image is missing.
+        ExportRefused: the folder is not a complete version.
     """
     export = read_export(folder)
     config = read_label_config(export.label_config)
@@ -97,17 +94,17 @@ def read_exam(folder: Path, side: Side | None = "held_out", *, may_be_empty: boo
 
 
 def read_base_exam(folder: Path) -> Exam:
-    """All images of the frozen base set.
+    """Read all images of the frozen base set.
 
     Raises:
-        ExamUnusable: what OSPREY_BASE_SET names is no complete export version with images.
+        ExamUnusable: OSPREY_BASE_SET does not name a complete export version with images.
     """
     try:
         return read_exam(folder, None)
     except OspreyError as error:
         raise ExamUnusable(
             f"the base set cannot be used: {error}. OSPREY_BASE_SET names an export version with its images, made by "
-            "`osprey export`; without one nothing passes the gate"
+            "`osprey export`; without one no version passes the gate"
         ) from error
 
 
@@ -126,7 +123,7 @@ def _fields(config: LabelConfig, region: SubmittedRegion, *, has_object: bool) -
     for field in config.fields:
         expected = tuple(region.texts.get(field.name, ()))
         questions = tuple(question for question in asked if question.field == field.name)
-        # A part's category is asked of its object, which may not have been submitted.
+        # A part's category is asked with its object's mask, and the object may not have been submitted.
         if expected and questions and (has_object or all(question.mask_idx == 0 for question in questions)):
             choices = tuple(choice.text for choice in field.choices)
             yield ExamField(field.name, field.role, questions, expected, choices, field.multiple)

@@ -1,7 +1,4 @@
-"""Intervals and calibration of right-or-wrong outcomes.
-
-Neighbours: `learning/gate/gate.py` decides by them, `learning/report/figures.py` shows them.
-"""
+"""Bootstrap intervals of means, and calibration of confidences."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ SEED = 20231215
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean with the bounds that 90 % of the resamples lie between; `n` values in `clusters` images."""
+    """A mean with its 90 % bootstrap interval, of `n` values in `clusters` images (or other groups)."""
 
     value: float
     low: float
@@ -26,19 +23,25 @@ class Estimate:
 
 
 def mean_with_bounds(values: Sequence[float], clusters: Sequence[str]) -> Estimate:
-    """The mean of `values` with bootstrap bounds (5th and 95th percentile, fixed seed).
+    """Return the mean of `values` with bootstrap bounds: the 5th and 95th percentile, with a fixed seed.
 
-    Whole images are drawn, because the regions of one image are right or wrong together. For a comparison hand over
-    the paired differences.
+    Whole clusters are resampled, because the regions of one image tend to be right or wrong together. To compare two
+    models, pass the paired differences.
+
+    Args:
+        values: one number per answer.
+        clusters: the image (or other group) of each value.
 
     Raises:
-        ValueError: no values.
+        ValueError: there are no values.
     """
     if not values:
         raise ValueError("expected at least one value to estimate a mean from, got none")
+    # Sum and count per cluster, so that a resample of clusters is a weighted sum.
     names, idx = np.unique(np.asarray(clusters), return_inverse=True)
     sums = np.bincount(idx, weights=np.asarray(values, np.float64), minlength=len(names))
     counts = np.bincount(idx, minlength=len(names))
+    # How often each cluster is in each resample: (RESAMPLES, clusters).
     generator = np.random.default_rng(SEED)
     drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
     means = (drawn @ sums) / np.maximum(drawn @ counts, 1)
@@ -48,7 +51,7 @@ def mean_with_bounds(values: Sequence[float], clusters: Sequence[str]) -> Estima
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Answers of similar confidence: how sure the model was on average, and how often it was right."""
+    """Answers with a confidence from `low` to `high`: their number, mean confidence and share of correct ones."""
 
     low: float
     high: float
@@ -58,7 +61,7 @@ class Bin:
 
 
 def confidence_bins(confidences: Sequence[float], right: Sequence[bool], num_bins: int = 10) -> tuple[Bin, ...]:
-    """Bins of equal width over 0..1; empty ones are left out."""
+    """Group answers into bins of equal width over confidences 0 to 1; empty bins are left out."""
     bins = []
     values, hits = np.asarray(confidences, np.float64), np.asarray(right, np.float64)
     place = np.minimum((values * num_bins).astype(int), num_bins - 1)
@@ -77,7 +80,10 @@ def confidence_bins(confidences: Sequence[float], right: Sequence[bool], num_bin
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
-    """Expected calibration error over ten bins: the mean distance of confidence and accuracy, weighted by answers."""
+    """Return the expected calibration error over ten bins.
+
+    It is the distance between confidence and accuracy, averaged over the bins and weighted by their answers.
+    """
     bins = confidence_bins(confidences, right)
     total = sum(each.n for each in bins)
     return sum(each.n * abs(each.confidence - each.right) for each in bins) / total if total else 0.0

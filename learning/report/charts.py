@@ -1,6 +1,6 @@
-"""Small inline SVG charts: lines over rounds, a reliability plot, bars. Every text is escaped; colours are CSS.
+"""Small inline SVG charts: lines over model versions, and a reliability plot.
 
-Neighbour: `learning/report/page.py` puts them into the page, whose style sheet names the classes.
+Every text is escaped. Colours come from the style sheet of the page.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 130, 34, 42
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: a value per x position, None where there is none. `color` is the same for a name in every chart."""
+    """One line: a value per x position, or None. A name has the same `color` in every chart."""
 
     name: str
     values: tuple[float | None, ...]
@@ -28,7 +28,10 @@ class Line:
 
 
 def line_chart(x_names: Sequence[str], lines: Sequence[Line], *, title: str, unit: str, width: int = WIDE) -> Markup:
-    """Lines with points over named positions; names stand at their right ends. `title` is for screen readers."""
+    """Draw lines with points over named positions, each with its name at the right end.
+
+    `title` is read by screen readers.
+    """
     top = _nice_top(max((value for line in lines for value in line.values if value is not None), default=1.0))
     plot_width, plot_height = width - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     step = plot_width / max(len(x_names) - 1, 1)
@@ -58,7 +61,10 @@ def line_chart(x_names: Sequence[str], lines: Sequence[Line], *, title: str, uni
 
 
 def reliability_chart(bins: Sequence[Bin], *, title: str) -> Markup:
-    """Share kept over confidence; a point on the diagonal is as sure as it should be, its area counts answers."""
+    """Plot the share of accepted suggestions over the model's confidence; the area of a point shows its answers.
+
+    On the diagonal both are equal. `title` is read by screen readers.
+    """
     side = _HEIGHT - _TOP - _BOTTOM
     width = _LEFT + side * 1.6 + 20
 
@@ -73,14 +79,14 @@ def reliability_chart(bins: Sequence[Bin], *, title: str) -> Markup:
     parts += [
         _text(x_of(share), _HEIGHT - 24, f"{100 * share:.0f} %", "tick", "middle") for share in (0, 0.25, 0.5, 0.75, 1)
     ]
-    parts.append(_text(_LEFT - 40, 14, "kept", "tick", "start"))
+    parts.append(_text(_LEFT - 40, 14, "accepted", "tick", "start"))
     parts.append(_text(x_of(0.5), _HEIGHT - 6, "confidence", "tick", "middle"))
     diagonal = Markup('<line class="diagonal" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>')
     parts.append(diagonal.format(x_of(0), y_of(0), x_of(1), y_of(1)))
     path = " ".join(f"{x_of(each.confidence):.1f},{y_of(each.right):.1f}" for each in bins)
     parts.append(Markup('<polyline class="line s0" points="{}"/>').format(path))
     for each in bins:
-        label = f"confidence {100 * each.confidence:.0f} %: {100 * each.right:.0f} % of {each.n} kept"
+        label = f"confidence {100 * each.confidence:.0f} %: {100 * each.right:.0f} % of {each.n} accepted"
         parts.append(_dot(x_of(each.confidence), y_of(each.right), "s0", label, 3 + 7 * (each.n / most) ** 0.5))
     return _svg(parts, title, width)
 
@@ -119,7 +125,7 @@ def _last(line: Line) -> float:
 
 
 def _apart(places: Sequence[tuple[float, int]], low: float, high: float, gap: float = 15.0) -> dict[int, float]:
-    """Names of lines that end close together, moved apart and kept inside the plot."""
+    """Return the y positions of names by line, moved apart so that they do not overlap, inside the plot."""
     moved: dict[int, float] = {}
     at = low - gap
     for y, idx in sorted(places):
@@ -130,7 +136,7 @@ def _apart(places: Sequence[tuple[float, int]], low: float, high: float, gap: fl
 
 
 def _nice_top(value: float) -> float:
-    """The next round number of 1, 2, 4, 5 or 8 times a power of ten."""
+    """Return the next number that is 1, 2, 4, 5 or 8 times a power of ten."""
     scale = 1.0
     while value > 10 * scale:
         scale *= 10

@@ -1,7 +1,4 @@
-"""What people did with the model's words -> the figures of the report, plain and JSON. Pure.
-
-Neighbours: `learning/report/report.py` brings the regions, `learning/report/page.py` draws the figures.
-"""
+"""Compute the figures of the report from regions: what annotators accepted and corrected. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,20 +8,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rapidfuzz.distance import Levenshtein
+
 from job_queue.contracts import ImageRef
 from learning.gate.statistics import Bin, Estimate, calibration_error, confidence_bins, mean_with_bounds
-from learning.gate.text_similarity import edit_share, joined, same
+from learning.gate.text_similarity import joined, same
 from learning.submitted.regions import SubmittedRegion
 
-_SHORT_CHARS = 40  # a pair of longer texts is no confusion of two names
-_NO_MODEL = "no version noted"
+_SHORT_CHARS = 40  # longer texts are not names, so a changed one is not counted as a confusion
+_EDITED_CHARS = 2000  # of longer texts only this many are compared
+_NO_MODEL = "unknown version"
 
 
 @dataclass(frozen=True, slots=True)
 class SeenRegion:
-    """One submitted region. `is_blind`: the person saw no words, `suggestion` is what the model would have said.
+    """One submitted region.
 
-    `arm` is the arm of the queue; None: nobody knows.
+    Attributes:
+        region: the region.
+        image: reference to its image.
+        is_blind: the fields were left empty; `region.suggestion` is the answer that was not shown.
+        arm: arm of its task in the order of tasks; None: unknown.
     """
 
     region: SubmittedRegion
@@ -35,24 +39,24 @@ class SeenRegion:
 
 @dataclass(frozen=True, slots=True)
 class FieldInRound:
-    """One field under one model version. `n` regions had a suggestion; shares are of 1."""
+    """One field under one model version, over the `n` regions with a suggestion; shares are 0 to 1."""
 
     field: str
     n: int
     corrected: int
     corrections_per_100: float
-    edit_share: float  # mean over all n; 0 where nothing was changed
+    edit_share: float  # mean over all n, 0 for an unchanged field
     edit_share_of_corrected: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One model version in the order of its first use."""
+    """One model version; rounds are ordered by first use."""
 
     model_version: str
     since: str | None
     regions: int
-    corrections_per_100: float  # changed fields over all fields, per 100 regions with a suggestion
+    corrections_per_100: float  # changed fields per 100 regions with a suggestion
     fields: tuple[FieldInRound, ...]
     seconds_per_region: float | None  # median over annotations
     timed_annotations: int
@@ -60,7 +64,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How often words were kept, by the confidence the model had in them. `field` None: all of them."""
+    """How often suggestions were accepted, by the model's confidence. `field` None: all fields."""
 
     field: str | None
     n: int
@@ -70,7 +74,7 @@ class Reliability:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """What the model called one thing and people another, how often."""
+    """How often annotators replaced one short value by another."""
 
     field: str
     suggested: str
@@ -80,9 +84,9 @@ class Confusion:
 
 @dataclass(frozen=True, slots=True)
 class BlindField:
-    """Accuracy on regions without suggestions beside the share kept where they were shown.
+    """Accuracy on regions without a visible suggestion (`right`), and the share of accepted visible ones (`kept`).
 
-    `kept` above `right` by much: people nod.
+    If `kept` is much higher than `right`, annotators accept suggestions without checking them.
     """
 
     field: str
@@ -94,7 +98,7 @@ class BlindField:
 
 @dataclass(frozen=True, slots=True)
 class ArmFigures:
-    """What the tasks of one arm of the queue had to teach. `corrections_per_100` of its regions with a suggestion."""
+    """Corrections in the tasks of one arm of the order of tasks, over its regions with a suggestion."""
 
     arm: str
     tasks: int
@@ -104,7 +108,7 @@ class ArmFigures:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A region with changed words. `badness`: confidence times edit share, summed over its fields."""
+    """A region with changed fields. `badness`: confidence times edit share, summed over its fields."""
 
     task: int
     annotation: int
@@ -116,7 +120,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Everything the report shows."""
+    """All numbers of the report."""
 
     counts: Mapping[str, int]
     fields: tuple[str, ...]
@@ -128,12 +132,12 @@ class Figures:
     worst: tuple[Mistake, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
 def figures_of(seen: Sequence[SeenRegion], *, num_worst: int = 12, num_confusions: int = 15) -> Figures:
-    """All figures of a project's regions; none of them needs a suggestion to exist."""
+    """Compute all figures from the regions of a project; regions without a suggestion are allowed."""
     shown = [each.region for each in seen if not each.is_blind and each.region.suggestion is not None]
     blind = [each.region for each in seen if each.is_blind and each.region.suggestion is not None]
     fields = tuple(sorted({name for region in (*shown, *blind) for name in _names(region)}))
@@ -161,13 +165,19 @@ def _names(region: SubmittedRegion) -> set[str]:
     return {*region.texts, *(region.suggestion or {})}
 
 
-def _words(region: SubmittedRegion, name: str) -> tuple[list[str], list[str]]:
-    """Suggested and kept."""
+def edit_share(before: str, after: str) -> float:
+    """Return the Levenshtein distance divided by the length of the longer text, 0 to 1."""
+    return Levenshtein.normalized_distance(before[:_EDITED_CHARS], after[:_EDITED_CHARS])
+
+
+def _values(region: SubmittedRegion, name: str) -> tuple[list[str], list[str]]:
+    """Return the suggested and the submitted value of a field."""
     return (region.suggestion or {}).get(name, []), region.texts.get(name, [])
 
 
 def _changed(region: SubmittedRegion) -> list[str]:
-    return sorted(name for name in _names(region) if not same(*_words(region, name)))
+    """Return the fields whose submitted value differs from the suggestion by more than formatting."""
+    return sorted(name for name in _names(region) if not same(*_values(region, name)))
 
 
 def _rounds(shown: Sequence[SubmittedRegion], everything: Sequence[SubmittedRegion]) -> tuple[Round, ...]:
@@ -194,7 +204,7 @@ def _rounds(shown: Sequence[SubmittedRegion], everything: Sequence[SubmittedRegi
 
 
 def _field(name: str, regions: Iterable[SubmittedRegion]) -> FieldInRound:
-    pairs = [_words(region, name) for region in regions if name in _names(region)]
+    pairs = [_values(region, name) for region in regions if name in _names(region)]
     shares = [0.0 if same(*pair) else edit_share(joined(pair[0]), joined(pair[1])) for pair in pairs]
     corrected = sum(not same(*pair) for pair in pairs)
     return FieldInRound(
@@ -208,14 +218,14 @@ def _field(name: str, regions: Iterable[SubmittedRegion]) -> FieldInRound:
 
 
 def _seconds_per_region(regions: Iterable[SubmittedRegion], sizes: Mapping[int, int]) -> list[float]:
-    """One value per annotation: Label Studio's lead time over its regions (it has no time per region)."""
+    """Return one value per annotation: Label Studio's lead time divided by the number of regions."""
     leads = {region.annotation: region.lead_time_s for region in regions}
     return [lead / sizes[annotation] for annotation, lead in leads.items() if lead is not None and lead > 0]
 
 
 def _reliability(shown: Sequence[SubmittedRegion], fields: Sequence[str]) -> tuple[Reliability, ...]:
     answers = [
-        (name, min(max(region.confidence[name], 0.0), 1.0), same(*_words(region, name)))
+        (name, min(max(region.confidence[name], 0.0), 1.0), same(*_values(region, name)))
         for region in shown
         for name in sorted(_names(region))
         if name in region.confidence
@@ -234,7 +244,7 @@ def _confusions(regions: Iterable[SubmittedRegion], most: int) -> tuple[Confusio
     counts: Counter[tuple[str, str, str]] = Counter()
     for region in regions:
         for name in _changed(region):
-            suggested, kept = (joined(words) for words in _words(region, name))
+            suggested, kept = (joined(values) for values in _values(region, name))
             if suggested and kept and max(len(suggested), len(kept)) <= _SHORT_CHARS:
                 counts[name, suggested, kept] += 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -247,7 +257,7 @@ def _blind(
     found = []
     for field in fields:
         unseen, seen = (
-            [same(*_words(region, field)) for region in regions if field in _names(region)]
+            [same(*_values(region, field)) for region in regions if field in _names(region)]
             for regions in (blind, shown)
         )
         if unseen:
@@ -257,7 +267,7 @@ def _blind(
 
 
 def _arms(seen: Sequence[SeenRegion]) -> tuple[ArmFigures, ...]:
-    """Both arms of the queue; nothing where there are not two to compare."""
+    """Return the figures of both arms of the order of tasks; nothing if regions have only one arm."""
     by_arm: dict[str, list[SubmittedRegion]] = defaultdict(list)
     for each in seen:
         if each.arm is not None and not each.is_blind and each.region.suggestion is not None:
@@ -280,15 +290,15 @@ def _arms(seen: Sequence[SeenRegion]) -> tuple[ArmFigures, ...]:
 def _worst(regions: Iterable[SubmittedRegion], most: int) -> tuple[Mistake, ...]:
     mistakes = []
     for region in regions:
-        fields = [
-            (name, ", ".join(_words(region, name)[0]), ", ".join(_words(region, name)[1]), region.confidence.get(name))
-            for name in _changed(region)
-        ]
+        fields: list[tuple[str, str, str, float | None]] = []
+        for name in _changed(region):
+            suggested, kept = (", ".join(values) for values in _values(region, name))
+            fields.append((name, suggested, kept, region.confidence.get(name)))
         if fields:
             badness = sum(
                 (0.5 if confidence is None else confidence) * edit_share(suggested, kept)
                 for _, suggested, kept, confidence in fields
-                if suggested  # nothing said is no mistake of words
+                if suggested  # an empty answer is not counted as a mistake
             )
             version = region.model_version or _NO_MODEL
             mistakes.append(

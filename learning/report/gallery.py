@@ -1,7 +1,4 @@
-"""The worst mistakes as small pictures: the region's surroundings with its mask drawn, ready for an HTML page.
-
-Neighbours: `learning/report/figures.py` chooses them, `learning/report/page.py` shows them.
-"""
+"""Draw the worst mistakes as small pictures for an HTML page: the surroundings of a region with its mask."""
 
 from __future__ import annotations
 
@@ -20,14 +17,14 @@ from learning.report.figures import Mistake, SeenRegion
 OpenImage = Callable[[SeenRegion], Image.Image]
 
 _SIDE_PX = 320
-_MARGIN = 0.6  # of the region's larger side, on every side of it
+_MARGIN = 0.6  # around the region, as a share of its larger side
 _TINT, _EDGE = np.array([255, 64, 129], np.float32), np.array([255, 255, 255], np.float32)
 
 
 def pictures_of(
     mistakes: Iterable[Mistake], seen: Sequence[SeenRegion], open_image: OpenImage
 ) -> dict[tuple[int, str], str]:
-    """By annotation and region: a `data:` address of its picture, or the reason why there is none."""
+    """Return by annotation and region the picture as a `data:` URL, or the reason why there is none."""
     by_id = {(each.region.annotation, each.region.region): each for each in seen}
     pictures = {}
     for mistake in mistakes:
@@ -40,10 +37,10 @@ def pictures_of(
 
 
 def draw_region(seen: SeenRegion, image: Image.Image) -> Image.Image:
-    """A square of the image around the region, its mask tinted and outlined.
+    """Draw a square part of the image around the region, with the mask tinted and outlined.
 
     Raises:
-        ImageCorrupt: the image is of another size than the mask.
+        ImageCorrupt: image and mask differ in size.
     """
     mask = decode_mask(seen.region.mask)
     if image.size != (mask.shape[1], mask.shape[0]):
@@ -72,7 +69,7 @@ def draw_region(seen: SeenRegion, image: Image.Image) -> Image.Image:
 
 
 def _rim(inside: NDArray[np.bool_], distance: int) -> NDArray[np.bool_]:
-    """Pixels within `distance` outside of the mask."""
+    """Return the pixels outside the mask within `distance` of it."""
     grown = inside
     for _ in range(distance):
         padded = np.pad(grown, 1)

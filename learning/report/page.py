@@ -1,7 +1,6 @@
-"""The figures as one HTML page that needs nothing else: no scripts, no fonts, no images from outside.
+"""Render the report's figures as one self-contained HTML page, without scripts, fonts or images from elsewhere.
 
-Everything that people or models wrote is escaped by the template. Neighbours: `learning/report/figures.py` (what is
-shown), `learning/report/charts.py` (the drawings), `learning/report/report.html.jinja` (the page).
+The template escapes every text of annotators and models.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ def report_page(
     task_url: str | None = None,
     versions: Sequence[Examined] = (),
 ) -> str:
-    """The page.
+    """Return the page as HTML.
 
     Args:
-        figures: what to show.
-        title: the project's.
+        figures: the numbers to show.
+        title: title of the project.
         pictures: of the worst mistakes, from `learning.report.gallery.pictures_of`.
         made_at: shown in the footer.
-        task_url: an address in which `{task}` stands for a task's number.
-        versions: of the registry.
+        task_url: a URL with `{task}` in the place of a task's number; None: no links.
+        versions: the registered versions, oldest first.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -60,7 +59,7 @@ def report_page(
         charts=_charts(figures) if figures.rounds else None,
         reliability=None
         if overall is None
-        else reliability_chart(overall.bins, title="Share of suggestions kept, by the model's confidence"),
+        else reliability_chart(overall.bins, title="Share of accepted suggestions, by the model's confidence"),
         overall=overall,
         tiles=_tiles(figures),
     )
@@ -113,20 +112,21 @@ def _charts(figures: Figures) -> dict[str, Any]:
 
 
 def _tiles(figures: Figures) -> list[tuple[str, str, str]]:
-    """Number, what it is, and what it means."""
+    """Return the tiles at the top of the page: number, label and explanation."""
     counts = figures.counts
     tiles = [(str(counts["regions"]), "regions", f"in {counts['annotations']} annotations of {counts['tasks']} tasks")]
     if counts["with_suggestion"]:
         share = counts["corrected"] / counts["with_suggestion"]
-        tiles.append((f"{100 * (1 - share):.0f} %", "kept as suggested", f"{counts['corrected']} regions corrected"))
+        tiles.append((f"{100 * (1 - share):.0f} %", "accepted unchanged", f"{counts['corrected']} regions corrected"))
     if figures.rounds:
         first, last = figures.rounds[0], figures.rounds[-1]
-        fall = "" if len(figures.rounds) == 1 else f"{first.corrections_per_100:.0f} with the first version"
-        tiles.append((f"{last.corrections_per_100:.0f}", "corrections per 100 regions", fall))
+        before = "" if len(figures.rounds) == 1 else f"{first.corrections_per_100:.0f} with the first version"
+        tiles.append((f"{last.corrections_per_100:.0f}", "corrections per 100 regions", before))
         if last.seconds_per_region is not None:
-            tiles.append((f"{last.seconds_per_region:.0f} s", "per region", f"{last.timed_annotations} annotations"))
+            timed = f"median of {last.timed_annotations} annotations"
+            tiles.append((f"{last.seconds_per_region:.0f} s", "per region", timed))
     blind = sum(each.blind_n for each in figures.blind)
     if blind:
         right = sum(each.right * each.blind_n for each in figures.blind) / blind
-        tiles.append((f"{100 * right:.0f} %", "right where nobody saw it", f"{counts['blind']} blind regions"))
+        tiles.append((f"{100 * right:.0f} %", "correct in blind regions", f"{counts['blind']} regions"))
     return tiles

@@ -1,7 +1,6 @@
-"""A project's regions for the report, from the correction store, an export version or Label Studio, and their images.
+"""Write the report of a project: read its regions and images, compute the figures, write page and JSON.
 
-Neighbours: `learning/report/figures.py` counts, `learning/report/page.py` writes the page, `cli/report.py` is
-the command.
+The regions come from the correction store, an export version, or Label Studio.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from worker.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class ReportSource:
-    """What a report is made of. `folder` holds images by name, where they were exported."""
+    """The input of a report. `folder` holds the images by name; None if they were not exported."""
 
     title: str
     seen: tuple[SeenRegion, ...]
@@ -40,20 +39,20 @@ class ReportSource:
 
 
 def source_of_export(folder: Path) -> ReportSource:
-    """An export version.
+    """Read an export version.
 
     Raises:
-        ExportRefused: it is not a complete one.
+        ExportRefused: the folder is not a complete export version.
     """
     export = read_export(folder)
     seen = tuple(
         SeenRegion(region, ImageRef(export.images.get(region.image, ""), region.task)) for region in export.regions
     )
-    return ReportSource(str(export.manifest["project"].get("title") or folder.name), seen, folder)
+    return ReportSource(str(export.manifest.get("project", {}).get("title") or folder.name), seen, folder)
 
 
 def source_of_store(store: Store, project_id: int) -> ReportSource | None:
-    """What was collected of a project, blind regions told apart; None for a project that nobody has collected yet."""
+    """Read a project from the correction store, with its blind regions; None if it was never collected."""
     title = store.projects().get(project_id)
     if title is None:
         return None
@@ -70,7 +69,7 @@ def source_of_store(store: Store, project_id: int) -> ReportSource | None:
 
 
 def source_of_submissions(submissions: Submissions) -> ReportSource:
-    """What Label Studio holds now."""
+    """Use submissions that were read from Label Studio; it does not know which regions were blind."""
     unknown = ImageRef("")
     seen = tuple(SeenRegion(region, submissions.images.get(region.image, unknown)) for region in submissions.regions)
     return ReportSource(submissions.title, seen)
@@ -86,9 +85,9 @@ def write_report(
     task_url: str | None = None,
     versions: Sequence[Examined] = (),
 ) -> Figures:
-    """Write the page, and the figures as JSON where a file is named; the figures. `versions` are the registry's.
+    """Write the HTML page, and the figures as JSON if `figures_file` is given; return the figures.
 
-    An image that cannot be had leaves its reason in the gallery, and no failure.
+    If an image cannot be read, the gallery shows the reason instead; the report is written all the same.
     """
     figures = figures_of(source.seen)
     images = ImageResolver(settings)

@@ -1,7 +1,4 @@
-"""The registry's versions as the report shows them: what each learned from, how it did in the gate, when it served.
-
-Neighbours: `registry/versions.py` keeps them, `learning/report/page.py` shows them.
-"""
+"""The registry's versions as the report shows them: training data, result in the gate, time of promotion."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from registry.versions import Registry
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Shares of right answers of a candidate and of the champion it was held against."""
+    """Shares of correct answers of a candidate and of the champion that it was compared with."""
 
     candidate: float
     champion: float
@@ -23,7 +20,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A version. `passed` None: it has not sat the gate; `failed`: criteria it did not pass; `promoted`: last time."""
+    """A version. `passed`: None if the gate has not run; `failed`: criteria not passed; `promoted`: last time."""
 
     name: str
     created: str
@@ -37,7 +34,7 @@ class Examined:
 
 
 def examined_versions(registry: Registry) -> tuple[Examined, ...]:
-    """Every complete version, oldest first.
+    """Return every complete version, oldest first.
 
     Raises:
         RegistryError: the pointer with its history cannot be read.
@@ -49,7 +46,7 @@ def examined_versions(registry: Registry) -> tuple[Examined, ...]:
             created=version.created,
             data_version=version.data_version,
             champion=None if version.gate is None else version.gate.get("champion"),
-            passed=None if version.gate is None else bool(version.gate["passed"]),
+            passed=None if version.gate is None else bool(version.gate.get("passed")),
             failed=() if version.gate is None else failed_criteria(version.gate),
             held_out=compared(version.gate, "better"),
             base_set=compared(version.gate, "base"),
@@ -60,12 +57,16 @@ def examined_versions(registry: Registry) -> tuple[Examined, ...]:
 
 
 def failed_criteria(verdict: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the criteria that a verdict did not pass, each with its field."""
-    return tuple(f"{each['name']} {each['field'] or ''}".strip() for each in verdict["criteria"] if not each["passed"])
+    """Return the names of the criteria that a stored verdict did not pass, each with its field."""
+    return tuple(
+        f"{each.get('name')} {each.get('field') or ''}".strip()
+        for each in verdict.get("criteria") or ()
+        if not each.get("passed")
+    )
 
 
 def compared(verdict: Mapping[str, Any] | None, criterion: str) -> Compared | None:
-    """Of the held-out set ("better") or the base set ("base"); None where there is no verdict, or nothing was asked."""
+    """Return the scores on the held-out set ("better") or the base set ("base"); None if the verdict has none."""
     if verdict is None:
         return None
     candidate, champion = (share_right(verdict, criterion, side) for side in ("candidate", "champion"))

@@ -1,18 +1,18 @@
-"""What an export says about things that are not in it, or not as they were submitted."""
+"""The record of something submitted that an export leaves out or changes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-# task: a task, annotation or item that cannot be read; mask: no usable mask; control: the config has changed under
-# it; text: a text that is left out or written differently; image: gone, damaged or of another size.
+# task: a task, annotation or item cannot be read; mask: there is no usable mask; control: the labeling config has
+# changed since; text: a text is left out or changed; image: it is missing, damaged or has another size.
 ProblemKind = Literal["task", "mask", "control", "text", "image"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is not in the export or not as it was submitted, and why."""
+    """One thing that the export leaves out or changes, and the reason."""
 
     task: int | None
     annotation: int | None

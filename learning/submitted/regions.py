@@ -1,8 +1,4 @@
-"""Stored annotations -> regions with mask, texts and provenance; what cannot be used is said, never dropped.
-
-Neighbours: `worker/label_studio/annotations.py` brings the tasks, `learning/submitted/items.py` reads the items of a
-region, `learning/submitted/checks.py` holds regions against the config of today.
-"""
+"""Read submitted annotations into regions with mask, texts and provenance; report everything that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,26 +9,50 @@ from typing import Any
 import numpy as np
 
 from job_queue.contracts import Rle
+from job_queue.field_answers import WHOLE
 from job_queue.mask_codec import encode_mask
+from job_queue.records import known_fields
 from label_config.geometry import region_mask
+from label_config.labels import is_part_label
 from label_config.reader import LabelConfig
 from learning.submitted import items as reading
 from learning.submitted.problems import Problem, ProblemKind
 
 __all__ = ["Problem", "SubmittedRegion", "regions_of"]
 
-WHOLE = "whole"
-_PART_LABELS = frozenset({"part", "subpart", "sub-part"})
 _GEOMETRY_VALUES = frozenset({"rle", "imageDataURL", "points", "vertices", "x"})  # each shape has one of these
 
 
 @dataclass(frozen=True, slots=True)
 class SubmittedRegion:
-    """One region a person submitted: a line of regions.jsonl.
+    """One region that an annotator submitted: a line of regions.jsonl.
 
-    `texts` holds the final words by control, `stored` what Label Studio holds where that differs (aliases, paths,
-    ratings). `suggestion` is what the model said, None for a region drawn by hand. `changed` names the controls
-    whose words are not the suggested ones.
+    Attributes:
+        task: number of the task.
+        annotation: number of the annotation.
+        region: the region's id in Label Studio.
+        annotator: number of the annotator.
+        image: file name of the image in exports.
+        image_wh: size of the image and the mask in pixels.
+        mask: the mask as COCO RLE.
+        bbox: smallest box around the mask: x, y, width, height in pixels.
+        area: pixels of the mask.
+        label: the region's label.
+        parent: id of the region that this one is a part of.
+        is_part: whether it is a part of an object.
+        origin: Label Studio's `origin`: manual, prediction or prediction-changed.
+        score: Label Studio's score of the mask.
+        texts: the final field values by control.
+        stored: the raw values where Label Studio stores another form (aliases, paths, ratings).
+        suggestion: the model's answers by control; None for a region drawn by hand.
+        changed: the controls whose value differs from the suggestion.
+        confidence: the model's confidence by control, 0 to 1.
+        model_version: the model that made the suggestion.
+        segmenter_version: the model that made the mask.
+        notes: notes of the annotator.
+        lead_time_s: Label Studio's lead time of the whole annotation.
+        updated_at: when the annotation was last saved, by Label Studio's clock.
+        ground_truth: whether the annotation is marked as ground truth.
     """
 
     task: int
@@ -42,7 +62,7 @@ class SubmittedRegion:
     image: str
     image_wh: tuple[int, int]
     mask: Rle
-    bbox: tuple[int, int, int, int]  # x, y, width, height in pixels
+    bbox: tuple[int, int, int, int]
     area: int
     label: str | None
     parent: str | None
@@ -62,23 +82,30 @@ class SubmittedRegion:
     ground_truth: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """The line as plain JSON values."""
+        """Return the line as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> SubmittedRegion:
-        """What `to_json` wrote."""
+        """Read what `to_json` wrote, also in another release: unknown keys are ignored, missing ones take a default."""
         lists = {"image_wh", "bbox", "changed", "notes"}
         values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in line.items()}
-        return cls(**values)
+        return cls(**known_fields(cls, values))
 
 
 def regions_of(
     config: LabelConfig, task: Mapping[str, Any], annotation: Mapping[str, Any], image: str
 ) -> tuple[list[SubmittedRegion], list[Problem]]:
-    """The regions of one submitted annotation in stored order, and what is wrong with the others.
+    """Read one submitted annotation.
 
-    `image` is the file name under which the export knows the task's image.
+    Args:
+        config: the project's present labeling config.
+        task: the task, as Label Studio's API returns it.
+        annotation: the annotation; its `result` holds the items.
+        image: file name of the task's image in exports.
+
+    Returns:
+        The regions in stored order, and a problem for everything that is left out or changed.
     """
     task_id, annotation_id = reading.integer(task.get("id")), reading.integer(annotation.get("id"))
     assert task_id is not None
@@ -86,7 +113,7 @@ def regions_of(
     regions, problems = [], []
     items = annotation.get("result")
     if not isinstance(items, list):
-        return [], [Problem(task_id, annotation_id, None, f"the result is no list but {type(items).__name__}")]
+        return [], [Problem(task_id, annotation_id, None, f"expected a list as result, got {type(items).__name__}")]
     by_region: dict[str, list[reading.Item]] = {}
     for idx, item in enumerate(items):
         complaint = _outside_regions(config, item)
@@ -106,21 +133,21 @@ def regions_of(
 
 
 def _outside_regions(config: LabelConfig, item: Any) -> str | None:
-    """Why an item belongs to no region; "" for what is no data by design, None when it does belong to one."""
+    """Return why an item belongs to no region; None if it belongs to one, "" if it is not data at all."""
     if not isinstance(item, Mapping):
         return f"expected an object, got {type(item).__name__}"
     if item.get("from_name") is not None and item.get("from_name") == config.notice:
-        return ""  # a message of ours to the annotator
+        return ""  # a notice of the backend to the annotator
     if item.get("type") == "relation":
-        return f"a relation from {item.get('from_id')!r} to {item.get('to_id')!r} is not exported"
+        return f"it is a relation from {item.get('from_id')!r} to {item.get('to_id')!r}, which is not exported"
     if not isinstance(item.get("id"), str) or not isinstance(item.get("value"), Mapping):
         return "it has no region id or no value"
     if item.get("to_name") != config.image_name:
         return f"it belongs to {item.get('to_name')!r}, not to the image {config.image_name!r}"
     if not _GEOMETRY_VALUES & set(item["value"]):
         return (
-            f"{item.get('from_name')!r} has no mask: it belongs to the whole image or its region is lost, "
-            "and is not exported"
+            f"{item.get('from_name')!r} has no mask, because it describes the whole image or its region is missing; "
+            "it is not exported"
         )
     return None
 
@@ -135,7 +162,7 @@ def _region(
 ) -> SubmittedRegion | None:
     prompt = config.prompt(str(items[0].get("from_name")))
     if prompt is not None and not prompt.labels:
-        complain.append(("mask", f"it is a {prompt.kind} prompt that was still pending at submit, no annotation"))
+        complain.append(("mask", f"it is a {prompt.kind} prompt that was not answered before submit"))
         return None
     try:
         mask = region_mask(items[0])
@@ -187,16 +214,17 @@ def _region(
 
 
 def _is_part(config: LabelConfig, label: str | None, parent: str | None, texts: Mapping[str, list[str]]) -> bool:
-    part_words = [word for field in config.fields if field.role == "part" for word in texts.get(field.name, [])]
-    if part_words:
-        return part_words[0].strip().lower() != WHOLE
-    return parent is not None or (label or "").strip().lower() in _PART_LABELS
+    """Return whether the region is a part: by its part field, else by its parent or label."""
+    parts = [text for field in config.fields if field.role == "part" for text in texts.get(field.name, [])]
+    if parts:
+        return parts[0].strip().lower() != WHOLE
+    return parent is not None or is_part_label(label)
 
 
 def _changed(
     config: LabelConfig, texts: Mapping[str, list[str]], suggestion: Mapping[str, list[str]] | None
 ) -> tuple[str, ...]:
-    """Fields whose words are not the suggested ones; a control that the config lost says nothing about the model."""
+    """Return the fields whose value differs from the suggestion; controls missing in the config do not count."""
     if suggestion is None:
         return ()
     names = sorted(field.name for field in config.fields)

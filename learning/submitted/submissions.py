@@ -1,8 +1,7 @@
-"""What people submitted in a project, in the one form that every export reads.
+"""The submitted regions and images of a project: the input of every export.
 
-Sources: Label Studio's tasks (`worker/label_studio/annotations.py`) through `submissions_of_tasks`, and the correction
-store through `learning/corrections/stored_submissions.py`.
-Next on the path: `learning/export/version.py`.
+`submissions_of_tasks` reads Label Studio's tasks. `learning/corrections/stored_submissions.py` reads the correction
+store.
 """
 
 from __future__ import annotations
@@ -24,9 +23,16 @@ from learning.submitted.regions import SubmittedRegion, regions_of
 
 @dataclass(frozen=True, slots=True)
 class Submissions:
-    """Regions of a project by task, annotation and stored order, and the images they are on by file name.
+    """Everything submitted in a project.
 
-    `counts` has `tasks`, `annotations` and `skipped_annotations`.
+    Attributes:
+        project_id: Label Studio's number of the project.
+        title: the project's title.
+        label_config: XML of the present labeling config.
+        regions: ordered by task, annotation and position in the annotation.
+        images: the regions' images by file name.
+        problems: what could not be used.
+        counts: `tasks`, `annotations` and `skipped_annotations`.
     """
 
     project_id: int
@@ -44,15 +50,15 @@ def submissions_of_tasks(
     *,
     on_task: Callable[[], None] | None = None,
 ) -> Submissions:
-    """Read Label Studio's tasks. Skipped annotations and drafts are no data.
+    """Read Label Studio's tasks. Skipped annotations and drafts are left out.
 
     Args:
         project: Label Studio's project; `id`, `title` and `label_config` are used.
-        tasks: its tasks with `data` and `annotations`, in any order.
+        tasks: the project's tasks with `data` and `annotations`, in any order.
         on_task: called after each task, for a progress bar.
 
     Raises:
-        ConfigError: the project's label config cannot be read.
+        ConfigError: the project's labeling config cannot be read.
     """
     reader = _TaskReader(read_label_config(project["label_config"]), int(project["id"]))
     for task in tasks:
@@ -72,9 +78,9 @@ def submissions_of_tasks(
 
 
 def image_file_name(task_id: int, url: str) -> str:
-    """The name under which the export knows a task's image.
+    """Return the file name of a task's image in exports.
 
-    Without `_`: the reference's readers keep only what follows the last one.
+    The name has no `_`, because the readers of the released code keep only what follows the last one.
     """
     if url.startswith("data:"):
         kind = re.match(r"data:image/(\w+)", url)
@@ -82,9 +88,9 @@ def image_file_name(task_id: int, url: str) -> str:
     else:
         try:
             parts = urlsplit(url)
-        except ValueError:  # `http://[::1`: the image resolver will say what is wrong with it
+        except ValueError:  # for example `http://[::1`; the image resolver reports the reason
             return f"task{task_id}-image"
-        # A local file travels in the query: /data/local-files/?d=folder/picture.jpg
+        # The path of a local file is in the query: /data/local-files/?d=folder/picture.jpg
         path = PurePosixPath(unquote(parts.query.partition("d=")[2] if "local-files" in parts.path else parts.path))
         stem, suffix = path.stem, path.suffix
     stem = re.sub(r"[^A-Za-z0-9.-]+", "-", stem).strip("-.")[:80]
@@ -92,14 +98,14 @@ def image_file_name(task_id: int, url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """The image's address on one line; an image inside the task's data by its hash."""
+    """Return the image's address on one line; for an image inside the task's data, its hash."""
     if url.startswith("data:"):
         return f"{url.partition(',')[0]},sha256:{hashlib.sha256(url.encode()).hexdigest()}"
     return re.sub(r"\s", "%20", url)
 
 
 class _TaskReader:
-    """What has been read so far."""
+    """Reads tasks one by one and holds what has been read so far."""
 
     def __init__(self, config: LabelConfig, project_id: int) -> None:
         self._config, self._project_id = config, project_id
@@ -112,12 +118,12 @@ class _TaskReader:
         self.counts["tasks"] += 1
         task_id = task.get("id")
         if not isinstance(task_id, int):
-            self.problems.append(Problem(None, None, None, f"a task without a number: id is {task_id!r}"))
+            self.problems.append(Problem(None, None, None, f"a task has no number: its id is {task_id!r}"))
             return
         for annotation in task.get("annotations") or ():
             annotation_id = annotation.get("id") if isinstance(annotation, Mapping) else None
             if not isinstance(annotation_id, int):
-                self.problems.append(Problem(task_id, None, None, "an annotation without a number"))
+                self.problems.append(Problem(task_id, None, None, "an annotation has no number"))
             elif annotation.get("was_cancelled"):
                 self.counts["skipped_annotations"] += 1
             else:
@@ -140,7 +146,11 @@ class _TaskReader:
 
 
 def of_one_size(regions: Sequence[SubmittedRegion]) -> tuple[list[SubmittedRegion], list[Problem]]:
-    """Per annotation the regions of its commonest image size; the others are named: an entry has one raster."""
+    """Keep the regions with the most frequent image size of their annotation, as a training entry has one image size.
+
+    Returns:
+        The regions that are kept, and a problem for each other one.
+    """
     sizes: dict[int, Counter[tuple[int, int]]] = {}
     for region in regions:
         sizes.setdefault(region.annotation, Counter())[region.image_wh] += 1

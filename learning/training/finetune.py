@@ -1,12 +1,9 @@
-"""From an export version to a candidate in the registry: mix in old data, train from the champion, sit the gate.
+"""Fine-tune the champion on an export version and register the result as a candidate.
 
-    version (worker/export) + replay -> LoRA, projector, mask extractor -> registry -> gate -> perhaps the champion
+    export version + replay -> LoRA, projector, mask extractor -> registry -> gate -> possibly the champion
 
-Every step can be killed. The run's folder is named after what it learns from, so the same call goes on where it was:
-training from its newest checkpoint, and a version that is in the registry is not trained again.
-
-Neighbours: `learning/training/replay.py`, `osprey_model/training/train.py`, `registry/versions.py`,
-`learning/gate/run_gate.py`; called by `learning/jobs.py` and `osprey finetune`.
+Every step can be killed. The folder of a run is named by a hash of its inputs, so the same call continues the run:
+training resumes from the latest checkpoint, and a registered version is not trained again.
 """
 
 from __future__ import annotations
@@ -27,9 +24,10 @@ from learning.corrections.stored_submissions import submissions_of_store
 from learning.export.version import ExportOptions, export_version, read_manifest
 from learning.gate.exam import read_base_exam
 from learning.gate.gate import Bounds
-from learning.training.held_out import held_out_share, learned_with
+from learning.training.held_out import held_out_share, trained_share
 from learning.training.options import FineTuneOptions
 from learning.training.replay import Mixture, write_mixture
+from registry.sets_in_making import wait_for_sets
 from registry.versions import BASE, Base, ModelVersion, Registry
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
@@ -39,26 +37,35 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 
-OnProgress = Callable[[str, int, int], None]  # (what is being done, done, in all)
+OnProgress = Callable[[str, int, int], None]  # (name of the step, done, total)
 _RUNS = "runs"
 _DATA, _HELD_OUT = "data.json", "held_out.json"
 
 
 class NothingToLearn(OspreyError):
-    """The version has no answers with their images on the training side."""
+    """The export version has no answers with images on its training side."""
 
 
 class FineTuneRefused(OspreyError):
-    """A setting is missing, or the champion cannot be trained further; the message says what to do."""
+    """A setting is missing, or the champion cannot be trained further. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class FineTuned:
-    """A candidate in the registry. `gate` is its verdict, None where it was not asked for."""
+    """A candidate in the registry. `gate` is its verdict; None if the gate has not run."""
 
     version: ModelVersion
     gate: dict[str, Any] | None
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """The weights that a run starts from: a checkpoint, and the adapter on it that is trained further."""
+
+    model: Path
+    base: Base
+    adapter: Path | None = None
 
 
 def finetune(
@@ -70,11 +77,11 @@ def finetune(
     device: str = "cpu",
     on_progress: OnProgress | None = None,
 ) -> FineTuned:
-    """Export what the store has of a project, train on it, register, and examine the candidate.
+    """Export a project from the store, train on it, register the result and run the gate.
 
     Raises:
-        NotCollected: the store knows nothing of the project.
-        NothingToLearn, FineTuneRefused, ReplayUnusable, ExportRefused: see there.
+        NotCollected: the store has no data of the project.
+        NothingToLearn, FineTuneRefused, ReplayUnusable, ExportRefused: see these classes.
         RegistryError, ModelUnavailable, ExamUnusable: from registry and gate.
     """
     report = on_progress or _silent
@@ -83,8 +90,8 @@ def finetune(
     with closing(ImageResolver(settings)) as images:
         submissions, share = submissions_of_store(store, project_id), options.held_out
         if share is None:
-            learned = None if settings.registry is None else learned_with(Registry(settings.registry), project_id)
-            share = held_out_share(submissions, ExportOptions().seed, Bounds().min_images, at_most=learned)
+            trained = None if settings.registry is None else trained_share(Registry(settings.registry), project_id)
+            share = held_out_share(submissions, ExportOptions().seed, Bounds().min_images, at_most=trained)
         version = export_version(submissions, settings.exports, ExportOptions(held_out_share=share), images)
     report("export", 1, 1)
     facts = {"project": project_id, "store_revision": revision, "held_out_share": share}
@@ -100,29 +107,30 @@ def train_candidate(
     device: str = "cpu",
     on_progress: OnProgress | None = None,
 ) -> FineTuned:
-    """Train on an export version, register the result and examine it.
+    """Train on an export version, register the result and run the gate.
 
     Args:
         settings: registry, base checkpoint, replay and base set.
-        data: the version's folder.
+        data: folder of the export version.
         options: how to train.
-        facts: kept in the registry beside the run's own.
+        facts: stored in the registry with the facts of the run.
         device: of training and gate.
-        on_progress: called as (what is being done, done, in all).
+        on_progress: called as (name of the step, done, total).
 
     Raises:
-        As `finetune`.
+        OspreyError: as for `finetune`, without NotCollected.
     """
     if settings.registry is None:
-        raise FineTuneRefused("set OSPREY_REGISTRY to a folder: that is where trained versions go")
+        raise FineTuneRefused("set OSPREY_REGISTRY to the folder for trained versions")
     report = on_progress or _silent
     manifest = read_manifest(data)
     if not _has_rows(data / _DATA):
         raise NothingToLearn(
             f"the version {data} has no answers with images on its training side; collect more, or export with images"
         )
+    wait_for_sets((settings.base_set if options.gate else None, settings.replay), report)
     if options.gate and settings.base_set is not None:
-        read_base_exam(settings.base_set)  # whoever cannot be examined shall not train for hours first
+        read_base_exam(settings.base_set)  # fail before training if the gate could not run afterwards
     registry = Registry(settings.registry)
     champion = registry.champion()
     run_name = _run_name(data.name, manifest, champion, options, settings)
@@ -130,19 +138,19 @@ def train_candidate(
     if known is None:
         folder = settings.registry / _RUNS / run_name
         mixture = write_mixture(data / _DATA, settings.replay, options.replay, folder / "data", seed=options.seed)
-        run, base = _training_run(settings, data, mixture, champion, options, folder, device)
-        result = _train(run, report)
+        start = _start_of(settings, champion)
+        result = _train(_training_run(start, data, mixture, options, folder / "adapter", device), report)
         version = registry.add(
             result.out,
             "adapter",
-            base=base,
+            base=start.base,
             data_version=data.name,
             config={"run": run_name, "options": asdict(options), **_mixed(mixture), **(facts or {})},
             metrics=_metrics(result),
             parents=(BASE if champion is None else champion.name,),
         )
         shutil.rmtree(folder)
-        _LOG.info("%s is in the registry, trained on %s", version.name, data.name)
+        _LOG.info("registered %s, trained on %s", version.name, data.name)
     else:
         version = known
     gate = version.gate
@@ -153,38 +161,35 @@ def train_candidate(
     return FineTuned(version, gate, known is None)
 
 
-def _training_run(
-    settings: Settings,
-    data: Path,
-    mixture: Mixture,
-    champion: ModelVersion | None,
-    options: FineTuneOptions,
-    folder: Path,
-    device: str,
-) -> tuple[TrainingRun, Base]:
-    """The run that continues the champion: its adapter on the same base, or new matrices on a complete checkpoint."""
-    from osprey_model.training.run import TrainingRun
-    from osprey_model.training.stages import LoraOptions
+def _start_of(settings: Settings, champion: ModelVersion | None) -> _Start:
+    """Return the weights of the champion: new matrices on a complete checkpoint, or its adapter on the same base."""
     from osprey_model.weights.checkpoint import fingerprint
 
-    adapter = None
     if champion is None:
-        model, base = settings.model, Base(str(settings.model.resolve()), fingerprint(settings.model))
-    elif champion.kind == "checkpoint":
+        return _Start(settings.model, Base(str(settings.model.resolve()), fingerprint(settings.model)))
+    if champion.kind == "checkpoint":
         model = champion.weights
-        base = Base(str(model), fingerprint(model), version=champion.name)
-    else:
-        from worker.load_version import base_folder
+        return _Start(model, Base(str(model), fingerprint(model), version=champion.name))
+    from worker.load_version import base_folder
 
-        assert champion.base is not None, "the registry refuses adapters without a base"
-        model, base, adapter = base_folder(settings, champion), champion.base, champion.weights
+    assert champion.base is not None, "the registry refuses adapters without a base"
+    return _Start(base_folder(settings, champion), champion.base, champion.weights)
+
+
+def _training_run(
+    start: _Start, data: Path, mixture: Mixture, options: FineTuneOptions, out: Path, device: str
+) -> TrainingRun:
+    """Return the run that trains on the mixture and measures the loss on the held-out side of `data`."""
+    from osprey_model.training.run import TrainingRun
+    from osprey_model.training.stages import LoraOptions
+
     held_out = data / _HELD_OUT
     has_held_out = _has_rows(held_out)
-    run = TrainingRun(
+    return TrainingRun(
         stage="lora",
-        model=model,
+        model=start.model,
         data=mixture.path,
-        out=folder / "adapter",
+        out=out,
         held_out=held_out if has_held_out else None,
         epochs=options.epochs,
         max_steps=options.max_steps,
@@ -198,7 +203,7 @@ def _training_run(
             vocabulary=options.vocabulary,
             whole_rate=options.whole_rate,
         ),
-        adapter=adapter,
+        adapter=start.adapter,
         patience=options.patience if has_held_out else None,
         seed=options.seed,
         on_error="skip",
@@ -208,11 +213,10 @@ def _training_run(
         resume=True,
         progress=False,
     )
-    return run, base
 
 
 def _has_rows(data_config: Path) -> bool:
-    """Whether a side has anything: of few images all may be on the other one."""
+    """Return whether a data config lists files; with few images one side of the split may be empty."""
     return data_config.is_file() and json.loads(data_config.read_text(encoding="utf-8")) != []
 
 
@@ -224,7 +228,7 @@ def _train(run: TrainingRun, report: OnProgress) -> TrainingResult:
         return train(run, lambda done, total: report("training", done, total))
     except AdapterMismatch as error:
         raise FineTuneRefused(
-            f"the champion's adapter has other LoRA options than this run: {error}. Use its options, or promote `base`"
+            f"this run has other LoRA options than the champion's adapter: {error}. Use the same, or promote `base`"
         ) from error
 
 
@@ -235,13 +239,13 @@ def _run_name(
     options: FineTuneOptions,
     settings: Settings,
 ) -> str:
-    """What decides the result, as a short hash."""
+    """Return the name of a run: the data version, and a hash of everything that decides the result."""
     facts = {
         "data": manifest["files"],
         "champion": BASE if champion is None else champion.model_version,
         "model": str(settings.model),
         "replay": None if settings.replay is None else str(settings.replay),
-        # Whether it is examined does not change what is learned.
+        # These two do not change the trained weights.
         "options": {name: value for name, value in asdict(options).items() if name not in ("gate", "cache_bytes")},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
@@ -264,4 +268,4 @@ def _mixed(mixture: Mixture) -> dict[str, Any]:
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody watches."""
+    """Do nothing: the default for `on_progress`."""

@@ -1,7 +1,8 @@
-"""How many of a project's images nothing is learned from: enough for the gate, and nothing that was learned before.
+"""Decide how many of a project's images are held out: enough for the gate, and none that was trained on before.
 
-The split goes by hash (`learning/export/splits.py`): what a small share holds out, a larger one holds out as well.
-So the share may shrink as a project grows, but never grow beyond the share that the champion and its parents used.
+The split is by hash (`learning/export/splits.py`), so a larger share also holds out every image of a smaller one. The
+share may therefore shrink as a project grows. It must not exceed the share that the champion and its ancestors were
+trained with.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from learning.submitted.submissions import Submissions
 from registry.versions import ModelVersion, Registry
 
 SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
-_MANY, _QUARTER = 50, 0.25  # more images tell the gate little more; more than a quarter is missed in training
-_SPARE = 2  # images that look the same move to one side together, which is known only when they are exported
+_MANY, _QUARTER = 50, 0.25  # more images help the gate little; training misses more than a quarter
+_SPARE = 2  # similar images move to one side together, which is known only after the export
 
 
 def held_out_share(submissions: Submissions, seed: int, images: int, *, at_most: float | None = None) -> float:
-    """The smallest share that holds out fifty images, else a quarter; more only where the gate would have too few.
+    """Return the share of images to hold out.
+
+    - Normally it is the smallest share that holds out 50 images, but at most a quarter.
+    - If a quarter is too few for the gate, it is the smallest share that is enough, up to a half.
+    - If no share is enough, the gate cannot judge, so it is the smallest share and most images are trained on.
 
     Args:
         submissions: of the project.
         seed: of the split.
-        images: that the gate wants at least.
-        at_most: see `learned_with`; None: nothing was learned yet.
-
-    Returns:
-        The smallest share of all where no share suffices: the gate cannot judge, so most is learned from.
+        images: minimum number of images for the gate.
+        at_most: result of `trained_share`; None: the project was not trained on yet.
     """
     pictures = [Picture(name, image.task_id or 0, image.url) for name, image in submissions.images.items()]
     counts = {
@@ -43,18 +45,18 @@ def held_out_share(submissions: Submissions, seed: int, images: int, *, at_most:
     return next((share for share, count in counts.items() if count >= images + _SPARE), least)
 
 
-def learned_with(registry: Registry, project_id: int) -> float | None:
-    """The smallest share held out from the champion, or from what it was trained on; None: all are new to it."""
+def trained_share(registry: Registry, project_id: int) -> float | None:
+    """Return the smallest share that the champion and its ancestors held out of a project; None: never trained on."""
     shares = [
         each.config["held_out_share"]
-        for each in _line(registry)
+        for each in _champion_and_ancestors(registry)
         if each.config.get("project") == project_id and "held_out_share" in each.config
     ]
     return min(shares, default=None)
 
 
-def _line(registry: Registry) -> Iterator[ModelVersion]:
-    """The champion, the version that it was trained from, and so on."""
+def _champion_and_ancestors(registry: Registry) -> Iterator[ModelVersion]:
+    """Yield the champion, the version that it was trained from, and so on."""
     versions = {each.name: each for each in registry.versions()}
     seen: set[str] = set()
     name = registry.champion_name()

@@ -1,8 +1,7 @@
-"""Old data among the new, so that a model which learns a team's words keeps those it has.
+"""Mix old training data into the new, so that a model that learns a team's vocabulary keeps what it knows.
 
 A sample of the entries of `OSPREY_REPLAY` (a data config such as Osprey-724K's) is written as files of the run, beside
-the version's own. Which entries, depends on the seed alone: a run that continues reads what it read before.
-Neighbours: `learning/training/finetune.py` trains on the mixture, `osprey_model/data/mixture.py` reads it.
+those of the export version. The sample depends only on the seed, so a continued run reads the same entries again.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ MIXTURE_FILE = "mixture.json"
 
 
 class ReplayUnusable(OspreyError):
-    """The replay data cannot be read or sampled; the message names the file and what to do."""
+    """The replay data cannot be read. The message names the file and the next step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """A data config of new and old entries; `replayed` of `available` old ones are in it."""
+    """A data config with `new` entries and `replayed` of the `available` old ones."""
 
     path: Path
     new: int
@@ -40,14 +39,14 @@ def write_mixture(data: Path, replay: Path | None, ratio: float, folder: Path, *
     """Write the data config of a run.
 
     Args:
-        data: the version's own data config.
-        replay: a data config of old data; None: there is none.
-        ratio: old entries for each new one; where there are too few, all of them.
-        folder: the run's; files in it are replaced.
-        seed: of the sample.
+        data: data config of the export version.
+        replay: data config of the old data; None: no replay.
+        ratio: old entries per new entry; if there are too few, all are used.
+        folder: folder of the run; files in it are replaced.
+        seed: for the sample.
 
     Raises:
-        ReplayUnusable: a file of `replay` is missing, of a kind that is no JSON list, or empty.
+        ReplayUnusable: a file of `replay` is missing or not a JSON list, or there are no entries.
     """
     from osprey_model.data.entries import open_list
     from osprey_model.data.mixture import read_data_config
@@ -84,7 +83,7 @@ def _opened(replay: Path) -> list[tuple[DataFile, RangeEntries]]:
             "whose files are JSON lists"
         ) from error
     if not sum(len(entries) for _, entries in found):
-        raise ReplayUnusable(f"the replay data {replay} has no entry; unset OSPREY_REPLAY to do without")
+        raise ReplayUnusable(f"the replay data {replay} has no entry; unset OSPREY_REPLAY to train without replay")
     return found
 
 

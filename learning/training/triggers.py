@@ -1,7 +1,4 @@
-"""Whether it is time for a fine-tune: corrected regions since the version that was trained last.
-
-Neighbours: `learning/schedule.py` asks by the clock, `learning/jobs.py` enqueues.
-"""
+"""Decide whether a fine-tune is due, by the corrected regions since the last one."""
 
 from __future__ import annotations
 
@@ -14,14 +11,14 @@ from registry.versions import Registry
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A project with new corrections."""
+    """A project with enough new corrections for a fine-tune."""
 
     project_id: int
     corrected_regions: int
 
 
 def due_projects(store: Store, registry: Registry, at_least: int) -> Iterator[Due]:
-    """The projects with at least so many regions that people corrected since their last fine-tune."""
+    """Yield the projects with at least this many corrected regions since their last fine-tune."""
     for project_id in store.projects():
         found = store.corrections_since(project_id, trained_revision(registry, project_id))
         if found.corrected_regions >= at_least:
@@ -29,7 +26,7 @@ def due_projects(store: Store, registry: Registry, at_least: int) -> Iterator[Du
 
 
 def trained_revision(registry: Registry, project_id: int) -> int:
-    """Up to which revision of the store a project has been trained on; 0: never."""
+    """Return the store revision that the latest fine-tune of a project contains; 0 if there is none."""
     revisions = [
         each.config.get("store_revision", 0) for each in registry.versions() if each.config.get("project") == project_id
     ]

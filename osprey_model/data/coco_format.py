@@ -1,7 +1,7 @@
 """COCO-format files: stage 2 (COCO, RefCOCO, RefCOCO+, Pascal-Part, PartImageNet) and Visual Genome of stage 3.
 
-One sample is one image entry with its annotations, in a drawn order, at most `max_regions` of them. The
-prefixes are literal, slips included: a checkpoint was trained on them. Annotations marked `ignore` are left out.
+A sample is one image entry with at most `max_regions` of its annotations, in random order. The prefixes are literal,
+misspellings included, because checkpoints were trained on them. Annotations marked `ignore` are left out.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ _REFCOCOP = f"{_EXPRESSION} and its basic attibuts, you should not give its posi
 
 @dataclass(frozen=True, slots=True)
 class CocoFormat:
-    """What tells one COCO-format data set from another.
+    """The properties of one COCO-format data set.
 
     Attributes:
-        prefix: stands before the first message.
-        max_regions: of one sample.
+        prefix: text before the first message.
+        max_regions: most regions of one sample.
         question: draws -> the message of one region, with its placeholder.
         answer: (image entry, annotation) -> the answer.
-        coco_2017_names: file names may carry the 2014 prefix, which the image files lack.
+        coco_2017_names: remove the prefix of COCO 2014 from file names, because the image files do not have it.
     """
 
     prefix: str
@@ -67,7 +67,7 @@ class CocoFormat:
     coco_2017_names: bool = False
 
     def record(self, entry: dict[str, Any], images: Path, draws: Draws) -> Record | None:
-        """The sample of one image entry; None where it has no annotation to learn from."""
+        """Return the record of one image entry; None if it has no usable annotation."""
         usable = [annotation for annotation in entry["annotations"] if not annotation.get("ignore", False)]
         chosen = [usable[idx] for idx in draws.permutation(len(usable))[: self.max_regions]]
         if not chosen:
@@ -107,7 +107,7 @@ def _region_caption(_image: dict[str, Any], annotation: dict[str, Any]) -> str:
 COCO = CocoFormat(_COCO, 20, _bare_region, _category_name)
 PASCAL_PART = CocoFormat(_PASCAL_PART, 15, _bare_region, _category_name)
 PART_IMAGENET = CocoFormat(_PART_IMAGENET, 15, _bare_region, _category_name)
-# One image entry of these two is one expression.
+# In these two, an image entry is one referring expression.
 REFCOCO = CocoFormat(_REFCOCO, 15, _bare_region, _image_caption, coco_2017_names=True)
 REFCOCOP = CocoFormat(_REFCOCOP, 15, _bare_region, _image_caption, coco_2017_names=True)
 VISUAL_GENOME = CocoFormat(PREFIX_P, 3, _short_question, _region_caption)

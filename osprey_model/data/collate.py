@@ -22,7 +22,7 @@ class Sample:
         ids: input ids and labels.
         image: preprocessed (3, S, S), or the frozen tower's levels of it, each (C, h, w).
         masks: (R, H, W).
-        weight: how much each of its learned tokens counts in the loss; 2 is as if the sample were there twice.
+        weight: of each learned token in the loss; 2 has the effect of including the sample twice.
     """
 
     ids: LabeledIds
@@ -32,7 +32,7 @@ class Sample:
 
 
 class Batch(TypedDict):
-    """Keyword arguments of the model's forward."""
+    """Keyword arguments of `OspreyForCausalLM.forward`."""
 
     input_ids: Tensor
     labels: Tensor
@@ -44,9 +44,10 @@ class Batch(TypedDict):
 
 
 def collate(samples: Sequence[Sample], *, pad_token_id: int) -> Batch:
-    """Pad on the right. The attention mask comes from the lengths, so a real `<unk>` (the padding id) still counts.
+    """Pad samples on the right and stack them.
 
-    A sample without image gets a black one where others have theirs; the model ignores it.
+    The attention mask is made from the lengths, because a real `<unk>` has the id that is used for padding. If some
+    samples have an image, the others get zeros, which the model does not use.
     """
     ids = [torch.tensor(sample.ids.input_ids) for sample in samples]
     labels = [torch.tensor(sample.ids.labels) for sample in samples]
@@ -66,7 +67,7 @@ def collate(samples: Sequence[Sample], *, pad_token_id: int) -> Batch:
 
 
 def _row_ids(samples: Sequence[Sample]) -> Tensor | None:
-    """Rows of packed samples (B, L); a plain conversation is all prefix. None where no sample is packed."""
+    """Return row ids (B, L), 0 everywhere in a plain conversation; None if no sample is packed."""
     if all(sample.ids.row_ids is None for sample in samples):
         return None
     rows = [torch.tensor(sample.ids.row_ids or [0] * len(sample.ids.labels)) for sample in samples]

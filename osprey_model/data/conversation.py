@@ -1,7 +1,7 @@
-"""A conversation -> input ids and labels: answers are learned, everything else is not.
+"""A conversation -> input ids and labels. Only answers are learned.
 
-Learned: the tokens of every answer and its `</s>`. Not learned: system prompt, user turns up to and including
-`ASSISTANT:`, image and region positions.
+Learned are the tokens of every answer and its `</s>`. Not learned are the system prompt, user turns up to and including
+`ASSISTANT:`, and image and region positions.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from osprey_model.inputs.tokenizer import IMAGE_TOKEN, OspreyTokenizer
 
 
 class LabelMismatch(ValueError):
-    """The tokens of a prompt are not the first tokens of prompt and answer, so no label can be trusted."""
+    """The tokens of a prompt are not the first tokens of prompt and answer together, so the labels would be wrong."""
 
 
 class SampleTooLong(ValueError):
-    """A conversation with its image takes more positions than the decoder has."""
+    """A conversation with its image needs more positions than the decoder has."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledIds:
-    """Parallel lists; -200 stands for the image, -100 for "not learned".
+    """Parallel lists of one sample.
 
-    `row_ids` and `weights` belong to packed questions (`packing.py`): 0 in the prefix that they share, then 1, 2, ...;
-    and how much each token counts. None: one conversation, all tokens the same.
+    Attributes:
+        input_ids: -200 stands for the image.
+        labels: -100 where a token is not learned.
+        row_ids: of packed questions (`packing.py`): 0 in the prefix that they share, then 1, 2, ...; None: one
+            conversation.
+        weights: weight of each token in the loss; None: all tokens have the same.
     """
 
     input_ids: list[int]
@@ -37,13 +41,17 @@ class LabeledIds:
     weights: list[float] | None = None
 
     def check_length(self, *, num_image_tokens: int, context: int) -> None:
-        """Compare the length after the splice with the decoder's positions.
+        """Check the length after the splice.
+
+        Args:
+            num_image_tokens: positions that the image takes.
+            context: positions of the decoder.
 
         Raises:
-            SampleTooLong: it does not fit.
+            SampleTooLong: the sample needs more positions than the decoder has.
         """
         ids = self.input_ids
-        if self.row_ids is not None:  # every row stands right behind the prefix
+        if self.row_ids is not None:  # every row's positions begin right behind the prefix, so the longest one counts
             longest = max(Counter(row for row in self.row_ids if row).items(), key=lambda row: row[1])[0]
             ids = [token_id for token_id, row in zip(ids, self.row_ids, strict=True) if row in (0, longest)]
         length = sum(num_image_tokens if token_id == IMAGE_TOKEN_ID else 1 for token_id in ids)
@@ -57,11 +65,11 @@ class LabeledIds:
 def encode_conversation(
     tokenizer: OspreyTokenizer, turns: Sequence[tuple[str, str]], *, template: Template = TRAINING
 ) -> LabeledIds:
-    """Ids and labels of (message, answer) turns; the image-token rule is applied to every message.
+    """Encode (message, answer) turns; the image-token rule is applied to every message.
 
     Raises:
         LabelMismatch: a message's tokens change when its answer follows.
-        ValueError: no turn.
+        ValueError: there is no turn.
     """
     if not turns:
         raise ValueError("a conversation needs at least one turn of message and answer")
@@ -79,24 +87,24 @@ def encode_conversation(
             )
         ids += turn_ids
         labels += [IGNORE_INDEX] * len(asked_ids) + turn_ids[len(asked_ids) :]
-    # An image or region placeholder inside an answer cannot be predicted.
+    # An image or region placeholder inside an answer cannot be predicted, so it is not learned.
     unlearnable = {tokenizer.mask_token_id, tokenizer.pos_token_id}
     labels = [IGNORE_INDEX if label < 0 or label in unlearnable else label for label in labels]
     return LabeledIds(ids, labels)
 
 
 def encode_caption(tokenizer: OspreyTokenizer, caption: str) -> LabeledIds:
-    """Stage 1 (template `plain`): the image alone, then its caption and a newline, which are learned."""
+    """Encode a caption for stage 1 (template `plain`): the image, then its caption and a newline, which are learned."""
     ids = tokenizer.encode_prompt(f"{IMAGE_TOKEN}{caption}\n")
     start = 2  # BOS and the image
     return LabeledIds(ids, [IGNORE_INDEX] * start + ids[start:])
 
 
 def turns_of(conversation: Sequence[dict[str, str]]) -> list[tuple[str, str]]:
-    """LLaVA-style entries (from human / gpt, value) -> turns; a leading answer is skipped.
+    """Convert LLaVA's entries (`from` human or gpt, `value`) to turns; an answer at the beginning is left out.
 
     Raises:
-        ValueError: roles that do not alternate, or a question without an answer.
+        ValueError: the roles do not alternate, or a question has no answer.
     """
     entries = list(conversation)
     if entries and entries[0]["from"] != "human":

@@ -1,4 +1,4 @@
-"""Annotation files as sequences of entries: JSON list, JSON lines, COCO format. Parsed one entry at a time."""
+"""Annotation files (JSON list, JSON lines, COCO format) as sequences of entries, which are parsed one by one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Entries(Protocol):
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """What belongs to no entry: a name for messages and the reason."""
+        """Problems that belong to no entry: name for messages -> reason."""
 
     def __len__(self) -> int:
-        """Number of entries in the file, bad ones included."""
+        """Return the number of entries in the file, bad ones included."""
 
     def load(self, idx: int) -> dict[str, Any]:
-        """Parse entry `idx`; raises ValueError or TypeError where it is not a JSON object."""
+        """Parse entry `idx`; raises ValueError or TypeError if it is not a JSON object."""
 
 
 def _parse(text: bytes) -> dict[str, Any]:
@@ -36,12 +36,12 @@ class RangeEntries:
     """Entries that are independent of each other."""
 
     def __init__(self, ranges: ByteRanges) -> None:
-        """Serve the entries of `ranges`."""
+        """Store where the entries lie."""
         self._ranges = ranges
         self.problems: dict[str, str] = {}
 
     def __len__(self) -> int:
-        """Number of entries."""
+        """Return the number of entries."""
         return len(self._ranges)
 
     def load(self, idx: int) -> dict[str, Any]:
@@ -50,10 +50,10 @@ class RangeEntries:
 
 
 def open_list(path: Path) -> RangeEntries:
-    """A file that is one JSON list.
+    """Open a file that is one JSON list.
 
     Raises:
-        BadFile: it is something else.
+        BadFile: the file is something else.
     """
     arrays = index_arrays(path)
     if set(arrays) != {""}:
@@ -62,18 +62,18 @@ def open_list(path: Path) -> RangeEntries:
 
 
 def open_lines(path: Path) -> RangeEntries:
-    """A file with one JSON object per line."""
+    """Open a file with one JSON object per line."""
     return RangeEntries(index_lines(path))
 
 
 class CocoEntries:
-    """A COCO-format file; entry k is image k with `annotations` (a list) and `categories` (id -> name)."""
+    """A COCO-format file. Entry k is image k, with `annotations` (a list) and `categories` (id -> name) added."""
 
     def __init__(self, path: Path) -> None:
-        """Index images and annotations; annotations that cannot be placed become `problems`.
+        """Index images and annotations; an annotation without a known image is added to `problems`.
 
         Raises:
-            BadFile: `images`, `annotations` or `categories` is missing or unreadable.
+            BadFile: `images`, `annotations` or `categories` is missing or cannot be read.
         """
         arrays = index_arrays(path)
         missing = {"images", "annotations", "categories"} - set(arrays)
@@ -100,16 +100,16 @@ class CocoEntries:
             image_id = _parse(self._annotations.read(idx))["image_id"]
             self._of_image[image_id].append(idx)
         except KeyError as problem:
-            self.problems[f"annotation {idx}"] = f"no image_id, or one that no image has ({problem})"
+            self.problems[f"annotation {idx}"] = f"it has no image_id, or that of no image ({problem})"
         except (TypeError, ValueError) as problem:
             self.problems[f"annotation {idx}"] = str(problem)
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self._images)
 
     def load(self, idx: int) -> dict[str, Any]:
-        """One image entry with its annotations, in the file's order."""
+        """Parse one image entry with its annotations, in the file's order."""
         image = _parse(self._images.read(idx))
         annotations = [_parse(self._annotations.read(at)) for at in self._of_image[image["id"]]]
         return {**image, "annotations": annotations, "categories": self._names}

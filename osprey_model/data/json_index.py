@@ -1,7 +1,7 @@
-"""Where the entries of a large JSON file lie, so that they can be read one by one.
+"""The byte ranges of the entries in a large JSON file, so that entries can be read one by one.
 
-The annotation files of the paper have up to hundreds of megabytes. Only byte ranges stay in memory; an
-entry is parsed when it is asked for. `osprey_model/data/entries.py` builds entries from these ranges.
+The paper's annotation files have up to hundreds of megabytes. Only byte ranges stay in memory; an entry is parsed when
+it is needed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _OPENING, _CLOSING = b"[{", b"]}"
 
 
 class BadFile(ValueError):
-    """An annotation file that is not what its `type` says: broken JSON, or lists that are missing."""
+    """An annotation file does not have the format of its `type`: it is broken JSON, or lists are missing."""
 
 
 class ByteRanges:
-    """Start and end of each entry in one file, 16 bytes per entry."""
+    """Start and end of each entry in one file; 16 bytes of memory per entry."""
 
     def __init__(self, path: Path) -> None:
-        """Begin without entries."""
+        """Create it without entries."""
         self.path = path
         self._bounds = array("q")
 
     def __len__(self) -> int:
-        """Number of entries."""
+        """Return the number of entries."""
         return len(self._bounds) // 2
 
     def append(self, start: int, end: int) -> None:
@@ -36,7 +36,7 @@ class ByteRanges:
         self._bounds.extend((start, end))
 
     def read(self, idx: int) -> bytes:
-        """The bytes of entry `idx`; the file is opened for it, so worker processes share nothing."""
+        """Read the bytes of entry `idx`. Every call opens the file, so that loader processes share no file handle."""
         start, end = self._bounds[2 * idx : 2 * idx + 2]
         with self.path.open("rb") as file:
             file.seek(start)
@@ -44,7 +44,7 @@ class ByteRanges:
 
 
 def index_lines(path: Path) -> ByteRanges:
-    """One entry per line that is not blank."""
+    """Index a file with one entry per line; blank lines are left out."""
     ranges = ByteRanges(path)
     start = 0
     with path.open("rb") as file:
@@ -56,13 +56,13 @@ def index_lines(path: Path) -> ByteRanges:
 
 
 def index_arrays(path: Path) -> dict[str, ByteRanges]:
-    """The entries of every list of objects at the top of a JSON file.
+    """Index the entries of every list of objects at the top level of a JSON file.
 
     Returns:
-        The lists of a top-level object by key; a file that is itself a list has the key "".
+        The lists of a top-level object by key; for a file that is itself a list, the key is "".
 
     Raises:
-        BadFile: an empty or truncated file, unbalanced brackets, or something else than objects in a list.
+        BadFile: the file is empty or truncated, brackets do not match, or a list contains something else than objects.
     """
     if not path.stat().st_size:
         raise BadFile(f"{path} is empty; expected JSON")
@@ -71,7 +71,7 @@ def index_arrays(path: Path) -> dict[str, ByteRanges]:
 
 
 class _Scan:
-    """One pass over the brackets and strings of a file."""
+    """One pass over the brackets and strings of a file. Everything between them is only compared with commas."""
 
     def __init__(self, path: Path, text: mmap.mmap) -> None:
         self.path, self.text = path, text
@@ -82,10 +82,12 @@ class _Scan:
         key, entry_start, gap_start = "", 0, 0
         for match in _TOKENS.finditer(self.text):
             token, at = match[0], match.start()
+            # A string: at the top level it may be the key of the next list.
             if token[:1] == b'"':
                 if stack == b"{":
                     key = token[1:-1].decode("utf-8", errors="replace")
                 continue
+            # An opening bracket: it begins an entry of a list, or a list, or lies inside an entry.
             if token in _OPENING:
                 if self._is_list(stack):
                     self._check_gap(gap_start, at, first=not self.found[key])
@@ -95,6 +97,7 @@ class _Scan:
                     self.found[key] = ByteRanges(self.path)
                     gap_start = match.end()
                 continue
+            # A closing bracket: it ends a list, or an entry of a list, or lies inside an entry.
             if not stack or _CLOSING[_OPENING.index(stack[-1])] != token[0]:
                 raise BadFile(f"{self.path}: a bracket closes at byte {at} that was not opened; the JSON is broken")
             closes_list = self._is_list(stack)

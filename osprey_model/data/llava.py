@@ -1,7 +1,7 @@
-"""LLaVA's files: a JSON list of {image, conversations} about whole images, no regions.
+"""LLaVA's files: a JSON list of {image, conversations} about whole images, without regions.
 
-Stage 1 learns the first answer as the image's caption (LLaVA's 595K pairs); with a chat template every turn is
-learned, as Osprey-Chat did with a part of LLaVA's instruction data.
+Stage 1 learns the first answer as the image's caption (LLaVA's 595K pairs). With a chat template every turn is learned,
+as in the training of Osprey-Chat with a part of LLaVA's instruction data.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from osprey_model.inputs.tokenizer import IMAGE_TOKEN
 
 
 def conversation(entry: dict[str, Any], images: Path, _draws: Draws) -> Record | None:
-    """The entry's turns, its image in front of the first message.
+    """Return the record of an entry, with the image placeholder in front of the first message; None without turns.
 
     Raises:
-        ValueError: turns without alternation.
-        KeyError: no image.
+        ValueError: the roles do not alternate.
+        KeyError: the entry has no image.
     """
     turns = turns_of(entry["conversations"])
     if not turns:

@@ -1,8 +1,8 @@
-"""Data configs -> one data set: the table of readers, the check of every entry, and what happens to bad ones.
+"""Data configs -> one data set: the table of readers, the check of every entry, and the treatment of bad entries.
 
-A data config is a list of {type, ann_file, img_prefix}, as the released code has it, and optionally `weight`. An
-entry may have a `weight` of its own; both multiply into `Sample.weight`. Opening a file parses every entry once and
-keeps only byte ranges; masks and images are read per sample.
+A data config is a list of {type, ann_file, img_prefix}, as in the released code, with an optional `weight`. An entry
+may have a `weight` too; `Sample.weight` is their product. Opening a file parses every entry once and keeps only byte
+ranges; masks and images are read per sample.
 """
 
 from __future__ import annotations
@@ -33,15 +33,21 @@ from osprey_model.inputs.tokenizer import OspreyTokenizer
 logger = logging.getLogger(__name__)
 
 OnError = Literal["raise", "skip"]
-# What a wrong entry, image or metadata file can cause in a reader.
+# The errors that a wrong entry, image or metadata file can cause in a reader.
 _ENTRY_ERRORS = (KeyError, IndexError, TypeError, ValueError, AttributeError, OSError)
 
 
 class BadEntry(ValueError):
-    """An entry that cannot be learned from; the message names file and index."""
+    """An entry cannot become a training sample; the message names file and index."""
 
     def __init__(self, path: Path, where: int | str, reason: object) -> None:
-        """Say what is wrong with entry `where` of `path`."""
+        """Describe a bad entry.
+
+        Args:
+            path: the annotation file.
+            where: index of the entry, or its name.
+            reason: an exception or a text.
+        """
         text = f"{type(reason).__name__}: {reason}" if isinstance(reason, Exception) else str(reason)
         at = f"entry {where}" if isinstance(where, int) else where
         super().__init__(f'{path}, {at}: {text}; correct it, or leave bad entries out with on_error="skip"')
@@ -50,7 +56,7 @@ class BadEntry(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How one `type` is read: file -> entries, entry -> record (None: nothing in it to learn)."""
+    """The two functions that read a `type`: file -> entries, and entry -> record (None: it has nothing to learn)."""
 
     open: Callable[[Path], Entries]
     record: Callable[[dict[str, Any], Path, Draws], Record | None]
@@ -73,8 +79,8 @@ READERS: dict[str, Reader] = {
     "OspreyLVISPosNeg": Reader(open_list, osprey_724k.lvis_positive_negative),
     "VGDATA": Reader(CocoEntries, coco_format.VISUAL_GENOME.record),
     "vcr": Reader(open_lines, vcr),
-    "OspreyQuestions": Reader(open_list, questions),  # ours: what a service asks
-    "vcr_released": Reader(open_lines, vcr_released),  # with the released code's off-by-one names
+    "OspreyQuestions": Reader(open_list, questions),  # ours: questions as a service asks them
+    "vcr_released": Reader(open_lines, vcr_released),  # with the off-by-one names of the released code
 }
 
 
@@ -89,15 +95,15 @@ class DataFile:
 
 
 def read_data_config(path: Path | str) -> list[DataFile]:
-    """Rows of a JSON data config; relative paths are relative to its folder.
+    """Read the rows of a JSON data config; relative paths are relative to its folder.
 
     Raises:
-        ValueError: not a list of rows with exactly type, ann_file, img_prefix and perhaps weight.
+        ValueError: the file is not a list of objects with the keys type, ann_file, img_prefix and optionally weight.
     """
     path = Path(path)
     rows, keys = json.loads(path.read_text(encoding="utf-8")), {"type", "ann_file", "img_prefix"}
     if not isinstance(rows, list) or any(not isinstance(row, dict) or set(row) - {"weight"} != keys for row in rows):
-        raise ValueError(f"{path}: expected a list of objects with the keys {sorted(keys)} and perhaps weight")
+        raise ValueError(f"{path}: expected a list of objects with the keys {sorted(keys)} and optionally weight")
     folder = path.parent
     return [
         DataFile(row["type"], folder / row["ann_file"], folder / row["img_prefix"], positive_weight(row))
@@ -106,23 +112,47 @@ def read_data_config(path: Path | str) -> list[DataFile]:
 
 
 def positive_weight(row: dict[str, Any]) -> float:
-    """The `weight` of a row or an entry, 1 where it has none.
+    """Return the `weight` of a row or an entry; the default is 1.
 
     Raises:
-        ValueError: not a positive number.
+        ValueError: the weight is not a positive number.
     """
     weight = row.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight <= 0:
-        raise ValueError(f"expected a positive number for weight, got {weight!r}; leave out what shall not count")
+        raise ValueError(f"expected a positive number for weight, got {weight!r}; remove what should not count")
     return float(weight)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleBuilder:
+    """Record -> sample, for one model.
+
+    Attributes:
+        tokenizer: of the model.
+        read_image: image file -> the model's input.
+        template: of the conversations; None is that of stage 1, see `Record.ids`.
+        check: a further check of every sample; an exception makes the entry a bad one.
+    """
+
+    tokenizer: OspreyTokenizer
+    read_image: ReadImage
+    template: Template | None = TRAINING
+    check: Callable[[Sample], None] | None = None
+
+    def build(self, record: Record) -> Sample:
+        """Make ids and labels, read image and masks, and check the sample; raises the errors of all of these."""
+        sample = record.sample(self.tokenizer, self.read_image, template=self.template)
+        if self.check is not None:
+            self.check(sample)
+        return sample
 
 
 class Source:
     """The usable entries of one annotation file.
 
     Attributes:
-        skipped: entries left out because they are bad (only with on_error="skip").
-        num_empty: entries left out because there is nothing to learn in them.
+        skipped: bad entries that are left out (only with on_error="skip").
+        num_empty: number of entries that are left out because they contain nothing to learn.
     """
 
     def __init__(
@@ -131,15 +161,15 @@ class Source:
         """Check every entry of the file, without masks and images.
 
         Args:
-            file: what to read.
-            on_error: what happens to a bad entry.
-            check: a further check of every record; what it raises makes the entry a bad one.
+            file: the row of the data config.
+            on_error: "raise" at the first bad entry, or "skip" bad entries.
+            check: a further check of every record; an exception makes the entry a bad one.
 
         Raises:
             BadEntry: the first bad entry, with on_error="raise".
             BadFile: the file as a whole cannot be read.
-            FileNotFoundError: there is no such file.
-            ValueError: an unknown type or on_error.
+            FileNotFoundError: the file does not exist.
+            ValueError: the type or `on_error` is unknown.
         """
         if file.type not in READERS:
             raise ValueError(f"unknown type {file.type!r} for {file.ann_file}; known: {', '.join(READERS)}")
@@ -196,91 +226,74 @@ class Source:
         return len(self._usable)
 
     def entry_idx(self, position: int) -> int:
-        """Where in its file the usable entry at `position` stands."""
+        """Return the index in the file of the usable entry at `position`."""
         return self._usable[position]
 
     def record(self, position: int, draws: Draws) -> Record:
-        """The usable entry at `position`, with the choices of `draws`.
+        """Read the usable entry at `position`, with the random choices of `draws`.
 
         Raises:
-            BadEntry: the file changed since it was opened.
+            BadEntry: the file has changed since it was opened.
         """
         record = self._record(self._usable[position], draws)
         if record is None:
             raise BadEntry(self.file.ann_file, self._usable[position], "it became empty after the file was opened")
         return record
 
-    def sample(
-        self,
-        position: int,
-        draws: Draws,
-        *,
-        tokenizer: OspreyTokenizer,
-        read_image: ReadImage,
-        template: Template | None = TRAINING,
-        check: Callable[[Sample], None] | None = None,
-    ) -> Sample:
-        """Ids, labels, image and masks of the usable entry at `position`.
+    def sample(self, position: int, draws: Draws, builder: SampleBuilder) -> Sample:
+        """Build the sample of the usable entry at `position`.
 
         Raises:
-            BadEntry: its image, a mask or its labels cannot be made.
+            BadEntry: its image or a mask cannot be read, or its labels cannot be made.
         """
         try:
-            sample = self.record(position, draws).sample(tokenizer, read_image, template=template)
-            if check is not None:
-                check(sample)
+            return builder.build(self.record(position, draws))
         except BadEntry:
             raise
         except _ENTRY_ERRORS as problem:
             raise BadEntry(self.file.ann_file, self._usable[position], problem) from problem
-        return sample
 
 
 class MixtureDataset(Dataset[Sample]):
-    """All sources one after the other, each once; shuffle with a plain random sampler.
+    """All entries of all sources, one source after the other. A random sampler may shuffle them.
 
-    The choices for a sample depend only on (seed, epoch, index): the same in every worker process and after
-    a resumed run.
-
+    The random choices for a sample depend only on (seed, epoch, index), so they are the same in every loader process
+    and in a resumed run.
     """
 
     def __init__(
-        self,
-        sources: Sequence[Source],
-        *,
-        tokenizer: OspreyTokenizer,
-        read_image: ReadImage,
-        seed: int = 0,
-        on_error: OnError = "raise",
-        template: Template | None = TRAINING,
-        check_sample: Callable[[Sample], None] | None = None,
+        self, sources: Sequence[Source], builder: SampleBuilder, *, seed: int = 0, on_error: OnError = "raise"
     ) -> None:
-        """Join `sources`; `template` None is stage 1's (see `Record.ids`); `check_sample` raises on a bad one.
+        """Join sources.
+
+        Args:
+            sources: the files.
+            builder: makes a sample from a record.
+            seed: of the random choices.
+            on_error: "raise" a bad sample's error, or "skip" to replace the sample by the next good one.
 
         Raises:
-            ValueError: not one sample in them.
+            ValueError: the sources have no sample.
         """
         self._ends = list(itertools.accumulate(len(source) for source in sources))
         if not self._ends or not self._ends[-1]:
             raise ValueError(f"no sample in {[str(source.file.ann_file) for source in sources]}")
         self.sources = tuple(sources)
-        self._tokenizer, self._read_image, self._template = tokenizer, read_image, template
-        self._seed, self._epoch, self._on_error, self._check_sample = seed, 0, on_error, check_sample
-        # In shared memory, so that what a loader's worker process finds is known here.
+        self._builder = builder
+        self._seed, self._epoch, self._on_error = seed, 0, on_error
+        # In shared memory, so that this process knows the bad samples that loader processes find.
         self._replaced = torch.zeros(self._ends[-1], dtype=torch.bool)
         torch.Tensor.share_memory_(self._replaced)  # type: ignore[no-untyped-call]
 
-    @property
-    def num_skipped(self) -> int:
-        """Distinct samples that were replaced because their image, masks or labels are bad."""
-        return int(self._replaced.sum())
-
     def replaced(self) -> list[BadEntry]:
-        """Those samples by file and entry. What is wrong with each is found by reading it once more."""
+        """Return the samples that were replaced because their image, masks or labels are bad, each with its error.
+
+        Each of them is read once more, to find its error.
+        """
         return [self._problem(int(idx)) for idx in self._replaced.nonzero()[:, 0]]
 
     def set_epoch(self, epoch: int) -> None:
-        """Other random choices for the same entries."""
+        """Make other random choices for the same entries. accelerate's data loader calls this before every epoch."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -288,11 +301,11 @@ class MixtureDataset(Dataset[Sample]):
         return self._ends[-1]
 
     def __getitem__(self, idx: int) -> Sample:
-        """Sample `idx`; with on_error="skip" the next good one where it is bad.
+        """Return sample `idx`; with on_error="skip", the next good sample if it is bad.
 
         Raises:
-            BadEntry: it is bad (on_error="raise"), or all are.
-            IndexError: no such sample.
+            BadEntry: the sample is bad (with on_error="raise"), or all samples are.
+            IndexError: there is no such sample.
         """
         if not 0 <= idx < len(self):
             raise IndexError(f"sample {idx} of {len(self)}")
@@ -307,13 +320,14 @@ class MixtureDataset(Dataset[Sample]):
         raise AssertionError("the last step returns or raises")
 
     def _problem(self, idx: int) -> BadEntry:
-        # A loader's process has seen the error, this one has only the mark.
+        # The error occurred in a loader process; this process knows only that there was one.
         try:
             self._sample(idx)
         except BadEntry as problem:
             return problem
         source, position = self._place(idx)
-        return BadEntry(source.file.ann_file, source.entry_idx(position), "could not be read while it was its turn")
+        reason = "could not be read during training, but can be read now"
+        return BadEntry(source.file.ann_file, source.entry_idx(position), reason)
 
     def _place(self, idx: int) -> tuple[Source, int]:
         at = bisect.bisect_right(self._ends, idx)
@@ -322,11 +336,4 @@ class MixtureDataset(Dataset[Sample]):
     def _sample(self, idx: int) -> Sample:
         source, position = self._place(idx)
         generator = torch.Generator().manual_seed(hash((self._seed, self._epoch, idx)) & (2**63 - 1))
-        return source.sample(
-            position,
-            RandomDraws(generator),
-            tokenizer=self._tokenizer,
-            read_image=self._read_image,
-            template=self._template,
-            check=self._check_sample,
-        )
+        return source.sample(position, RandomDraws(generator), self._builder)

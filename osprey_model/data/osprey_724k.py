@@ -1,6 +1,6 @@
 """Osprey-724K: five JSON lists of {file_name, height, width, annotation, conversations or description}.
 
-Region k of a text is `annotation[k - 1]`; `bbox` is not read.
+Region k in a text is `annotation[k - 1]`; `bbox` is not used.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _REGION_NAME = re.compile(r"<region(\d+)>")
 
 
 def preamble_record(suffix: str) -> Callable[[dict[str, Any], Path, Draws], Record | None]:
-    """The reader of conversations, short form and part level: they differ in the suffix of every question."""
+    """Create the reader of conversations, short form or part level; they differ in the suffix of the questions."""
 
     def record(entry: dict[str, Any], images: Path, _draws: Draws) -> Record | None:
-        """All regions are introduced once; later the text calls them region1, region2."""
+        """Return the record of an entry: regions are introduced once; later the text names them region1, region2."""
         turns = turns_of(entry["conversations"])
         if not turns:
             return None
@@ -44,10 +44,11 @@ part_level = preamble_record(SUFFIX_SHORT_FORM)
 
 
 def detailed_description(entry: dict[str, Any], images: Path, draws: Draws) -> Record | None:
-    """One turn per region: a drawn detail question, and the text behind `<regionK>: `.
+    """Return the record of an entry: per region a random detail question, and the text behind `<regionK>: `.
 
     Raises:
-        ValueError: not one description per annotation, or one that does not begin with a name in brackets.
+        ValueError: the numbers of descriptions and annotations differ, or a description does not begin with a name in
+            brackets.
     """
     regions, texts = _regions(entry), entry["description"]
     if len(texts) != len(regions):
@@ -65,13 +66,13 @@ def detailed_description(entry: dict[str, Any], images: Path, draws: Draws) -> R
 
 
 def lvis_positive_negative(entry: dict[str, Any], images: Path, _draws: Draws) -> Record | None:
-    """Yes/no questions: `<regionN>` becomes that region's placeholder; answers stay verbatim.
+    """Return the record of an entry with yes/no questions: `<regionN>` becomes that region's placeholder.
 
-    The masks follow the order of the names, so a text that names them in another order, twice or not at all
-    is still paired correctly; the reference mixes up the masks of such entries.
+    Masks are in the order in which the text names them, so they are paired correctly also if the text names regions in
+    another order, twice or not at all. The reference pairs the masks of such entries wrongly.
 
     Raises:
-        ValueError: a name without annotation.
+        ValueError: a named region has no annotation.
     """
     turns = turns_of(entry["conversations"])
     if not turns:
@@ -101,6 +102,6 @@ def _regions(entry: dict[str, Any]) -> tuple[CocoRegion, ...]:
 
 
 def _plain_image(entry: dict[str, Any], images: Path) -> Path:
-    """COCO's 2017 name of an image: the part behind the last underscore."""
+    """Return the path of an image by its COCO 2017 name: the part behind the last underscore."""
     name: str = entry["file_name"].rsplit("_", 1)[-1]
     return images / name

@@ -1,8 +1,9 @@
-"""Many questions on one image as one training sample: the prefix they share once, every question a row behind it.
+"""Many questions on one image as one training sample: the prefix that they share once, then a row per question.
 
-Each row is a conversation of its own, the model sees no other row (`osprey_model/modeling/packed_rows.py`), and so
-learns exactly what the engine asks: one question behind the image. An answer counts by the square root of its length:
-counted alike, long descriptions would teach as little as a word; by their tokens, the words would be lost in them.
+Each row is a conversation of its own and attends to no other row (`osprey_model/modeling/packed_rows.py`). So the model
+learns exactly the engine's prompts: one question behind the image. The weight of an answer grows with the square root
+of its length. With equal weights, a long description would teach as little as a single word; with weights by length,
+single words would hardly count.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 @dataclass(frozen=True, slots=True)
 class QuestionRow:
-    """A message without prefix, its answer, and how much the answer counts."""
+    """A message without prefix, its answer, and the weight of the answer."""
 
     message: str
     answer: str
@@ -27,11 +28,11 @@ class QuestionRow:
 
 
 def encode_rows(tokenizer: OspreyTokenizer, rows: Sequence[QuestionRow], *, template: Template) -> LabeledIds:
-    """Ids, labels, rows and weights of questions behind prefix P.
+    """Encode questions behind prefix P: ids, labels, row ids and weights.
 
     Raises:
-        LabelMismatch: the prefix or a question is tokenised differently with what follows it.
-        ValueError: no row.
+        LabelMismatch: the tokens of the prefix or of a question change with the text behind them.
+        ValueError: there is no row.
     """
     if not rows:
         raise ValueError("expected at least one question, got none")

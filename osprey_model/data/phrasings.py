@@ -1,7 +1,7 @@
-"""Ways to ask the same thing, one drawn per turn. Our own words, except the first of each list.
+"""Different wordings of the same question; one is drawn per turn. All but the first of each list are our own.
 
-The reference has lists of the same lengths; what a model learns is that many wordings ask for one thing.
-`{region}` is where the region's placeholder goes.
+The reference has lists of the same lengths. A model learns from them that many wordings ask for the same thing.
+`{region}` stands for the region's placeholder.
 """
 
 DETAIL_QUESTIONS = (

@@ -1,8 +1,8 @@
-"""`OspreyQuestions`: what a service asks, and the right answers: {file_name, height, width, annotation, questions}.
+"""`OspreyQuestions`: a service's questions with their answers: {file_name, height, width, annotation, questions}.
 
-A question is {region, text, form, answer} and may have a weight: `annotation[region - 1]` is asked `text`, which holds
-`{region}`, in one of the engine's forms. The questions of an entry are learned side by side, none sees another
-(`packing.py`). Not a file of Osprey-724K: its readers ask in other words than a service does.
+A question is {region, text, form, answer} with an optional weight. It is about `annotation[region - 1]`; `text`
+contains `{region}` and has one of the engine's forms. The questions of an entry are packed into one sample, in which no
+question attends to another (`packing.py`). Osprey-724K has no such file: its wordings are not those of a service.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from osprey_model.inputs.prompts import question_message
 
 
 def questions(entry: dict[str, Any], images: Path, _draws: Draws) -> Record | None:
-    """One entry as a packed record.
+    """Return the packed record of an entry; None without questions.
 
     Raises:
-        ValueError: a region without annotation, an answer that is no text, a weight that is not above zero.
+        ValueError: a region has no annotation, an answer is not a text, or a weight is not above zero.
     """
     image_hw, annotations = positive_hw(entry), entry["annotation"]
     turns, regions, weights = [], [], []

@@ -1,6 +1,6 @@
-"""What every reader gives: the turns of a conversation, the image's path and the regions.
+"""The result of every reader: the turns of a conversation, the image's path and the regions.
 
-Masks and image are read when asked for, so a reader can check a whole file without touching an image.
+Masks and image are read later, so that a whole file can be checked without opening an image.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ from osprey_model.inputs.prompts import INFERENCE, TRAINING, Template
 from osprey_model.inputs.tokenizer import IMAGE_TOKEN, MASK_TOKEN, POSITION_TOKEN, REGION_PLACEHOLDER, OspreyTokenizer
 
 T = TypeVar("T")
-# A file's pixels (3, S, S), or the frozen tower's levels of them.
+# Image file -> pixels (3, S, S), or the frozen tower's levels of them.
 ReadImage = Callable[[Path], Tensor | Mapping[str, Tensor]]
 
 
 class Draws(Protocol):
-    """The random choices a reader makes."""
+    """The random choices of a reader."""
 
     def choose(self, items: Sequence[T]) -> T:
-        """One of the items."""
+        """Return one of the items."""
 
     def permutation(self, count: int) -> list[int]:
-        """The numbers 0..count-1 in some order."""
+        """Return the numbers 0..count-1 in some order."""
 
 
 class RandomDraws:
-    """Choices of a torch generator."""
+    """Choices that a torch generator makes."""
 
     def __init__(self, generator: torch.Generator) -> None:
         """Draw from `generator`."""
         self._generator = generator
 
     def choose(self, items: Sequence[T]) -> T:
-        """One of the items, all equally likely."""
+        """Return one of the items; all are equally likely."""
         return items[int(torch.randint(len(items), (1,), generator=self._generator))]
 
     def permutation(self, count: int) -> list[int]:
-        """A random order of 0..count-1."""
+        """Return 0..count-1 in random order."""
         order: list[int] = torch.randperm(count, generator=self._generator).tolist()
         return order
 
 
 class FirstDraws:
-    """No chance: the first item, the given order. What a check of a whole file uses."""
+    """Choices without randomness, for the check of a whole file: always the first item and the given order."""
 
     def choose(self, items: Sequence[T]) -> T:
-        """The first item."""
+        """Return the first item."""
         return items[0]
 
     def permutation(self, count: int) -> list[int]:
-        """0..count-1."""
+        """Return 0..count-1."""
         return list(range(count))
 
 
@@ -72,7 +72,7 @@ class Region(Protocol):
     """A marked area of one image."""
 
     def mask(self) -> NDArray[np.bool_]:
-        """Bool (H, W); raises ValueError where it cannot be made."""
+        """Return the mask, bool (H, W); raises ValueError if the region is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class CocoRegion:
     image_hw: tuple[int, int]
 
     def mask(self) -> NDArray[np.bool_]:
-        """Rasterised as pycocotools does.
+        """Rasterise the region with pycocotools.
 
         Raises:
-            ValueError: a segmentation of no known form, or one of another size.
+            ValueError: the segmentation has no known form, or another size.
         """
         height, width = self.image_hw
         rle: Any = self.segmentation
@@ -115,9 +115,9 @@ class Record:
     Attributes:
         turns: (message, answer); the k-th placeholder of the messages belongs to the k-th region.
         image_path: file of the image.
-        regions: in order of their placeholders.
+        regions: in the order of their placeholders.
         weight: of the sample in the loss.
-        row_weights: of each turn, where the turns are questions that do not see each other (`packing.py`).
+        row_weights: of each turn, if the turns are packed questions (`packing.py`); None: a conversation.
     """
 
     turns: tuple[tuple[str, str], ...]
@@ -127,7 +127,11 @@ class Record:
     row_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would pair regions with the wrong words."""
+        """Check that every region has a placeholder, and that only messages contain placeholders.
+
+        Raises:
+            ValueError: they do not; regions and masks could be paired wrongly.
+        """
         messages = [message for message, _ in self.turns]
         named = sum(message.count(REGION_PLACEHOLDER) for message in messages)
         stray = [text for text in (MASK_TOKEN, POSITION_TOKEN) if sum(m.count(text) for m in messages) != named]
@@ -138,18 +142,22 @@ class Record:
                 raise ValueError(f"an answer may not hold an image or region placeholder: {answer[:60]!r}")
 
     def ids(self, tokenizer: OspreyTokenizer, template: Template | None) -> LabeledIds:
-        """Ids and labels; None is stage 1's template: the image and the first answer, nothing else.
+        """Encode ids and labels.
+
+        Args:
+            tokenizer: of the model.
+            template: of a conversation; None is that of stage 1: the image and the first answer only.
 
         Raises:
-            LabelMismatch: tokens of a prompt change with its answer.
-            ValueError: regions, for which stage 1 has no place.
+            LabelMismatch: the tokens of a prompt change when its answer follows.
+            ValueError: the record has regions, which stage 1 does not support.
         """
         if self.row_weights is not None:
             rows = [
                 QuestionRow(message, answer, weight)
                 for (message, answer), weight in zip(self.turns, self.row_weights, strict=True)
             ]
-            # Whatever the stage's template is: these are the words that the engine will use.
+            # Regardless of the stage's template, because the engine will ask with this one.
             return encode_rows(tokenizer, rows, template=INFERENCE)
         if template is not None:
             return encode_conversation(tokenizer, self.turns, template=template)
@@ -160,10 +168,10 @@ class Record:
         return encode_caption(tokenizer, self.turns[0][1])
 
     def masks(self) -> NDArray[np.bool_]:
-        """Bool (R, H, W), R > 0.
+        """Return the masks, bool (R, H, W), R > 0.
 
         Raises:
-            ValueError: a mask that cannot be made, or one without a pixel.
+            ValueError: a region is not valid, or its mask has no pixel.
         """
         masks = []
         for number, region in enumerate(self.regions, start=1):
@@ -180,11 +188,11 @@ class Record:
         *,
         template: Template | None = TRAINING,
     ) -> Sample:
-        """Ids, labels, image and float masks (R, H, W).
+        """Encode the turns, read the image and make the masks, float (R, H, W).
 
         Raises:
             OSError: the image is missing or cannot be decoded.
-            ValueError: a bad mask or bad turns.
+            ValueError: a mask or the turns are not valid.
         """
         ids = self.ids(tokenizer, template)
         image = read_image(self.image_path)
@@ -199,20 +207,20 @@ class PixelReader:
     preprocess: ImagePreprocessor
 
     def __call__(self, path: Path) -> Tensor:
-        """Open, convert, resize.
+        """Read and preprocess an image file.
 
         Raises:
-            OSError: missing, or it cannot be decoded.
+            OSError: the file is missing or cannot be decoded.
         """
         with Image.open(path) as image:
             return self.preprocess(image)
 
 
 def positive_hw(entry: Mapping[str, Any]) -> tuple[int, int]:
-    """Height and width of an entry's mask raster.
+    """Return height and width of an entry's masks.
 
     Raises:
-        ValueError: not two positive integers.
+        ValueError: they are not two positive integers.
     """
     height, width = entry["height"], entry["width"]
     if not (isinstance(height, int) and isinstance(width, int) and height > 0 and width > 0):

@@ -1,6 +1,6 @@
 """Visual Commonsense Reasoning: a line of train.jsonl and its metadata file -> question, answer and rationale.
 
-Numbers in the texts are objects; they become `<class> at regionN`.
+Numbers in the texts stand for objects; they become `<class> at regionN`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ _NUMBER = re.compile(r"\b\d+\b")
 
 @dataclass(frozen=True, slots=True)
 class VcrRegion:
-    """Polygons, of which only what lies in the box x1,y1,x2,y2 counts."""
+    """Polygons, clipped to the box x1,y1,x2,y2."""
 
     polygons: Sequence[Sequence[Sequence[float]]]
     box_px_xyxy: tuple[float, float, float, float]
     image_hw: tuple[int, int]
 
     def mask(self) -> NDArray[np.bool_]:
-        """Inside where the centre of a cell of the box is in a polygon.
+        """Set every pixel whose cell centre lies in a polygon.
 
-        As in the reference, the rounded box is the grid and the exact box is divided into its cells.
+        As in the reference, the rounded box determines the pixels, and the exact box is divided into as many cells.
+
+        Raises:
+            ValueError: a polygon is not a list of points [x, y].
         """
         height, width = self.image_hw
         x_px, columns = _cell_centres(self.box_px_xyxy[0], self.box_px_xyxy[2], width)
@@ -49,15 +52,15 @@ class VcrRegion:
 
 
 def vcr(entry: dict[str, Any], images: Path, draws: Draws) -> Record | None:
-    """A question about marked objects, its answer, then a drawn "why" with the rationale as answer.
+    """Return a record: a question about marked objects with its answer, then a random "why" with the rationale.
 
-    regionN is called by the class of object N (N counts from 1). None where a number is no object.
+    regionN gets the class of object N (N counts from 1). The result is None if a number stands for no object.
     """
     return _record(entry, images, draws, first_name=1)
 
 
 def vcr_released(entry: dict[str, Any], images: Path, draws: Draws) -> Record | None:
-    """As the released code: regionN is called by the class of object N + 1, which is off by one."""
+    """Return the record of the released code, in which regionN gets the class of object N + 1: off by one."""
     return _record(entry, images, draws, first_name=0)
 
 
@@ -84,7 +87,7 @@ def _record(entry: dict[str, Any], images: Path, draws: Draws, *, first_name: in
 
 
 def _cell_centres(start_px: float, end_px: float, limit: int) -> tuple[NDArray[np.float64], slice]:
-    """Along one axis: the centres of the box's cells, and the pixels they are; what is outside 0..limit is cut."""
+    """Return the centres of a box's cells along one axis, and their pixels; those outside 0..limit are left out."""
     first, end = round(start_px), round(end_px)
     count = max(end - first, 0)
     centres = start_px + (np.arange(count) + 0.5) * (end_px - start_px) / max(count, 1)
@@ -93,9 +96,9 @@ def _cell_centres(start_px: float, end_px: float, limit: int) -> tuple[NDArray[n
 
 
 def _inside(x_px: NDArray[np.float64], y_px: NDArray[np.float64], points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Even-odd rule for a grid of points: x_px (1, W), y_px (H, 1) -> (H, W).
+    """Apply the even-odd rule to a grid of points: x_px (1, W), y_px (H, 1) -> (H, W).
 
-    A point on an edge belongs to one side of it by the edge's direction, as in the reference; no division.
+    As in the reference, the direction of an edge decides to which side a point on it belongs. Nothing is divided.
     """
     inside = np.zeros((y_px.shape[0], x_px.shape[1]), dtype=bool)
     for (x0, y0), (x1, y1) in zip(points, np.roll(points, -1, axis=0), strict=True):

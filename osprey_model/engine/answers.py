@@ -1,4 +1,4 @@
-"""A decoded row -> the `Answer` that leaves the engine."""
+"""A finished row -> its `Answer`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from osprey_model.engine.requests import Alternative, Answer, AnswerWarning, Que
 from osprey_model.inputs.prompts import clean, drop_repeats
 from osprey_model.inputs.tokenizer import OspreyTokenizer
 
-# Below this share of probability the model would rather have said something that is not in the list.
+# If the choices together had less probability than this at some step, the model prefers an answer outside the list.
 UNLIKELY_CHOICES = 0.1
 
 WARNING_UNLIKELY = AnswerWarning(
-    "unlikely", "the model would rather answer something that is not in the list of choices"
+    "unlikely", "the model considers an answer that is not in the list of choices far more probable"
 )
-WARNING_CUT = AnswerWarning("cut", "the answer was cut at max_new_tokens; ask for more")
+WARNING_CUT = AnswerWarning("cut", "the answer was cut at max_new_tokens; set a higher limit")
 
 
 def answer_of(row: Row, question: Question, tokenizer: OspreyTokenizer, warnings: tuple[AnswerWarning, ...]) -> Answer:
-    """Text, values and confidence of a finished row."""
+    """Create the answer of a finished row: text, values and confidence.
+
+    Args:
+        row: ended.
+        question: the question that the row answers.
+        tokenizer: of the model.
+        warnings: about the region; those about the answer are added.
+    """
     if row.walk is not None:
         values = row.walk.values()
         if row.choice_mass < UNLIKELY_CHOICES:

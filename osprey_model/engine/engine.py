@@ -1,6 +1,7 @@
-"""`Osprey`: load a checkpoint, then ask any number of questions about any number of regions of an image.
+"""`Osprey`: load a checkpoint, then ask any number of questions about any number of regions of images.
 
-On the path of one click: `worker/jobs.py` -> here -> `prefix.py` (once per image) -> `decode.py` (one batch).
+It wires the parts together: `prefix.py` runs once per image, `regions.py` once per mask, and the scheduler decodes the
+answers to all questions as one batch.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ from typing import Any
 
 import torch
 
+from osprey_model.byte_lru import CacheStats
 from osprey_model.config import IMAGE_TOKEN_ID
 from osprey_model.engine.answers import answer_of
 from osprey_model.engine.decoding.choices import as_choices
 from osprey_model.engine.decoding.decoder import SharedPrefixDecoder
 from osprey_model.engine.decoding.rows import Row
 from osprey_model.engine.decoding.static_step import StaticStep
-from osprey_model.engine.lru import CacheStats
 from osprey_model.engine.prefix import PrefixStore, embed_rows
 from osprey_model.engine.prompt_plan import Planner, shared_length
 from osprey_model.engine.regions import RegionReader, mask_warnings
 from osprey_model.engine.requests import Answer, Failure, ImageRequest, Question, as_requests
-from osprey_model.engine.running_batch import Budget, Entry, Lane
-from osprey_model.engine.scheduler import EngineSession, SessionParts
+from osprey_model.engine.running_batch import Budget, Entry, RunningBatch
+from osprey_model.engine.scheduler import Scheduler, SchedulerParts
 from osprey_model.inputs.messages import Messages, as_turns
 from osprey_model.inputs.prompts import INFERENCE, PREFIX_P
 from osprey_model.inputs.tokenizer import IMAGE_TOKEN, OspreyTokenizer
@@ -43,10 +44,7 @@ _CACHE_BYTES = {"cpu": 1 << 30, "cuda": 8 << 30}
 
 
 class Osprey:
-    """The model with its tokenizer and caches; answers are greedy and reproducible.
-
-    Not for use from several threads at once.
-    """
+    """A model with its tokenizer and caches. Decoding is greedy, so answers are reproducible. Not thread-safe."""
 
     def __init__(
         self,
@@ -64,15 +62,15 @@ class Osprey:
         Args:
             model: in eval mode.
             tokenizer: of the same checkpoint.
-            model_version: what answers are attributed to.
+            model_version: name that callers store with the answers.
             cache_bytes: limit of the kept image prefixes; the newest is always kept.
-            max_batch_rows: questions decoded together; the next take the place of those that end.
-            max_batch_positions: rows times the longest row's positions behind its prefix; bounds their memory.
-            finer_mask_read: read regions that vanish at a feature level by their exact cover (see
+            max_batch_rows: most questions that are decoded together; waiting ones take the slots of those that end.
+            max_batch_positions: limit of rows times the longest row's positions behind its prefix, which bounds memory.
+            finer_mask_read: read a region that vanishes at a feature level by every cell it touches (see
                 `MaskExtractor.forward`).
 
         Raises:
-            ValueError: tokenizer and model do not belong together.
+            ValueError: tokenizer and model are of different checkpoints.
         """
         if tokenizer.vocab_size != model.sizes.vocab_size:
             raise ValueError(
@@ -87,7 +85,7 @@ class Osprey:
         self._prefixes = PrefixStore(model, self._decoder, tokenizer, cache_bytes)
         self._reader = RegionReader(model, self._decoder.device, finer_mask_read=finer_mask_read)
         self._budget = Budget(rows=max_batch_rows, positions=max_batch_positions)
-        self._parts = SessionParts(
+        self._parts = SchedulerParts(
             decoder=self._decoder,
             tokenizer=tokenizer,
             planner=Planner(tokenizer, num_image_tokens=sizes.num_image_tokens, context=sizes.max_position_embeddings),
@@ -95,7 +93,7 @@ class Osprey:
             reader=self._reader,
             static=self._static_step,
         )
-        self._own_session = EngineSession(self._parts, self._budget)
+        self._own_scheduler = Scheduler(self._parts, self._budget)
 
     @classmethod
     def from_pretrained(
@@ -116,21 +114,21 @@ class Osprey:
 
         Args:
             path: folder with config.json, weights and tokenizer.
-            device: "cpu", "cuda", "cuda:1", or "auto" for a GPU where there is one.
-            dtype: torch's or its name; None: float32 on the CPU, bfloat16 on a GPU.
-            adapter: a LoRA adapter's folder; it is merged into the weights.
-            cache_bytes: None: 1 GiB on the CPU, 8 GiB on a GPU.
+            device: "cpu", "cuda", "cuda:1", or "auto" for a GPU if there is one.
+            dtype: a torch dtype or its name; None: float32 on the CPU, bfloat16 on a GPU.
+            adapter: folder of a LoRA adapter; it is merged into the weights.
+            cache_bytes: see the constructor; None: 1 GiB on the CPU, 8 GiB on a GPU.
             max_batch_rows: see the constructor.
             max_batch_positions: see the constructor.
             finer_mask_read: see the constructor.
-            load_in: "4bit" or "8bit" for the decoder, the rest stays in `dtype`; needs bitsandbytes.
+            load_in: "4bit" or "8bit" for the decoder's linear layers, needs bitsandbytes; the rest has `dtype`.
             map_weights: see `osprey_model.weights.build.load_osprey`.
 
         Raises:
             FileNotFoundError: a file of the folder is missing.
             CheckpointError: the weights do not fit the config.
             AdapterMismatch: the adapter was trained on a model of other sizes.
-            TokenizerError: a damaged or other tokenizer.
+            TokenizerError: the tokenizer is damaged or of another kind.
             QuantizationUnavailable: `load_in` without bitsandbytes.
         """
         if device == "auto":
@@ -158,7 +156,7 @@ class Osprey:
         )
 
     def warm(self, image: Any, image_key: str | None = None) -> None:
-        """Encode an image and prefill its prefix, so that the first question finds it ready."""
+        """Encode an image and prefill its prefix, so that the first question on it is answered sooner."""
         self._prefixes.of(image, image_key)
 
     def describe(
@@ -174,15 +172,15 @@ class Osprey:
         """Answer all questions on all regions of one image.
 
         Args:
-            image: PIL, numpy, torch or a path, see `osprey_model.inputs.images.as_image`; masks refer to its pixels
-                as they are stored (their resolution may differ).
-            masks: one per region (see `osprey_model.inputs.masks.as_mask`); or `RegionRequest`s, where regions have
+            image: PIL image, numpy array, torch tensor or path, see `osprey_model.inputs.images.as_image`. Masks
+                refer to its pixels as stored; their resolution may differ.
+            masks: one per region (see `osprey_model.inputs.masks.as_mask`). Or `RegionRequest`s, if regions have
                 questions of their own or several masks.
-            questions: about every region; strings hold `{region}`. None with `RegionRequest`s.
+            questions: asked about every region; strings contain `{region}`. None with `RegionRequest`s.
             max_new_tokens: limit of the answers to questions given as strings.
-            image_key: what identifies the image's content; None: its pixels are hashed.
+            image_key: identifies the image's content; None: its pixels are hashed.
             on_answer: called as (region index, question index, answer) when an answer is ready. Short answers
-                come first.
+                are ready first.
 
         Returns:
             answers[region][question].
@@ -191,67 +189,67 @@ class Osprey:
             BadImage: an image that cannot be read.
             BadMask: a mask that cannot be read or is empty (`EmptyMask`); the message names region and mask.
             BadQuestion: a question that does not fit its form, or a `mask_idx` without a mask.
-            BadChoices: a list of choices that cannot be offered.
+            BadChoices: an invalid list of choices.
             PromptTooLong: a prompt that leaves no room for an answer.
         """
         regions = as_requests(masks, questions, max_new_tokens=max_new_tokens)
 
-        def hand_over(_image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+        def deliver(_image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
             if isinstance(result, Failure):
                 raise result.error
             if on_answer is not None:
                 on_answer(region_idx, question_idx, result)
 
-        (answers,) = self._answer([ImageRequest(image, tuple(regions), image_key)], hand_over)
+        (answers,) = self._answer([ImageRequest(image, tuple(regions), image_key)], deliver)
         return [[one for one in row if isinstance(one, Answer)] for row in answers]
 
     def describe_many(
         self, requests: Sequence[ImageRequest], on_answer: OnImageAnswer | None = None
     ) -> list[list[list[Answer | Failure]]]:
-        """Answer all questions on all regions of several images, as many at a time as the budget allows.
+        """Answer all questions on all regions of several images, as many at the same time as the budget allows.
 
         Args:
             requests: images with their regions.
             on_answer: called as (image index, region index, question index, answer) when an answer is ready.
 
         Returns:
-            answers[image][region][question]. What cannot be answered (an image, a mask, a question) is a
-            `Failure` in its place and harms nothing else.
+            answers[image][region][question]. Where an image, a mask or a question is bad, a `Failure` stands in place
+            of each answer concerned; the other questions are answered.
         """
 
-        def hand_over(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
+        def deliver(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
             if on_answer is not None and isinstance(result, Answer):
                 on_answer(image_idx, region_idx, question_idx, result)
 
-        return self._answer(requests, hand_over)
+        return self._answer(requests, deliver)
 
-    def session(self) -> EngineSession:
-        """For callers that add requests while others are being answered; see `engine/session.py`."""
-        return EngineSession(self._parts, self._budget)
+    def scheduler(self) -> Scheduler:
+        """Create a scheduler, for callers that add requests while others are being answered."""
+        return Scheduler(self._parts, self._budget)
 
     def cache_stats(self) -> CacheStats:
-        """Hits, misses and evictions of image prefixes, and what is kept."""
+        """Return hits, misses and evictions of the cache of image prefixes, and its current contents."""
         return self._prefixes.stats()
 
     def _answer(
         self,
         requests: Sequence[ImageRequest],
-        hand_over: Callable[[int, int, int, Answer | Failure], None],
+        deliver: Callable[[int, int, int, Answer | Failure], None],
     ) -> list[list[list[Answer | Failure]]]:
         results: list[dict[tuple[int, int], Answer | Failure]] = [{} for _ in requests]
 
         def collect(image_idx: int, region_idx: int, question_idx: int, result: Answer | Failure) -> None:
             results[image_idx][region_idx, question_idx] = result
-            hand_over(image_idx, region_idx, question_idx, result)
+            deliver(image_idx, region_idx, question_idx, result)
 
-        session = self._own_session
-        jobs = [session.add(request, partial(collect, image_idx)) for image_idx, request in enumerate(requests)]
+        scheduler = self._own_scheduler
+        jobs = [scheduler.add(request, partial(collect, image_idx)) for image_idx, request in enumerate(requests)]
         try:
-            while not session.is_idle:
-                session.step()
-        finally:
+            while not scheduler.is_idle:
+                scheduler.step()
+        finally:  # also when a callback raises: the next call must not find these jobs
             for job in jobs:
-                session.cancel(job)
+                scheduler.cancel(job)
         return [
             [[of_image[r, q] for q in range(len(region.questions))] for r, region in enumerate(request.regions)]
             for request, of_image in zip(requests, results, strict=True)
@@ -269,25 +267,25 @@ class Osprey:
         max_new_tokens: int = 512,
         image_key: str | None = None,
     ) -> Answer:
-        """Continue a conversation about an image, its regions, or neither.
+        """Answer the last message of a conversation about an image and its regions, an image, or text only.
 
         Args:
             image: as in `describe`; None for text only.
-            masks: one for every `<mask><pos>` (or `{region}`) of the messages, in order of appearance.
+            masks: one per `<mask><pos>` (or `{region}`) of the messages, in order of appearance.
             messages: a question, (message, answer) pairs, or dicts of role and content; see
                 `osprey_model.inputs.messages.as_turns`. With an image, prefix P is put before the first message
-                unless it already holds `<image>`.
-            choices: not empty: the answer is one of them (several with `multiple`).
-            multiple: see `choices`.
+                unless that message contains `<image>`.
+            choices: if not empty, the answer is one of them.
+            multiple: the answer may be several of `choices`.
             max_new_tokens: limit of a free answer.
             image_key: as in `describe`.
 
         Raises:
-            BadMessages: nothing to answer, or an unknown role.
-            BadChoices: a list of choices that cannot be offered.
+            BadMessages: there is no message to answer, or a role is unknown.
+            BadChoices: an invalid list of choices.
             BadImage: an image that cannot be read.
             BadMask: a mask that cannot be read or is empty; the message names it.
-            PlaceholderMismatch: placeholders and masks differ in number, or masks came without an image.
+            PlaceholderMismatch: placeholders and masks differ in number, or masks were given without an image.
             PromptTooLong: the conversation leaves no room for an answer.
         """
         (message, answer), *later = as_turns(messages)
@@ -300,8 +298,8 @@ class Osprey:
             shared = shared_length(prefix.token_ids, prompt)
             kv = prefix.kv_of(shared)
             if len(masks):
-                seen = self._reader.read_all(prefix, masks)
-                regions = RegionTokens.joined([one.tokens for one in seen])
+                encoded = self._reader.read_all(prefix, masks)
+                regions = RegionTokens.joined([region.tokens for region in encoded])
         elif len(masks) or IMAGE_TOKEN_ID in prompt:
             raise PlaceholderMismatch("masks or <image> were given without an image; pass the image they belong to")
         if IMAGE_TOKEN_ID in prompt[shared:]:
@@ -310,15 +308,15 @@ class Osprey:
         plan = self._parts.planner.plan_ids(question, prompt, shared)
         (suffix_SD,) = embed_rows(self._decoder, self.tokenizer.mask_token_id, [plan.tail_ids], regions)
         row = Row(kv, num_prompt=len(plan.tail_ids), max_new_tokens=plan.limit, walk=plan.walk())
-        lane = Lane(self._decoder, self.tokenizer.eos_token_id, self._budget)
-        lane.admit([Entry(row, suffix_SD)])
+        batch = RunningBatch(self._decoder, self.tokenizer.eos_token_id, self._budget)
+        batch.admit([Entry(row, suffix_SD)])
         while not row.ended:
-            lane.step()
+            batch.step()
         warnings = () if regions is None else mask_warnings(regions)
         return answer_of(row, question, self.tokenizer, warnings)
 
     def _static_step(self) -> StaticStep | None:
-        """A GPU replays steps of fixed shapes; a CPU has nothing to gain from them."""
+        """Create the static step of a GPU; None on a CPU, where fixed shapes bring nothing."""
         if self._decoder.device.type != "cuda":
             return None
         return StaticStep(self._decoder, capture=True)

@@ -1,9 +1,9 @@
-"""What all questions on an image share: its features and the prefilled opening of the prompt.
+"""The image prefix: an image's features and the prefilled beginning of the prompt, which all questions on it share.
 
 # I images encoded together, S image side, D width
 
-The shared opening is system prompt + image tokens + overview line (prefix P of `osprey_model/inputs/prompts.py`).
-Region placeholders come behind it, so nothing in it depends on a region or a question.
+The shared opening is the system prompt, the image tokens and the overview line (prefix P of
+`osprey_model/inputs/prompts.py`). Region placeholders come behind it, so it depends on no region and no question.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from osprey_model.byte_lru import ByteLru, CacheStats
 from osprey_model.config import IMAGE_TOKEN_ID
 from osprey_model.engine.decoding.decoder import SharedPrefixDecoder
 from osprey_model.engine.decoding.kv_cache import PrefixKv
-from osprey_model.engine.lru import ByteLru, CacheStats
 from osprey_model.inputs.images import BadImage, as_image, content_key
 from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.inputs.prompts import SHARED_OPENING
@@ -34,12 +34,13 @@ _MAX_ASPECT = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImagePrefix:
-    """An image, ready to be asked about.
+    """An encoded image with the keys and values of the shared opening.
 
     Attributes:
         levels: res2..res5, each (1, C, h, w).
-        token_ids: ids of the opening, -200 for the image.
-        kv: keys and values of the opening, `num_image_tokens - 1` positions longer than its ids.
+        token_ids: ids of the opening; -200 stands for the image.
+        kv: keys and values of the opening; `num_image_tokens - 1` positions longer than `token_ids`.
+        num_image_tokens: positions that the image takes.
     """
 
     levels: dict[str, Tensor]
@@ -50,11 +51,11 @@ class ImagePrefix:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of features and keys and values."""
+        """Memory of features, keys and values in bytes."""
         return self.kv.num_bytes + sum(level.numel() * level.element_size() for level in self.levels.values())
 
     def kv_of(self, num_ids: int) -> PrefixKv:
-        """Keys and values of the first ids of the opening: one object per length, so that rows can share it."""
+        """Return keys and values of the first `num_ids` ids of the opening; the same object for the same number."""
         if num_ids not in self._cut:
             has_image = IMAGE_TOKEN_ID in self.token_ids[:num_ids]
             self._cut[num_ids] = self.kv.first(num_ids + (self.num_image_tokens - 1 if has_image else 0))
@@ -62,7 +63,7 @@ class ImagePrefix:
 
 
 class PrefixStore:
-    """Images -> prefixes, made once and kept in a byte-bounded LRU."""
+    """Images -> image prefixes, kept in a cache with a limit in bytes."""
 
     def __init__(
         self, model: OspreyForCausalLM, decoder: SharedPrefixDecoder, tokenizer: OspreyTokenizer, cache_bytes: int
@@ -75,15 +76,19 @@ class PrefixStore:
         self._kept: ByteLru[ImagePrefix] = ByteLru(cache_bytes)
 
     def stats(self) -> CacheStats:
-        """Hits, misses, evictions and what is kept."""
+        """Return hits, misses and evictions of the cache, and its current contents."""
         return self._kept.stats()
 
     def of(self, image: Any, image_key: str | None) -> ImagePrefix:
-        """The prefix of one image.
+        """Return the prefix of one image.
+
+        Args:
+            image: see `as_image`.
+            image_key: identifies the image's content; None: its pixels are hashed.
 
         Raises:
-            BadImage: it cannot be read.
-            FileNotFoundError: a path where nothing is.
+            BadImage: the image cannot be read.
+            FileNotFoundError: there is no file at the path.
         """
         (found,) = self.of_all([(image, image_key)])
         if not isinstance(found, ImagePrefix):
@@ -92,7 +97,10 @@ class PrefixStore:
 
     @torch.inference_mode()
     def of_all(self, images: Sequence[tuple[Any, str | None]]) -> list[ImagePrefix | Exception]:
-        """The prefixes of several images; those not kept go through tower and decoder as one batch."""
+        """Return the prefix of each (image, image_key), or the error where an image cannot be read.
+
+        Images that are not in the cache go through tower and decoder as one batch.
+        """
         found: dict[str, ImagePrefix | Exception] = {}
         new: dict[str, Tensor] = {}
         keys = []
@@ -138,7 +146,7 @@ class PrefixStore:
         )
         kvs = self._decoder.prefill_prefixes(opening.inputs_embeds_BTD)
         num_tokens = self._model.sizes.num_image_tokens
-        # Copied apart for the same reason as the keys: one kept image must not keep its whole batch.
+        # Cloned for the same reason as keys and values: an image in the cache must not keep its whole batch.
         apart = [
             {name: level[idx : idx + 1].clone() if num_images > 1 else level for name, level in levels.items()}
             for idx in range(num_images)
@@ -149,7 +157,10 @@ class PrefixStore:
 def embed_rows(
     decoder: SharedPrefixDecoder, mask_token_id: int, ids: Sequence[Sequence[int]], regions: RegionTokens | None
 ) -> tuple[Tensor, ...]:
-    """Embeddings (S, D) of several rows of ids, regions put at their placeholders in order of appearance.
+    """Embed several rows of ids; regions are put at the placeholders in order of appearance over all rows.
+
+    Returns:
+        Embeddings (S, D) of each row.
 
     Raises:
         PlaceholderMismatch: `<mask>` placeholders and regions differ in number.

@@ -1,6 +1,6 @@
-"""A `Question` -> the ids behind an image's prefix, and where its region stands in them.
+"""A `Question` -> the ids of its prompt, split where the image prefix ends and where its region stands.
 
-The words in front of the region are the same for every region (`lead`), so they need to be run only once.
+The ids between the image prefix and the region are the same for every region: this prompt prefix is run only once.
 """
 
 from __future__ import annotations
@@ -18,42 +18,43 @@ _MAX_TRIES = 64
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a question is run.
+    """The prompt of a question.
 
     Attributes:
-        shared: how many ids of the image's opening the prompt begins with.
-        lead_ids: between these and the region's placeholder.
-        tail_ids: from the placeholder to the end.
-        limit: of the answer's tokens.
-        trie: of its choices, None for free text.
+        question: the question itself.
+        shared: number of ids at its beginning that are also those of the image's opening.
+        prompt_prefix_ids: ids from there to the region's placeholder.
+        tail_ids: ids from the placeholder to the end.
+        limit: most tokens of the answer.
+        trie: of the choices; None for free text.
     """
 
     question: Question
     shared: int
-    lead_ids: tuple[int, ...]
+    prompt_prefix_ids: tuple[int, ...]
     tail_ids: tuple[int, ...]
     limit: int
     trie: ChoiceTrie | None
 
     @property
     def capacity(self) -> int:
-        """Own positions a row of it may come to need."""
-        return len(self.lead_ids) + len(self.tail_ids) + self.limit - 1
+        """Most own positions that a row of this question can need."""
+        return len(self.prompt_prefix_ids) + len(self.tail_ids) + self.limit - 1
 
     def walk(self) -> ChoiceWalk | None:
-        """A fresh walk through the choices."""
+        """Start a new walk through the choices; None for free text."""
         return None if self.trie is None else ChoiceWalk(self.trie, multiple=self.question.multiple)
 
 
 class Planner:
-    """Questions of one model; keeps the tries of the lists it saw last."""
+    """Plans the questions of one model. It keeps the tries of the last 64 lists of choices."""
 
     def __init__(self, tokenizer: OspreyTokenizer, *, num_image_tokens: int, context: int) -> None:
-        """Take what plans depend on.
+        """Create a planner.
 
         Args:
             tokenizer: of the model.
-            num_image_tokens: positions one image takes.
+            num_image_tokens: positions that one image takes.
             context: positions of the decoder.
         """
         self._tokenizer = tokenizer
@@ -66,9 +67,9 @@ class Planner:
         """Tokenize a question.
 
         Raises:
-            BadQuestion: a text that does not fit its form.
-            BadChoices: a list that cannot be offered.
-            PromptTooLong: no room for an answer.
+            BadQuestion: the text does not fit the question's form.
+            BadChoices: an invalid list of choices.
+            PromptTooLong: the prompt leaves no room for an answer.
         """
         check_text(question.text)
         try:
@@ -82,11 +83,17 @@ class Planner:
         return self.plan_ids(question, ids, shared, ids.index(self._tokenizer.mask_token_id, shared))
 
     def plan_ids(self, question: Question, ids: list[int], shared: int, region_at: int | None = None) -> Plan:
-        """A prompt that is tokenized already; without `region_at` it has no lead.
+        """Plan a prompt that is already tokenized.
+
+        Args:
+            question: its choices and limits apply.
+            ids: of the whole prompt.
+            shared: number of ids at the beginning that are also those of the image's opening.
+            region_at: index of the region's placeholder; None: the plan has no prompt prefix.
 
         Raises:
-            BadChoices: a list that cannot be offered.
-            PromptTooLong: no room for an answer.
+            BadChoices: an invalid list of choices.
+            PromptTooLong: the prompt leaves no room for an answer.
         """
         region_at = shared if region_at is None else region_at
         trie, limit, needed = None, question.max_new_tokens, 1
@@ -105,10 +112,10 @@ class Planner:
 
 
 def check_text(text: object) -> None:
-    """Whether a tokenizer can read it.
+    """Check that a tokenizer can read a question's text.
 
     Raises:
-        BadQuestion: not a string, or one with lone surrogates (half of a character, no UTF-8).
+        BadQuestion: it is not a string, or it has lone surrogates (half of a character), which are not valid UTF-8.
     """
     if not isinstance(text, str):
         raise BadQuestion(f"expected a question's text as a string, got {type(text).__name__} {text!r}")
@@ -119,25 +126,24 @@ def check_text(text: object) -> None:
 
 
 def shared_length(opening: tuple[int, ...], prompt: list[int]) -> int:
-    """How many leading ids a prompt has in common with the opening.
+    """Return the number of leading ids that a prompt has in common with the opening.
 
-    Tokens can merge across the boundary of opening and question, so this compares ids instead of trusting the
-    text.
+    This compares ids, not texts, because tokens can merge across the boundary of opening and question.
     """
     pairs = zip(opening, prompt, strict=False)
     return next((idx for idx, (one, other) in enumerate(pairs) if one != other), min(len(opening), len(prompt)))
 
 
 def prefix_positions(ids: list[int], num_image_tokens: int) -> int:
-    """Positions that ids take once the image is in its place."""
+    """Return the number of positions that ids take after the image tokens have been inserted."""
     return len(ids) + ids.count(IMAGE_TOKEN_ID) * (num_image_tokens - 1)
 
 
 def room_for(context: int, prompt_length: int, needed: int) -> int:
-    """Positions left for an answer.
+    """Return the number of positions left for an answer.
 
     Raises:
-        PromptTooLong: fewer than needed.
+        PromptTooLong: they are fewer than needed.
     """
     if context - prompt_length < needed:
         raise PromptTooLong(

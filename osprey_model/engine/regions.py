@@ -1,4 +1,4 @@
-"""Masks -> region tokens, a bounded number of pixels at a time, each mask read once however many questions ask.
+"""Masks -> region tokens, a bounded number of pixels at a time. A mask is encoded once for all its questions.
 
 # R masks of one resolution, H W their pixels
 """
@@ -23,7 +23,7 @@ _PIXELS_AT_ONCE = 1 << 24  # of float32 masks in one call of the extractor: 64 M
 FINE_LEVELS = LEVELS[:2]
 _REMEDY = "finer_mask_read=True reads it there"
 _REGION_MESSAGES: dict[WarningKind, str] = {
-    "vanished": "the region is too small or thin for the model to see: the answer knows its place only",
+    "vanished": "the region is too small or thin for the model: the answer is based on its position only",
     "coarse": "the region is too small or thin for the fine feature levels: the answer may be about its surroundings",
     "partly": "the region is too small or thin for some feature levels: the answer may miss what surrounds it",
 }
@@ -32,15 +32,15 @@ MaskKey = tuple[int, int]  # region index, mask index
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One region as the decoder sees it, and what its asker should know."""
+class EncodedRegion:
+    """The tokens of one region, and warnings about how well its mask could be read."""
 
     tokens: RegionTokens
     warnings: tuple[AnswerWarning, ...]
 
 
 class RegionReader:
-    """The mask extractor over the masks of requests."""
+    """Runs the mask extractor on the masks of requests."""
 
     def __init__(self, model: OspreyForCausalLM, device: torch.device, *, finer_mask_read: bool) -> None:
         self._model = model
@@ -49,46 +49,46 @@ class RegionReader:
 
     def read(
         self, prefix: ImagePrefix, regions: Sequence[RegionRequest], keys: Sequence[MaskKey]
-    ) -> dict[MaskKey, Seen | BadMask]:
-        """Tokens of each mask; one that cannot be read gives its error."""
+    ) -> dict[MaskKey, EncodedRegion | BadMask]:
+        """Encode the masks of `keys`; the result of a mask that cannot be read is its error."""
         masks = [regions[region_idx].masks[mask_idx] for region_idx, mask_idx in keys]
         names = [f"region {region_idx}, mask {mask_idx}" for region_idx, mask_idx in keys]
         return dict(zip(keys, self._read(prefix, masks, names), strict=True))
 
-    def read_all(self, prefix: ImagePrefix, masks: Sequence[Any]) -> list[Seen]:
-        """Tokens of the masks of a conversation.
+    def read_all(self, prefix: ImagePrefix, masks: Sequence[Any]) -> list[EncodedRegion]:
+        """Encode the masks of a conversation.
 
         Raises:
-            BadMask: one that cannot be read; the message names it.
+            BadMask: a mask cannot be read; the message names it.
         """
-        seen = []
-        for one in self._read(prefix, masks, [f"mask {idx}" for idx in range(len(masks))]):
-            if isinstance(one, BadMask):
-                raise one
-            seen.append(one)
-        return seen
+        encoded = []
+        for region in self._read(prefix, masks, [f"mask {idx}" for idx in range(len(masks))]):
+            if isinstance(region, BadMask):
+                raise region
+            encoded.append(region)
+        return encoded
 
-    def _read(self, prefix: ImagePrefix, masks: Sequence[Any], names: Sequence[str]) -> list[Seen | BadMask]:
-        found: dict[int, Seen | BadMask] = {}
+    def _read(self, prefix: ImagePrefix, masks: Sequence[Any], names: Sequence[str]) -> list[EncodedRegion | BadMask]:
+        found: dict[int, EncodedRegion | BadMask] = {}
         for group in self._groups(masks, names, found):
             masks_RHW = torch.stack([mask for _, mask in group]).to(self._device)
             together = self._model.extract_regions(prefix.levels, masks_RHW, finer_read=self._finer_mask_read)
-            # Read from the device once for all masks, not once per warning.
+            # One copy from the device for all masks, not one per warning.
             together = replace(
                 together,
                 covered_cells_RL=together.covered_cells_RL.cpu(),
                 mask_pixels_R=together.mask_pixels_R.cpu(),
             )
             for idx, (key, _) in enumerate(group):
-                one = together.one(idx)
-                found[key] = Seen(one, region_warnings(one))
+                tokens = together.one(idx)
+                found[key] = EncodedRegion(tokens, region_warnings(tokens))
         return [found[idx] for idx in range(len(masks))]
 
     @staticmethod
     def _groups(
-        masks: Sequence[Any], names: Sequence[str], failed: dict[int, Seen | BadMask]
+        masks: Sequence[Any], names: Sequence[str], failed: dict[int, EncodedRegion | BadMask]
     ) -> Iterator[list[tuple[int, Tensor]]]:
-        """Masks of one resolution next to each other, as many as may be read at once."""
+        """Group consecutive masks of one resolution, as many as may be read together; put errors into `failed`."""
         group: list[tuple[int, Tensor]] = []
         for idx, (mask, name) in enumerate(zip(masks, names, strict=True)):
             try:
@@ -105,9 +105,8 @@ class RegionReader:
             yield group
 
 
-
 def region_warnings(region: RegionTokens) -> tuple[AnswerWarning, ...]:
-    """What the asker should know about a region whose mask the feature grid cannot hold (R = 1)."""
+    """Return a warning if the mask of a region (R = 1) covers no cell of some feature level."""
     cells = dict(zip(LEVELS, region.covered_cells_RL[0].tolist(), strict=True))
     lost = tuple(level for level in LEVELS if not cells[level])
     if not lost:
@@ -117,7 +116,7 @@ def region_warnings(region: RegionTokens) -> tuple[AnswerWarning, ...]:
 
 
 def mask_warnings(regions: RegionTokens) -> tuple[AnswerWarning, ...]:
-    """The same for every mask of a conversation."""
+    """Return the region warnings of all masks of a conversation, each with its mask's index."""
     return tuple(
         replace(warning, mask_idx=idx, message=f"mask {idx}: {warning.message}")
         for idx in range(regions.mask_pixels_R.shape[0])

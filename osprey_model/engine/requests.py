@@ -1,4 +1,4 @@
-"""What is asked and what is answered. No torch, so callers may build these anywhere."""
+"""Questions, requests, answers and failures. This module does not import torch, so callers may use it anywhere."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from osprey_model.inputs.prompts import QuestionForm
 
 
 class BadQuestion(ValueError):
-    """A question that does not fit its form, or asks about a mask that the region does not have."""
+    """A question does not fit its form, or asks about a mask that the region does not have."""
 
 
 class PromptTooLong(ValueError):
-    """Prompt and image leave no room for an answer in the decoder's context."""
+    """The prompt and its image leave no room for an answer in the decoder's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,14 @@ class Question:
     """One question about one region.
 
     Attributes:
-        text: holds `{region}`.
-        form: "region" puts the region's placeholder there; "part" is the trained short form with `region1`.
-        choices: not empty: the answer is one of them (several with `multiple`) and nothing else.
-        mask_idx: which of the region's masks is asked about.
-        max_new_tokens: limit of a free answer; one from `choices` is always complete.
-        num_alternatives: how many of the other choices are told with their probabilities.
+        text: contains `{region}`.
+        form: "region" puts the region's placeholder there; "part" is the short form of the training data, in which
+            the text says `region1` and the placeholder stands in front.
+        choices: if not empty, the answer is one of them and nothing else.
+        multiple: the answer may be several of `choices`.
+        mask_idx: index of the region's mask that the question is about.
+        max_new_tokens: limit of a free answer; an answer from `choices` is always complete.
+        num_alternatives: most other choices that the answer lists with their probabilities.
     """
 
     text: str
@@ -49,12 +51,12 @@ class RegionRequest:
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """One image and all that is asked about it.
+    """One image with all questions about its regions.
 
     Attributes:
         image: as in `Osprey.describe`.
         regions: each with its masks and questions.
-        image_key: what identifies the image's content; None: its pixels are hashed.
+        image_key: identifies the image's content; None: its pixels are hashed.
     """
 
     image: Any
@@ -65,15 +67,15 @@ class ImageRequest:
 def as_requests(
     masks: Sequence[Any], questions: Sequence[Question | str] | None, *, max_new_tokens: int
 ) -> list[RegionRequest]:
-    """What `Osprey.describe` was asked, as one request per region.
+    """Turn the arguments of `Osprey.describe` into one request per region.
 
     Args:
-        masks: with `questions` one mask per region; without, requests that have questions of their own.
-        questions: asked about every region; a string is a `Question` with that limit of tokens.
-        max_new_tokens: the limit.
+        masks: one mask per region, or requests if `questions` is None.
+        questions: asked about every region; a string becomes a `Question`.
+        max_new_tokens: limit of the questions given as strings.
 
     Raises:
-        ValueError: masks without questions, or requests with further questions.
+        ValueError: masks were given without questions, or requests with further questions.
     """
     are_requests = [isinstance(mask, RegionRequest) for mask in masks]
     if questions is None:
@@ -99,14 +101,15 @@ WarningKind = Literal["vanished", "coarse", "partly", "unlikely", "cut"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerWarning:
-    """What the asker should know about an answer.
+    """A reason why an answer may be wrong or incomplete.
 
     Attributes:
-        kind: "vanished" (the region is lost at every feature level), "coarse" (at both fine ones), "partly" (at some
-            level), "unlikely" (the model would rather say what is not in the list), "cut" (at `max_new_tokens`).
-        message: for people.
-        levels: the feature levels at which the region covers no cell.
-        mask_idx: in a chat, which of its masks.
+        kind: "vanished" (the region covers no cell at any feature level), "coarse" (at neither of the two fine levels),
+            "partly" (not at every level), "unlikely" (an answer outside the list of choices is far more probable),
+            "cut" (the answer reached `max_new_tokens`).
+        message: text to show to people.
+        levels: feature levels at which the region covers no cell.
+        mask_idx: index of the mask concerned, in a chat.
     """
 
     kind: WarningKind
@@ -115,7 +118,7 @@ class AnswerWarning:
     mask_idx: int | None = None
 
     def __str__(self) -> str:
-        """The message."""
+        """Return the message."""
         return self.message
 
 
@@ -131,14 +134,14 @@ class Answer:
     """The answer to one question.
 
     Attributes:
-        text: the answer as one string; free text is cut where it begins to repeat itself.
-        values: what a form field takes: the chosen values, or the text (a short answer without its final dot).
-        confidence: 0..1. With choices the product of the probabilities renormalised over the allowed
-            continuations; for free text the geometric mean of the token probabilities.
-        alternatives: other choices, most probable first; empty for free text.
-        warnings: what the asker should know, e.g. that the region was too small to be seen.
-        token_logprobs: the model's own log-probability of each decoded token (not renormalised).
-        raw: free text as it was decoded, for `osprey_model.inputs.protocols`.
+        text: the answer as one string; free text ends where a sentence repeats.
+        values: the values for a form field: the chosen ones, or the text (a short answer without its final dot).
+        confidence: 0..1. With choices, the product of the probabilities renormalised over the allowed tokens; for free
+            text, the geometric mean of the token probabilities.
+        alternatives: other choices, the most probable first; empty for free text.
+        warnings: reasons why the answer may be wrong, for example a region too small for the feature levels.
+        token_logprobs: the model's log-probability of each decoded token, not renormalised.
+        raw: free text as decoded, for `osprey_model.inputs.protocols`.
     """
 
     text: str
@@ -152,11 +155,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a question has no answer. Stands in an answer's place; the other questions are unharmed.
+    """The reason why a question has no answer. It stands in the answer's place; other questions are answered.
 
     Attributes:
         kind: name of the error, such as BadImage, BadMask, EmptyMask, BadQuestion, BadChoices, PromptTooLong.
-        message: what was expected, what came, what to do.
+        message: what was expected, what was given, what to do.
         error: the exception itself.
     """
 
@@ -166,5 +169,5 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> Failure:
-        """Tell an error."""
+        """Create the failure that an exception causes."""
         return cls(type(error).__name__, str(error), error)

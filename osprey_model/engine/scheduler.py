@@ -1,14 +1,14 @@
-"""The scheduler: requests wait by priority, their questions run in a lane's slots, one token per `step`.
+"""The scheduler: requests wait by priority, their questions run as rows of a running batch, one token per `step`.
 
-Between two steps anything may be added: a request of a better priority (a smaller number) is answered first, from the
-next token on, while rows of worse priority keep their place and wait. `engine.py` loops over this; a worker that
-wants to take in clicks while bulk work runs does so itself:
+Requests may be added between any two steps. A request of a better priority (a smaller number) is answered first, from
+the next token on; rows of worse priorities keep their place and wait. `Osprey.describe` loops over a scheduler. A
+worker that accepts clicks while bulk work runs has its own loop:
 
-    session = osprey.session()
+    scheduler = osprey.scheduler()
     while True:
-        for request, hand_over in arrived():
-            session.add(request, hand_over, priority=0)
-        session.step()
+        for request, on_result in arrived():
+            scheduler.add(request, on_result, priority=0)
+        scheduler.step()
 """
 
 from __future__ import annotations
@@ -26,23 +26,32 @@ from osprey_model.engine.decoding.rows import Row
 from osprey_model.engine.decoding.static_step import StaticStep
 from osprey_model.engine.prefix import ImagePrefix, PrefixStore, embed_rows
 from osprey_model.engine.prompt_plan import Plan, Planner
-from osprey_model.engine.regions import MaskKey, RegionReader, Seen
+from osprey_model.engine.regions import EncodedRegion, MaskKey, RegionReader
 from osprey_model.engine.requests import Answer, BadQuestion, Failure, ImageRequest, Question, RegionRequest
-from osprey_model.engine.running_batch import Budget, Entry, Lane, Lead
+from osprey_model.engine.running_batch import Budget, Entry, RunningBatch, SharedPromptPrefix
 from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.mask_extractor import RegionTokens
 
-LeadKey = tuple[int, tuple[int, ...]]  # how much of the opening it stands behind, and its ids
+PromptPrefixKey = tuple[int, tuple[int, ...]]  # number of ids shared with the image's opening, ids of the prefix
 
-# region index, question index, what came of it
+# region index, question index, result
 OnResult = Callable[[int, int, Answer | Failure], None]
 
-_SHARE_LEAD_FROM = 3  # questions with the same first words; fewer are not worth a pass of their own
+# Fewer questions with the same prompt prefix do not pay for a pass of its own.
+_SHARE_PROMPT_PREFIX_FROM = 3
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """A request on its way."""
+    """A request that has been added and is not finished.
+
+    Attributes:
+        waiting: (region index, question index) of the questions that have no row yet.
+        mask_uses: number of waiting questions per mask; its tokens are dropped when none is left.
+        prompt_prefix_uses: number of questions per prompt prefix.
+        prefix: of the image; None until it is encoded, or the error that prevented it.
+        encoded: region tokens that waiting questions still need.
+    """
 
     request: ImageRequest
     on_result: OnResult
@@ -50,34 +59,34 @@ class _Job:
     waiting: deque[tuple[int, int]]
     plans: dict[tuple[int, int], Plan]
     mask_uses: Counter[MaskKey]
-    lead_uses: Counter[LeadKey]
+    prompt_prefix_uses: Counter[PromptPrefixKey]
     prefix: ImagePrefix | Exception | None = None
-    seen: dict[MaskKey, Seen | Exception] = field(default_factory=dict)
-    leads: dict[LeadKey, Lead] = field(default_factory=dict)
+    encoded: dict[MaskKey, EncodedRegion | Exception] = field(default_factory=dict)
+    prompt_prefixes: dict[PromptPrefixKey, SharedPromptPrefix] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """A row's way back to who asked."""
+class _PendingQuestion:
+    """The job, region and question that a row answers."""
 
     job: _Job
     region_idx: int
     question_idx: int
     plan: Plan
-    region: Seen | None = None
+    region: EncodedRegion | None = None
 
     @property
     def mask_key(self) -> MaskKey:
         return self.region_idx, self.plan.question.mask_idx
 
     @property
-    def lead_key(self) -> LeadKey:
-        return self.plan.shared, self.plan.lead_ids
+    def prompt_prefix_key(self) -> PromptPrefixKey:
+        return self.plan.shared, self.plan.prompt_prefix_ids
 
 
 @dataclass(frozen=True, slots=True)
-class SessionParts:
-    """What sessions of one model share."""
+class SchedulerParts:
+    """The parts of one model that its schedulers share."""
 
     decoder: SharedPrefixDecoder
     tokenizer: OspreyTokenizer
@@ -87,45 +96,45 @@ class SessionParts:
     static: Callable[[], StaticStep | None]
 
 
-class EngineSession:
-    """Add requests at any time, call `step` until `is_idle`. Not for several threads at once."""
+class Scheduler:
+    """Add requests at any time and call `step` until `is_idle`. Not thread-safe."""
 
-    def __init__(self, parts: SessionParts, budget: Budget) -> None:
-        """Start empty.
+    def __init__(self, parts: SchedulerParts, budget: Budget) -> None:
+        """Create a scheduler without requests.
 
         Args:
             parts: of one model.
-            budget: of each priority in use; memory is allocated as rows need it.
+            budget: limits of each priority in use; memory is allocated as rows need it.
         """
         self._parts = parts
         self._budget = budget
-        self._jobs: dict[int, deque[_Job]] = {}  # with waiting questions, by priority
-        self._lanes: dict[int, Lane] = {}
-        self._asked: dict[Row, _Asked] = {}
-        self._results: deque[tuple[_Job, int, int, Answer | Failure]] = deque()
+        self._jobs: dict[int, deque[_Job]] = {}  # jobs with waiting questions, by priority
+        self._batches: dict[int, RunningBatch] = {}  # by priority
+        self._pending: dict[Row, _PendingQuestion] = {}  # rows that run
+        self._results: deque[tuple[_Job, int, int, Answer | Failure]] = deque()  # not yet delivered
 
     @property
     def is_idle(self) -> bool:
-        """Nothing waits, runs or is to be handed over."""
-        return not (self._asked or self._results or any(self._jobs.values()))
+        """Whether no question waits or runs and every result has been delivered."""
+        return not (self._pending or self._results or any(self._jobs.values()))
 
     @property
     def num_rows(self) -> int:
-        """Questions that are being answered now."""
-        return len(self._asked)
+        """Number of questions that are being answered."""
+        return len(self._pending)
 
     def add(self, request: ImageRequest, on_result: OnResult, *, priority: int = 0) -> _Job:
-        """Let a request wait for its turn.
+        """Add a request to the queue of its priority.
 
         Args:
-            request: its masks are read when their turn comes.
-            on_result: called from `step` with every answer or failure as it is ready.
-            priority: smaller is sooner.
+            request: its image and masks are read when its turn comes.
+            on_result: called from `step` with each answer or failure, as soon as it is ready.
+            priority: requests of a smaller number are answered first.
 
         Returns:
-            What `cancel` takes.
+            The handle that `cancel` takes.
         """
-        known: dict[Question, Plan] = {}  # regions mostly share their questions
+        known: dict[Question, Plan] = {}  # the regions of a request mostly have the same questions
         plans: dict[tuple[int, int], Plan] = {}
         failures: list[tuple[int, int, Failure]] = []
         for region_idx, region in enumerate(request.regions):
@@ -144,7 +153,7 @@ class EngineSession:
             waiting=deque(plans),
             plans=plans,
             mask_uses=Counter((r, plan.question.mask_idx) for (r, _), plan in plans.items()),
-            lead_uses=Counter((plan.shared, plan.lead_ids) for plan in plans.values()),
+            prompt_prefix_uses=Counter((plan.shared, plan.prompt_prefix_ids) for plan in plans.values()),
         )
         self._results.extend((job, *failure) for failure in failures)
         if job.waiting:
@@ -152,68 +161,72 @@ class EngineSession:
         return job
 
     def cancel(self, job: _Job) -> None:
-        """Forget a request: what waits is not run, what runs ends, nothing more is handed over."""
+        """Remove a request: its waiting questions do not run, its rows end, and no more results are delivered."""
         job.waiting.clear()
         if job in self._jobs.get(job.priority, ()):
             self._jobs[job.priority].remove(job)
-        rows = [row for row, asked in self._asked.items() if asked.job is job]
+        rows = [row for row, pending in self._pending.items() if pending.job is job]
         if rows:
-            self._lanes[job.priority].drop(rows)
+            self._batches[job.priority].cancel(rows)
         for row in rows:
-            del self._asked[row]
+            del self._pending[row]
         self._results = deque(result for result in self._results if result[0] is not job)
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Take in what fits, decode one token of every row of the best priority, hand over what is ready."""
-        running = {asked.job.priority for asked in self._asked.values()}
+        """Decode one token of every row of the best priority, admit waiting questions, deliver results."""
+        running = {pending.job.priority for pending in self._pending.values()}
         due = running | {priority for priority, jobs in self._jobs.items() if jobs}
         if due:
-            lane = self._lane(min(due))
-            ended = lane.step()
-            for row in (*ended, *self._admit(min(due), lane)):
+            batch = self._batch(min(due))
+            ended = batch.step()
+            for row in (*ended, *self._admit(min(due), batch)):
                 self._finish(row)
-        # Taken one by one: a callback that raises must not lose the results behind it.
+        # Removed one by one: a callback that raises must not lose the results behind it.
         while self._results:
             job, region_idx, question_idx, result = self._results.popleft()
             job.on_result(region_idx, question_idx, result)
 
-    def _lane(self, priority: int) -> Lane:
-        if priority not in self._lanes:
+    def _batch(self, priority: int) -> RunningBatch:
+        if priority not in self._batches:
             parts = self._parts
-            self._lanes[priority] = Lane(
+            self._batches[priority] = RunningBatch(
                 parts.decoder, parts.tokenizer.eos_token_id, self._budget, static=parts.static()
             )
-        return self._lanes[priority]
+        return self._batches[priority]
 
-    def _admit(self, priority: int, lane: Lane) -> list[Row]:
-        """Fill free slots from the waiting jobs; returns rows that ended with their first token."""
+    def _admit(self, priority: int, batch: RunningBatch) -> list[Row]:
+        """Fill free slots with waiting questions; return the rows that ended with their first token."""
         jobs = self._jobs.get(priority)
-        if not jobs or not self._worth_it(jobs, lane):
+        if not jobs or not self._should_prefill(jobs, batch):
             return []
-        asked = self._draw(jobs, lane)
-        asked = self._with_region(self._with_image(asked))
-        if not asked:
+        questions = self._take_questions(jobs, batch)
+        questions = self._encode_regions(self._attach_images(questions))
+        if not questions:
             return []
-        entries = self._entries(asked, lane)
-        self._asked.update((entry.row, one) for entry, one in zip(entries, asked, strict=True))
-        return lane.admit(entries)
+        entries = self._entries(questions, batch)
+        self._pending.update((entry.row, pending) for entry, pending in zip(entries, questions, strict=True))
+        return batch.admit(entries)
 
-    def _worth_it(self, jobs: Sequence[_Job], lane: Lane) -> bool:
-        """A pass over few prompts costs almost as much as over many: wait until a quarter of the slots is free."""
-        free = self._budget.rows - len(lane.rows)
+    def _should_prefill(self, jobs: Sequence[_Job], batch: RunningBatch) -> bool:
+        """Whether to admit questions now.
+
+        A pass over few prompts costs almost as much as one over many. So if more questions wait than slots are free,
+        a quarter of the slots must be free first.
+        """
+        free = self._budget.rows - len(batch.rows)
         waiting = 0
         for job in jobs:
             waiting += len(job.waiting)
             if waiting > free:
-                return not lane.rows or 4 * free >= self._budget.rows
+                return not batch.rows or 4 * free >= self._budget.rows
         return True
 
-    def _draw(self, jobs: deque[_Job], lane: Lane) -> list[_Asked]:
-        """The next questions that stay within the budget, taken off their jobs."""
-        asked: list[_Asked] = []
+    def _take_questions(self, jobs: deque[_Job], batch: RunningBatch) -> list[_PendingQuestion]:
+        """Remove the next questions from their jobs, as many as the budget allows."""
+        taken: list[_PendingQuestion] = []
         capacity = positions = 0
-        in_flight = {id(self._asked[row].job) for row in lane.rows}
+        in_flight = {id(self._pending[row].job) for row in batch.rows}
         while jobs:
             job = jobs[0]
             if id(job) not in in_flight and len(in_flight) >= self._budget.images:
@@ -221,19 +234,23 @@ class EngineSession:
             in_flight.add(id(job))
             while job.waiting:
                 plan = job.plans[job.waiting[0]]
-                length = len(plan.lead_ids) + len(plan.tail_ids)
-                if not lane.fits(len(asked) + 1, max(capacity, plan.capacity)):
-                    return asked
-                if asked and positions + length > self._budget.prefill_positions:
-                    return asked
+                length = len(plan.prompt_prefix_ids) + len(plan.tail_ids)
+                if not batch.fits(len(taken) + 1, max(capacity, plan.capacity)):
+                    return taken
+                if taken and positions + length > self._budget.prefill_positions:
+                    return taken
                 capacity, positions = max(capacity, plan.capacity), positions + length
-                asked.append(_Asked(job, *job.waiting.popleft(), plan))
+                taken.append(_PendingQuestion(job, *job.waiting.popleft(), plan))
             jobs.popleft()
-        return asked
+        return taken
 
-    def _with_image(self, asked: Sequence[_Asked]) -> list[_Asked]:
-        """Give the jobs their prefixes: images that are not kept are encoded together."""
-        new = [job for job in dict.fromkeys(one.job for one in asked) if job.prefix is None]
+    def _attach_images(self, questions: Sequence[_PendingQuestion]) -> list[_PendingQuestion]:
+        """Set the image prefix of every job; images that are not in the cache are encoded as one batch.
+
+        Returns:
+            The questions whose image could be read; the others have failed.
+        """
+        new = [job for job in dict.fromkeys(pending.job for pending in questions) if job.prefix is None]
         found = self._parts.prefixes.of_all([(job.request.image, job.request.image_key) for job in new])
         for job, prefix in zip(new, found, strict=True):
             job.prefix = prefix
@@ -242,82 +259,89 @@ class EngineSession:
                     self._jobs[job.priority].remove(job)
                 self._results.extend((job, *place, Failure.of(prefix)) for place in job.waiting)
                 job.waiting.clear()
-        for one in asked:
-            if isinstance(one.job.prefix, Exception):
-                self._fail(one, one.job.prefix)
-        return [one for one in asked if isinstance(one.job.prefix, ImagePrefix)]
+        for pending in questions:
+            if isinstance(pending.job.prefix, Exception):
+                self._fail(pending, pending.job.prefix)
+        return [pending for pending in questions if isinstance(pending.job.prefix, ImagePrefix)]
 
-    def _with_region(self, asked: Sequence[_Asked]) -> list[_Asked]:
-        """Read the masks that are not read yet; what no later question needs is forgotten."""
-        for job in dict.fromkeys(one.job for one in asked):
-            keys = dict.fromkeys(one.mask_key for one in asked if one.job is job and one.mask_key not in job.seen)
-            job.seen.update(self._parts.reader.read(_prefix(job), job.request.regions, list(keys)))
-        seen = []
-        for one in asked:
-            region = one.job.seen[one.mask_key]
-            if isinstance(region, Seen):
-                seen.append(replace(one, region=region))
+    def _encode_regions(self, questions: Sequence[_PendingQuestion]) -> list[_PendingQuestion]:
+        """Encode the masks that are not encoded yet; drop the tokens that no waiting question needs.
+
+        Returns:
+            The questions with their region; those whose mask could not be read have failed.
+        """
+        for job in dict.fromkeys(pending.job for pending in questions):
+            of_job = [pending.mask_key for pending in questions if pending.job is job]
+            keys = dict.fromkeys(key for key in of_job if key not in job.encoded)
+            job.encoded.update(self._parts.reader.read(_prefix(job), job.request.regions, list(keys)))
+        readable = []
+        for pending in questions:
+            job, key = pending.job, pending.mask_key
+            region = job.encoded[key]
+            if isinstance(region, EncodedRegion):
+                readable.append(replace(pending, region=region))
             else:
-                self._fail(one, region)
-            one.job.mask_uses[one.mask_key] -= 1
-            if not one.job.mask_uses[one.mask_key]:
-                del one.job.seen[one.mask_key]
-        return seen
+                self._fail(pending, region)
+            job.mask_uses[key] -= 1
+            if not job.mask_uses[key]:
+                del job.encoded[key]
+        return readable
 
-    def _fail(self, one: _Asked, error: Exception) -> None:
-        self._results.append((one.job, one.region_idx, one.question_idx, Failure.of(error)))
+    def _fail(self, pending: _PendingQuestion, error: Exception) -> None:
+        self._results.append((pending.job, pending.region_idx, pending.question_idx, Failure.of(error)))
 
-    def _entries(self, asked: Sequence[_Asked], lane: Lane) -> list[Entry]:
-        """Rows with their embeddings: all prompts are embedded at once."""
-        self._run_leads(asked, lane)
-        leads = [one.job.leads.get(one.lead_key) for one in asked]
+    def _entries(self, questions: Sequence[_PendingQuestion], batch: RunningBatch) -> list[Entry]:
+        """Create a row per question, with the embeddings of its prompt; all prompts are embedded together."""
+        self._prefill_prompt_prefixes(questions, batch)
+        prefixes = [pending.job.prompt_prefixes.get(pending.prompt_prefix_key) for pending in questions]
+        # With a shared prompt prefix only the rest of the prompt is run.
         ids = [
-            one.plan.tail_ids if lead is not None else one.plan.lead_ids + one.plan.tail_ids
-            for one, lead in zip(asked, leads, strict=True)
+            pending.plan.tail_ids if prefix is not None else pending.plan.prompt_prefix_ids + pending.plan.tail_ids
+            for pending, prefix in zip(questions, prefixes, strict=True)
         ]
-        regions = RegionTokens.joined([one.region.tokens for one in asked if one.region is not None])
+        regions = RegionTokens.joined([pending.region.tokens for pending in questions if pending.region is not None])
         embeds = self._embed(ids, regions)
         return [
             Entry(
                 Row(
-                    prefix=_prefix(one.job).kv_of(one.plan.shared),
-                    num_prompt=len(one.plan.lead_ids) + len(one.plan.tail_ids),
-                    max_new_tokens=one.plan.limit,
-                    walk=one.plan.walk(),
+                    prefix=_prefix(pending.job).kv_of(pending.plan.shared),
+                    num_prompt=len(pending.plan.prompt_prefix_ids) + len(pending.plan.tail_ids),
+                    max_new_tokens=pending.plan.limit,
+                    walk=pending.plan.walk(),
                 ),
                 embeds_SD,
-                lead,
+                prompt_prefix,
             )
-            for one, embeds_SD, lead in zip(asked, embeds, leads, strict=True)
+            for pending, embeds_SD, prompt_prefix in zip(questions, embeds, prefixes, strict=True)
         ]
 
-    def _run_leads(self, asked: Sequence[_Asked], lane: Lane) -> None:
-        """The words in front of the region, where enough questions of an image begin with them."""
+    def _prefill_prompt_prefixes(self, questions: Sequence[_PendingQuestion], batch: RunningBatch) -> None:
+        """Run the text in front of the region once, where enough questions on an image begin with it."""
         wanted = {
-            (one.job, one.lead_key): None
-            for one in asked
-            if one.plan.lead_ids
-            and one.lead_key not in one.job.leads
-            and one.job.lead_uses[one.lead_key] >= _SHARE_LEAD_FROM
+            (pending.job, pending.prompt_prefix_key): None
+            for pending in questions
+            if pending.plan.prompt_prefix_ids
+            and pending.prompt_prefix_key not in pending.job.prompt_prefixes
+            and pending.job.prompt_prefix_uses[pending.prompt_prefix_key] >= _SHARE_PROMPT_PREFIX_FROM
         }
         if not wanted:
             return
-        embeds = self._embed([lead_ids for _, (_, lead_ids) in wanted], None)
+        embeds = self._embed([ids for _, (_, ids) in wanted], None)
         prompts = [
             NewRow(embeds_SD, _prefix(job).kv_of(shared))
             for (job, (shared, _)), embeds_SD in zip(wanted, embeds, strict=True)
         ]
-        for (job, key), lead in zip(wanted, lane.make_leads(prompts), strict=True):
-            job.leads[key] = lead
+        for (job, key), prompt_prefix in zip(wanted, batch.prefill_prompt_prefixes(prompts), strict=True):
+            job.prompt_prefixes[key] = prompt_prefix
 
     def _embed(self, ids: Sequence[tuple[int, ...]], regions: RegionTokens | None) -> tuple[Tensor, ...]:
         return embed_rows(self._parts.decoder, self._parts.tokenizer.mask_token_id, ids, regions)
 
     def _finish(self, row: Row) -> None:
-        one = self._asked.pop(row)
-        warnings = () if one.region is None else one.region.warnings
-        answer = answer_of(row, one.plan.question, self._parts.tokenizer, warnings)
-        self._results.append((one.job, one.region_idx, one.question_idx, answer))
+        pending = self._pending.pop(row)
+        warnings = () if pending.region is None else pending.region.warnings
+        answer = answer_of(row, pending.plan.question, self._parts.tokenizer, warnings)
+        self._results.append((pending.job, pending.region_idx, pending.question_idx, answer))
 
 
 def _check_mask_idx(region_idx: int, region: RegionRequest, question: Question) -> None:
@@ -328,5 +352,5 @@ def _check_mask_idx(region_idx: int, region: RegionRequest, question: Question) 
 
 
 def _prefix(job: _Job) -> ImagePrefix:
-    assert isinstance(job.prefix, ImagePrefix), "a question was let in before its image was encoded"
+    assert isinstance(job.prefix, ImagePrefix), "a question was admitted before its image was encoded"
     return job.prefix

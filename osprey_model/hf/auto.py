@@ -1,4 +1,7 @@
-"""`import osprey_model.hf.auto` lets transformers' Auto classes load Osprey folders, released ones included."""
+"""Register Osprey with transformers' Auto classes, so that they load Osprey folders, released ones included.
+
+Importing this module registers the classes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from osprey_model.modeling.osprey import OspreyForCausalLM
 
 
 class OspreyStage2ForCausalLM(OspreyForCausalLM):
-    """The same model under the stage-2 checkpoint's own `model_type`, which the Auto classes ask for."""
+    """The same model with the `model_type` of the released stage-2 checkpoint; the Auto classes need one class each."""
 
     config_class = OspreyStage2HfConfig
 
@@ -26,6 +29,6 @@ for _config_class, _model_class in (
     AutoModelForCausalLM.register(_config_class, _model_class, exist_ok=True)
     AutoTokenizer.register(_config_class, OspreyHfTokenizer, exist_ok=True)
     AutoProcessor.register(_config_class, OspreyProcessor, exist_ok=True)
-    # Released folders name LlamaTokenizer, whose ids are others in transformers 5: the model type decides.
+    # Released folders name LlamaTokenizer, which yields other ids in transformers 5. So the model type decides.
     tokenization_auto.TOKENIZER_MAPPING_NAMES[_model_type] = OspreyHfTokenizer.__name__
     tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS.add(_model_type)

@@ -1,7 +1,7 @@
-"""The exact tokenizer (`tokenizer.py`) as a transformers tokenizer, for AutoTokenizer and the processor.
+"""The exact tokenizer (`osprey_model/inputs/tokenizer.py`) as a transformers tokenizer.
 
-transformers builds other ids from the same files (see `tokenizer.py`), so this class ignores their normaliser and
-puts its own together, whatever class the folder's tokenizer_config.json names. Registered in `auto.py`.
+From the same files transformers builds a tokenizer with other ids. This class therefore ignores their normaliser and
+builds its own, whatever class the folder's tokenizer_config.json names.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _BOS, _EOS, _UNK = "<s>", "</s>", "<unk>"
 
 
 class OspreyHfTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc] # transformers is untyped here
-    """Ids equal to `OspreyTokenizer.encode`; texts with `<image>` are the processor's business."""
+    """A tokenizer with the ids of `OspreyTokenizer.encode`. Texts with `<image>` need the processor."""
 
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012 - transformers' own form
 
     @classmethod
     def from_osprey(cls, tokenizer: OspreyTokenizer, **kwargs: Any) -> OspreyHfTokenizer:
-        """Wrap a tokenizer; a BOS is put in front as LLaMA's does."""
+        """Wrap a tokenizer; it puts a BOS in front, as LLaMA's does."""
         wrapped = Tokenizer.from_str(tokenizer.to_json())
         wrapped.post_processor = processors.TemplateProcessing(
             single=f"{_BOS} $A", pair=f"{_BOS} $A {_BOS} $B", special_tokens=[(_BOS, tokenizer.bos_token_id)]

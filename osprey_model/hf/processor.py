@@ -1,7 +1,6 @@
-"""Image + masks + text -> the model's inputs: `model.generate(**processor(image, masks, "What is {region}?"))`.
+"""Image, masks and text -> the model's inputs: `model.generate(**processor(image, masks, "What is {region}?"))`.
 
-What `Osprey.chat` does before its engine, in transformers' form. Neighbours: `images.py`, `masks.py`, `messages.py`,
-`prompts.py`, `hf_tokenizer.py`; registered with AutoProcessor in `auto.py`.
+This prepares the same inputs as `Osprey.chat`, as a transformers processor.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ _RENDERED = " ASSISTANT:"
 
 
 class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is untyped here
-    """Tokenizer and preprocessing of one checkpoint."""
+    """The tokenizer and the image preprocessing of one checkpoint."""
 
     attributes = ["tokenizer"]  # noqa: RUF012 - transformers' own form
     tokenizer_class = "OspreyHfTokenizer"
 
     def __init__(self, tokenizer: OspreyHfTokenizer, image_size: int = 512, **kwargs: Any) -> None:
-        """Put together; `from_pretrained` reads both from a folder.
+        """Create a processor; `from_pretrained` reads both values from a folder.
 
         Args:
-            tokenizer: the checkpoint's.
+            tokenizer: of the checkpoint.
             image_size: side of the model's input in pixels.
         """
         super().__init__(tokenizer, **kwargs)
@@ -52,10 +51,10 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **_: Any) -> OspreyProcessor:
-        """A processor's own folder, or any checkpoint folder (the image size is then its config's).
+        """Read a folder written by `save_pretrained`, or any checkpoint folder, whose config has the image size.
 
         Raises:
-            FileNotFoundError: no tokenizer, or neither a processor's nor a model's config.
+            FileNotFoundError: the folder has no tokenizer, or neither a processor's nor a model's config.
         """
         folder = Path(pretrained_model_name_or_path)
         file = folder / PROCESSOR_FILE
@@ -66,7 +65,7 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         return cls(OspreyHfTokenizer.from_pretrained(folder), image_size)
 
     def save_pretrained(self, save_directory: Any, **_: Any) -> list[str]:
-        """Write the tokenizer and `processor_config.json`."""
+        """Write the tokenizer and `processor_config.json`; return the paths of the files."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         files = list(self.tokenizer.save_pretrained(folder))
@@ -77,21 +76,21 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
     def __call__(
         self, images: Any = None, masks: Any = None, text: Messages | Sequence[Messages] | None = None, **_: Any
     ) -> BatchFeature:
-        """Inputs of `OspreyForCausalLM.forward` and `generate`, on the CPU.
+        """Prepare the inputs of `OspreyForCausalLM.forward` and `generate`, on the CPU.
 
         Args:
-            images: one image (see `osprey_model.inputs.images.as_image`), or None for text alone; a list of
-                them for a batch.
+            images: one image (see `osprey_model.inputs.images.as_image`), or None for text only; a list of them for a
+                batch.
             masks: one per `<mask><pos>` or `{region}` of the text, in order; a list of lists for a batch.
-            text: a question, a conversation (see `osprey_model.inputs.messages.as_turns`) or what `apply_chat_template`
-                gave; a list of strings or conversations for a batch.
+            text: a question, a conversation (see `osprey_model.inputs.messages.as_turns`) or a result of
+                `apply_chat_template`; a list of strings or conversations for a batch.
 
         Returns:
-            `input_ids` and `attention_mask` (B, L), right padded; `images` (B, 3, S, S) where there is one; `masks`,
-            per sample (R, H, W), or a list of (H, W) where sizes differ, None without regions.
+            `input_ids` and `attention_mask` (B, L), right padded. `images` (B, 3, S, S), if any sample has an image.
+            `masks`, if any sample has a region: per sample (R, H, W), a list of (H, W) if sizes differ, or None.
 
         Raises:
-            BadImage, BadMask, BadMessages: what cannot be read; masks and samples are named.
+            BadImage, BadMask, BadMessages: an input cannot be read; masks and samples are named.
             PlaceholderMismatch: placeholders and images or masks differ in number.
         """
         if text is None:
@@ -129,9 +128,9 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         return BatchFeature(data)
 
     def apply_chat_template(self, conversation: Messages, *, has_image: bool = True, **_: Any) -> str:
-        """The prompt: template, turns, and prefix P before the first message of a conversation about an image.
+        """Render a conversation as a prompt, with prefix P before its first message if it is about an image.
 
-        A prompt that is rendered already comes back as it is.
+        A prompt that is already rendered is returned unchanged.
         """
         if isinstance(conversation, str) and conversation.startswith(INFERENCE.system):
             return conversation
@@ -141,7 +140,7 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         return INFERENCE.prompt([(message, answer), *later])
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = True, **_: Any) -> str:
-        """Text of ids, which may hold the image's -200."""
+        """Decode ids, which may contain the image's -200."""
         ids = token_ids.tolist() if isinstance(token_ids, Tensor) else list(token_ids)
         pieces: list[list[int]] = [[]]
         for token_id in ids:
@@ -153,11 +152,11 @@ class OspreyProcessor(ProcessorMixin):  # type: ignore[misc] # transformers is u
         return ("" if skip_special_tokens else IMAGE_TOKEN).join(texts)
 
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = True, **_: Any) -> list[str]:
-        """`decode` of every row."""
+        """Decode every row; see `decode`."""
         return [self.decode(row, skip_special_tokens) for row in sequences]
 
     def answers(self, sequences: Tensor, inputs: Mapping[str, Any]) -> list[str]:
-        """The answers in what `generate` gave for `inputs`, cleaned as `Osprey.chat` cleans them."""
+        """Return the answers in the result of `generate` for `inputs`, cleaned as `Osprey.chat` cleans them."""
         new = sequences[:, inputs["input_ids"].shape[1] :]
         return [drop_repeats(clean(text)) for text in self.batch_decode(new)]
 
@@ -170,13 +169,13 @@ def _per_sample(values: Any, num_samples: int, name: str) -> Sequence[Any]:
     if values is None:
         return [None] * num_samples
     if not isinstance(values, list | tuple) or len(values) != num_samples:
-        came = len(values) if isinstance(values, list | tuple) else type(values).__name__
-        raise PlaceholderMismatch(f"expected a list of {num_samples} {name}, one per text, got {came}")
+        given = len(values) if isinstance(values, list | tuple) else type(values).__name__
+        raise PlaceholderMismatch(f"expected a list of {num_samples} {name}, one per text, got {given}")
     return values
 
 
 def _regions(sample_idx: int, masks: Any, prompt: str) -> Tensor | list[Tensor] | None:
-    """(R, H, W), or a list where sizes differ; None for no region."""
+    """Return the masks of a sample: (R, H, W), a list of (H, W) if sizes differ, or None without regions."""
     given = [] if masks is None else list(masks)
     if prompt.count(MASK_TOKEN) != len(given):
         raise PlaceholderMismatch(

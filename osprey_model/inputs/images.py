@@ -1,8 +1,8 @@
-"""Images as callers have them (PIL, numpy, torch, a path) -> one 8-bit RGB PIL image. No torch is imported.
+"""Images in any form (PIL, numpy, torch, a path) -> one 8-bit RGB PIL image. This module does not import torch.
 
-Transparency is laid over white and 16-bit greys are scaled, as a browser shows them. EXIF orientation is not
-applied: masks refer to the pixels as they are stored (the released code ignores it too). Whoever shows the
-image upright, as Label Studio does, turns it first: `worker/images/decoding.py` does. Next: `preprocess.py`.
+Transparent pixels are blended with white and 16-bit greys are scaled, as a browser shows them. EXIF orientation is not
+applied: masks refer to the pixels as stored, as in the released code. A caller whose masks refer to the upright image,
+as Label Studio's do, must rotate the image first (`worker/images/decoding.py` does).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _ACCEPTED = (
 
 
 class BadImage(ValueError):
-    """An image that cannot be read, or values that are no image."""
+    """An image cannot be read, or an array is not an image."""
 
 
 def as_image(image: Any) -> Image.Image:
-    """One image as 8-bit RGB.
+    """Convert one image to 8-bit RGB.
 
     Args:
-        image: a PIL image of any mode, a path, or an array: uint8, uint16 (65535 is white), float 0..1, or other
-            integers 0..255; numpy with channels last, torch with channels first, the other order where only that
-            one fits.
+        image: a PIL image of any mode, a path, or an array. Arrays are uint8, uint16 (65535 is white), float 0..1, or
+            other integers 0..255. Channels are last in numpy and first in torch; the other order is accepted where only
+            that one fits.
 
     Raises:
-        BadImage: a damaged file, or an array of another shape or range; the message says what came.
-        FileNotFoundError: a path where nothing is.
+        BadImage: the file is damaged, or the array has another shape or range; the message describes what was given.
+        FileNotFoundError: there is no file at the path.
     """
     if isinstance(image, str | Path):
         return _from_path(Path(image))
@@ -53,11 +53,11 @@ def as_image(image: Any) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded PIL image of any mode as 8-bit RGB, as a browser shows it."""
+    """Convert a loaded PIL image of any mode to 8-bit RGB, as a browser shows it."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_grey_to_uint8(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        # PIL leads from grey with premultiplied alpha to nothing but LA.
+        # PIL converts grey with premultiplied alpha (La) only to LA.
         rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
@@ -87,7 +87,7 @@ def _loaded(image: Image.Image, what: str) -> Image.Image:
 
 
 def _to_height_width_channels(values: NDArray[Any], *, channels_first: bool) -> NDArray[np.uint8]:
-    """(H, W) or (H, W, 3 or 4) uint8."""
+    """Convert an array to uint8 of shape (H, W), (H, W, 3) or (H, W, 4)."""
     shape = values.shape
     if values.ndim == 3:
         first, last = shape[0] in _CHANNELS, shape[-1] in _CHANNELS
@@ -108,7 +108,7 @@ def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
         raise BadImage(f"{_ACCEPTED}; got values of type {values.dtype}")
     low, high = values.min(), values.max()
     full_scale = 1.0 if values.dtype.kind == "f" else float(_SIXTEEN_BIT if values.dtype == np.uint16 else 255)
-    if not (low >= 0 and high <= full_scale):  # NaN is neither
+    if not (low >= 0 and high <= full_scale):  # NaN fails both comparisons
         raise BadImage(
             f"expected {values.dtype} values of 0..{full_scale:g}, got {low}..{high}; pass the image's own pixels, "
             "not normalised ones"
@@ -117,7 +117,7 @@ def _to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _grey_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey values of PIL's modes I, I;16 and F, (H, W): 16-bit full scale is white."""
+    """Convert grey values (H, W) of PIL's modes I, I;16 and F; the largest 16-bit value becomes white."""
     floats = np.nan_to_num(values.astype(np.float64))
     top = float(floats.max(initial=0.0))
     if values.dtype.kind == "f" and top <= 1.0:
@@ -128,10 +128,10 @@ def _grey_to_uint8(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def content_key(image: Any) -> str:
-    """A hash of an image's pixels.
+    """Return a hash of an image's pixels.
 
     Raises:
-        BadImage: they cannot be read.
+        BadImage: the image cannot be read.
     """
     pixels = np.ascontiguousarray(as_image(image))
     digest = hashlib.blake2b(pixels.data, digest_size=20)

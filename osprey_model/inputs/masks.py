@@ -1,4 +1,4 @@
-"""Masks as callers have them -> float tensors with values 0 and 1."""
+"""Masks in any form (arrays, nested lists, COCO RLE) -> float tensors with values 0 and 1."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 
 
 class BadMask(ValueError):
-    """A mask of a wrong rank, with other values than 0 and 1, or that cannot be read."""
+    """A mask has a wrong rank or values other than 0 and 1, or it cannot be read."""
 
 
 class EmptyMask(BadMask):
-    """A mask without a pixel: there is nothing to describe."""
+    """A mask has no pixel, so there is nothing to describe."""
 
 
 def as_mask(mask: Any) -> Tensor:
-    """One mask as float32 (H, W) on the CPU.
+    """Convert one mask to float32 (H, W) on the CPU.
 
     Args:
-        mask: bool or 0/1 array (numpy, torch, PIL mode "1" or nested lists), or a COCO RLE dict of `size` and
-            `counts` (compressed or not). Its resolution is free; it covers the whole image.
+        mask: bool or 0/1 array (numpy, torch, PIL mode "1" or nested lists), or a COCO RLE dict of `size` and `counts`
+            (compressed or not). It covers the whole image, at any resolution.
 
     Raises:
         EmptyMask: no pixel is set.
-        BadMask: see the class; the message says what came.
+        BadMask: see the class; the message describes what was given.
     """
     values = _from_rle(mask) if isinstance(mask, dict) else _from_array(mask)
     if not values.any():
@@ -59,7 +59,7 @@ def _from_array(mask: Any) -> NDArray[Any]:
 
 
 def _from_rle(rle: dict[str, Any]) -> NDArray[np.uint8]:
-    from pycocotools import mask as coco  # needed for RLE only
+    from pycocotools import mask as coco  # imported here because only RLE needs it
 
     if not {"size", "counts"} <= rle.keys():
         raise BadMask(f"expected a COCO RLE with size and counts, got keys {sorted(rle)}")

@@ -1,6 +1,6 @@
-"""A conversation as callers have it -> turns of (message, answer), the form `prompts.py` renders.
+"""A conversation in any form -> turns of (message, answer), which `prompts.py` renders.
 
-Three forms are read: one string, (message, answer) pairs, and transformers' list of role dicts.
+Accepted are one string, (message, answer) pairs, and transformers' list of role dicts.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _ROLES = ("user", "assistant")
 
 
 class BadMessages(ValueError):
-    """A conversation that cannot be continued: unknown roles, wrong order, nothing to answer."""
+    """A conversation cannot be continued: a role is unknown, the order is wrong, or there is nothing to answer."""
 
 
 def as_turns(messages: Messages) -> list[Turn]:
-    """Turns whose last answer is None: the one to give.
+    """Return turns of (message, answer). The last answer is None: it is the one to generate.
 
     Args:
-        messages: the question as a string; or (message, answer) pairs, the last answer None; or dicts of `role`
-            ("user", "assistant" in turn) and `content` (a string). `{region}` in a message is `<mask><pos>`.
+        messages: the question as a string; or (message, answer) pairs with None as the last answer; or dicts of `role`
+            ("user" and "assistant" alternate) and `content` (a string). `{region}` in a message becomes `<mask><pos>`.
 
     Raises:
-        BadMessages: see the class; the message says which entry.
+        BadMessages: see the class; the message names the entry.
     """
     if isinstance(messages, str):
         messages = [(messages, None)]
@@ -49,7 +49,7 @@ def as_turns(messages: Messages) -> list[Turn]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise BadMessages(f"turn {idx} is no valid Unicode ({error.reason}): {text!r}") from error
+            raise BadMessages(f"turn {idx} is not valid Unicode ({error.reason}): {text!r}") from error
     return [(message.replace("{region}", REGION_PLACEHOLDER), answer) for message, answer in turns]
 
 

@@ -1,8 +1,8 @@
-"""Image -> model input, exactly as the released checkpoints were trained.
+"""Image -> the tower's input, exactly as for the training of the released checkpoints.
 
-Two resizes in this order: PIL bicubic so that the short side is S, then torch bilinear to S x S (the
-aspect ratio is squashed). One direct resize differs by 0.2-0.7, and torchvision's bicubic by one grey
-level, so neither will do. EXIF orientation is the caller's business: masks must match the pixels given here.
+There are two resizes, in this order: PIL bicubic, so that the short side is S; then torch bilinear to S x S, which does
+not keep the aspect ratio. A single direct resize differs by 0.2 to 0.7 and torchvision's bicubic by one grey level, so
+neither can replace them. EXIF orientation is not applied; masks must match the pixels given here.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class ImagePreprocessor:
     image_size: int
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Both steps, (3, S, S)."""
+        """Resize in both steps; return (3, S, S)."""
         step1_13hw = self.shortest_edge(image)[None]
         size = (self.image_size, self.image_size)
         return functional.interpolate(step1_13hw, size=size, mode="bilinear", align_corners=False)[0]
 
     def shortest_edge(self, image: Image.Image) -> Tensor:
-        """First step: short side S, long side floor(S * long / short), normalised; (3, h, w).
+        """Do the first step: short side S, long side floor(S * long / short), normalised; return (3, h, w).
 
         Raises:
-            ValueError: an image without pixels.
+            ValueError: the image has no pixels.
         """
         width, height = image.size
         if not width or not height:

@@ -1,7 +1,7 @@
-"""The literal prompts: a checkpoint only behaves with the words it was trained on, misspellings included.
+"""The literal prompts. A checkpoint works only with the wording of its training, misspellings included.
 
-Templates, prefixes, question forms and the clean-up of answers. No model, no ids: `osprey_model/inputs/tokenizer.py`
-turns these strings into ids, `osprey_model/modeling/splice.py` puts image and regions at the placeholders.
+Here are templates, prefixes, question forms and the clean-up of answers, all as text. `tokenizer.py` turns the text
+into ids; `osprey_model/modeling/splice.py` puts image and regions at the placeholders.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Template:
     end_of_answer: str = "</s>"
 
     def opening(self) -> str:
-        """What stands before the first message."""
+        """Return the text before the first message."""
         return f"{self.system} {self.user}: "
 
     def turn(self, message: str) -> str:
-        """A user message up to where the answer begins; no space behind the colon."""
+        """Render a user message up to the beginning of the answer; no space follows the colon."""
         return f"{message} {self.assistant}:"
 
     def prompt(self, turns: Sequence[tuple[str, str | None]]) -> str:
-        """A whole conversation of (message, answer); the last answer is None where it is to be generated."""
+        """Render a conversation of (message, answer); a last answer of None is the one to generate."""
         text = f"{self.system} "
         for message, answer in turns:
             text += f"{self.user}: {self.turn(message)}"
@@ -47,15 +47,15 @@ _SYSTEM = (
     "A chat between a curious {who} and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the {who}'s questions."
 )
-# Training and inference of the released code really use different words; both are kept.
+# The released code uses different wordings in training and inference; both are kept.
 INFERENCE = Template(_SYSTEM.format(who="human"))
 TRAINING = Template(_SYSTEM.format(who="user"))
 
 _OVERVIEW = "This provides an overview of the picture.\n"
 PREFIX_P = f"{IMAGE_TOKEN}\n{_OVERVIEW}"  # Osprey-724K, VG, LVIS/PACO; every product question
 PREFIX_D = f"{IMAGE_TOKEN}\n\n{_OVERVIEW}"  # the released demo: two newlines
-PREFIX_X = f"{IMAGE_TOKEN}\n.\n{_OVERVIEW}"  # VCR, open vocabulary, RefCOCOg, GPT and Ferret: a lone dot line
-# What all questions about one image share: system prompt, image tokens, overview line.
+PREFIX_X = f"{IMAGE_TOKEN}\n.\n{_OVERVIEW}"  # VCR, open vocabulary, RefCOCOg, GPT and Ferret: a line with a dot
+# The part that all questions about one image share: system prompt, image tokens, overview line.
 SHARED_OPENING = INFERENCE.opening() + PREFIX_P
 
 SUFFIX_SHORT_FORM = " Answer the question using a single word or phrase."
@@ -70,17 +70,17 @@ REFCOCOG_CAPTION = "Please give me a short description of {region}."
 
 
 def image_first(message: str) -> str:
-    """The image-token rule of the released code: remove `<image>`, strip, put `<image>` and a newline in front."""
+    """Apply the image-token rule of the released code: move `<image>` to the front, on a line of its own."""
     if IMAGE_TOKEN not in message:
         return message
     return f"{IMAGE_TOKEN}\n{message.replace(IMAGE_TOKEN, '').strip()}"
 
 
 def region_question(text: str) -> str:
-    """`{region}` becomes the region's placeholder.
+    """Replace `{region}` by the region's placeholder.
 
     Raises:
-        ValueError: `{region}` is not there exactly once: a region named twice would need its mask twice.
+        ValueError: `{region}` does not occur exactly once. A region named twice would need its mask twice.
     """
     if text.count("{region}") != 1:
         raise ValueError(f"a region question names {{region}} exactly once, got {text.count('{region}')}: {text!r}")
@@ -88,7 +88,7 @@ def region_question(text: str) -> str:
 
 
 def part_preamble(num_regions: int) -> str:
-    """The trained introduction of part questions; the spelling is the data's."""
+    """Return the introduction of part questions; its misspelling is that of the training data."""
     noun = "region" if num_regions == 1 else "regions"
     verb_and_count = f"Ther are {num_regions} part {noun}"
     regions = ",".join(f"region{idx + 1}{REGION_PLACEHOLDER}" for idx in range(num_regions))
@@ -96,7 +96,7 @@ def part_preamble(num_regions: int) -> str:
 
 
 def part_question(text: str, num_regions: int = 1) -> str:
-    """A short-form question on regions that it calls `region1`, `region2`, ...; `{region}` becomes the first name."""
+    """Render a short-form question, which names its regions `region1`, `region2`, ...; `{region}` is `region1`."""
     return part_preamble(num_regions) + text.replace("{region}", "region1") + SUFFIX_SHORT_FORM
 
 
@@ -104,10 +104,10 @@ QUESTION_FORMS: dict[str, Callable[[str], str]] = {"region": region_question, "p
 
 
 def question_message(text: str, form: QuestionForm) -> str:
-    """A question as the message that follows a prefix.
+    """Render a question as the message that follows a prefix.
 
     Raises:
-        ValueError: an unknown form, or a text that does not fit it.
+        ValueError: the form is unknown, or the text does not fit it.
     """
     if form not in QUESTION_FORMS:
         raise ValueError(f"unknown question form {form!r}; known: {', '.join(QUESTION_FORMS)}")
@@ -117,17 +117,17 @@ def question_message(text: str, form: QuestionForm) -> str:
 
 
 def clean(text: str) -> str:
-    """Every path's first step: strip, drop a trailing `</s>`, strip."""
+    """Strip a decoded answer and remove a trailing `</s>`: the first step of every clean-up."""
     return text.strip().removesuffix("</s>").strip()
 
 
 def clean_description(text: str, *, colon_rule: bool = False) -> str:
-    """A description without repeated sentences, each ended by a dot.
+    """Clean a description: remove repeated sentences, and end the last one with a dot.
 
     Args:
         text: decoded answer.
-        colon_rule: keep only what stands between the first and the second colon, as the released demo does.
-            It cuts answers such as "10:30", so it is off by default.
+        colon_rule: keep only the text between the first and the second colon, as the released demo does. This cuts
+            answers such as "10:30", so it is off by default.
     """
     text = clean(text)
     if colon_rule:
@@ -137,7 +137,7 @@ def clean_description(text: str, *, colon_rule: bool = False) -> str:
 
 
 def drop_repeats(text: str) -> str:
-    """Cut a text where the model begins to repeat a sentence."""
+    """Cut a text at the first sentence that has occurred before."""
     sentences: list[str] = []
     for sentence in re.split(r"(?<=[.!?])\s+", text):
         if sentence in sentences:
@@ -147,17 +147,17 @@ def drop_repeats(text: str) -> str:
 
 
 def clean_category(text: str, *, colon_rule: bool = False) -> str:
-    """LVIS/PACO: dots, colons and commas become spaces, as their metric expects."""
+    """Clean a category for LVIS and PACO: dots, colons and commas become spaces, as their metric expects."""
     return re.sub(r"[.:,]", " ", between_colons(clean(text)) if colon_rule else clean(text))
 
 
 def clean_caption(text: str, *, colon_rule: bool = False) -> str:
-    """RefCOCOg: one sentence per line."""
+    """Clean a caption for RefCOCOg: one sentence per line."""
     return (between_colons(clean(text)) if colon_rule else clean(text)).replace(".", ".\n")
 
 
 def between_colons(text: str) -> str:
-    """The released colon rule: what stands between the first and the second colon."""
+    """Apply the released colon rule: return the text between the first and the second colon."""
     return text.split(":")[1] if ":" in text else text
 
 

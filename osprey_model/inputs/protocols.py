@@ -1,7 +1,8 @@
-"""What the released demo and evaluations ask and how they clean the answer, one row each.
+"""The prompts of the released demo and evaluations, and how each cleans its answer. Used by evaluation.
 
-`osprey.chat(image, masks, protocol.message())` asks; `protocol.clean(answer.raw)` is their text. The literal strings
-are in `prompts.py`; product questions go through `Osprey.describe`, whose answers are cleaned without the colon rule.
+`osprey.chat(image, masks, protocol.message())` asks the question; `protocol.clean(answer.raw)` is the text that the
+released code would use. The literal strings are in `prompts.py`. The product asks through `Osprey.describe`, whose
+answers are cleaned without the colon rule.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from osprey_model.inputs.tokenizer import IMAGE_TOKEN, REGION_PLACEHOLDER
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """One path of the released code.
+    """The question of one script of the released code, and its clean-up of the answer.
 
     Attributes:
-        prefix: what stands before the question.
-        question: with `{region}`; None where the data brings the question.
-        rule: decoded text, colon rule on or off -> text. The rule keeps what stands between the first and the
-            second colon, which cuts answers such as "10:30"; only to compare with published numbers.
+        prefix: text before the question.
+        question: contains `{region}`; None if the data set has the questions.
+        rule: (decoded text, colon rule on or off) -> text. The colon rule keeps only the text between the first and the
+            second colon, which cuts answers such as "10:30". It is needed only to compare with published numbers.
     """
 
     prefix: str
@@ -29,10 +30,13 @@ class Protocol:
     rule: Callable[[str, bool], str]
 
     def message(self, question: str | None = None) -> str:
-        """The user's message; `{region}` or the data's `<region>` becomes the placeholder.
+        """Render the user's message; `{region}`, or the data set's `<region>`, becomes the placeholder.
+
+        Args:
+            question: required if the data set has the questions, else None.
 
         Raises:
-            ValueError: no question where the data brings it, or one where it is fixed.
+            ValueError: the question is missing, or it was given although it is fixed.
         """
         if (question is None) == (self.question is None):
             expected = "the data's question" if self.question is None else f"none, it is always {self.question!r}"
@@ -41,7 +45,7 @@ class Protocol:
         return self.prefix + str(text).replace("<region>", "{region}").replace("{region}", REGION_PLACEHOLDER)
 
     def clean(self, decoded: str, *, colon_rule: bool = False) -> str:
-        """The answer as this path uses it."""
+        """Clean an answer as this script does."""
         return self.rule(decoded, colon_rule)
 
 

@@ -1,11 +1,11 @@
-"""Text -> exactly the ids the released checkpoints were trained on.
+"""Text -> exactly the ids that the released checkpoints were trained on.
 
-They were trained with LlamaTokenizerFast of transformers 4.31: byte-fallback BPE, and a normaliser (prepend
-U+2581, turn spaces into U+2581) that is applied to *every stretch between special tokens*. Current
-transformers builds another tokenizer from the same files, so this one is put together explicitly: vocabulary
-and merges from `tokenizer.model` or `tokenizer.json`, everything else here.
+They were trained with LlamaTokenizerFast of transformers 4.31: byte-fallback BPE, with a normaliser (prepend U+2581,
+replace spaces by U+2581) that is applied to *every stretch between special tokens*. Current versions of transformers
+build another tokenizer from the same files. So this one is built explicitly: vocabulary and merges are read from
+`tokenizer.model` or `tokenizer.json`, and everything else is set here.
 
-`<mask>` and `<pos>` get the first two ids behind the vocabulary; they have no row in the embedding table.
+`<mask>` and `<pos>` have the first two ids behind the vocabulary, and no row in the embedding table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from osprey_model.config import IMAGE_TOKEN_ID
 
 SENTENCEPIECE_FILE = "tokenizer.model"
 JSON_FILE = "tokenizer.json"
-# What a checkpoint folder may hold of its tokenizer; ours reads the first two.
+# Files of a checkpoint folder that belong to its tokenizer; this module reads the first two only.
 TOKENIZER_FILES = (
     SENTENCEPIECE_FILE,
     JSON_FILE,
@@ -40,21 +40,21 @@ _META_SPACE = "\u2581"
 
 
 class TokenizerError(ValueError):
-    """A tokenizer file that cannot be read, or of another kind than Osprey's."""
+    """A tokenizer file cannot be read, or is of another kind than Osprey's."""
 
 
 class OspreyTokenizer:
-    """Encode prompts, decode answers.
+    """Encodes prompts and decodes answers.
 
     Attributes:
-        vocab_size: rows of the embedding table; `mask_token_id` and `pos_token_id` are the two ids behind it.
+        vocab_size: number of rows of the embedding table; `mask_token_id` and `pos_token_id` are the next two ids.
     """
 
     def __init__(self, vocab: dict[str, int], merges: Sequence[tuple[str, str]]) -> None:
-        """Build from a vocabulary with byte tokens and its merges, best first.
+        """Build from a vocabulary with byte tokens and its merges, the best first.
 
         Raises:
-            TokenizerError: a vocabulary without `<unk>`, `<s>`, `</s>` or a byte token.
+            TokenizerError: the vocabulary lacks `<unk>`, `<s>`, `</s>` or a byte token.
         """
         needed = [_UNK, _BOS, _EOS, *(f"<0x{byte:02X}>" for byte in range(256))]
         missing = [token for token in needed if token not in vocab]
@@ -86,7 +86,7 @@ class OspreyTokenizer:
 
     @classmethod
     def from_folder(cls, folder: Path | str) -> OspreyTokenizer:
-        """Read a checkpoint folder: `tokenizer.model`, or else the vocabulary inside `tokenizer.json`.
+        """Read `tokenizer.model` of a checkpoint folder, or else the vocabulary in its `tokenizer.json`.
 
         Raises:
             FileNotFoundError: the folder has neither.
@@ -107,23 +107,23 @@ class OspreyTokenizer:
         try:
             pieces = SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:
-            raise TokenizerError(f"{path} is no SentencePiece model: {error}; fetch it again") from error
+            raise TokenizerError(f"{path} is not a SentencePiece model: {error}; fetch it again") from error
         vocab = {pieces.id_to_piece(idx): idx for idx in range(pieces.get_piece_size())}
         scores = {piece: pieces.get_score(idx) for piece, idx in vocab.items()}
         return cls(vocab, merges_of(vocab, scores))
 
     @classmethod
     def from_json(cls, path: Path | str) -> OspreyTokenizer:
-        """Take vocabulary and merges of a `tokenizer.json`; its normaliser is not trusted.
+        """Read vocabulary and merges of a `tokenizer.json`, but not its normaliser.
 
         Raises:
-            TokenizerError: damaged, or not a BPE tokenizer.
+            TokenizerError: the file is damaged, or not of a BPE tokenizer.
         """
         return cls.from_json_text(Path(path).read_text(encoding="utf-8"), source=str(path))
 
     @classmethod
     def from_json_text(cls, text: str, *, source: str) -> OspreyTokenizer:
-        """The same from the file's content; `source` is how an error calls it."""
+        """Read the content of a `tokenizer.json`; errors name `source`."""
         try:
             model: dict[str, Any] = json.loads(text)["model"]
             if model["type"] != "BPE":
@@ -132,23 +132,23 @@ class OspreyTokenizer:
             halves = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
             return cls(model["vocab"], [(str(left), str(right)) for left, right in halves])
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise TokenizerError(f"{source} is no tokenizer.json: {error!r}; fetch it again") from error
+            raise TokenizerError(f"{source} is not a tokenizer.json: {error!r}; fetch it again") from error
 
     def save_json(self, path: Path | str) -> None:
-        """Write a `tokenizer.json` that any `tokenizers` reads with the same ids."""
+        """Write a `tokenizer.json` from which the `tokenizers` library yields the same ids."""
         self._tokenizer.save(str(path))
 
     def to_json(self) -> str:
-        """The content of `save_json`."""
+        """Return the content that `save_json` writes."""
         return str(self._tokenizer.to_str())
 
     def encode(self, text: str, *, add_bos: bool = True) -> list[int]:
-        """Ids of a text without image. `<mask>`, `<pos>`, `<s>`, `</s>` and `<unk>` in it are special tokens."""
+        """Encode a text without image. `<mask>`, `<pos>`, `<s>`, `</s>` and `<unk>` in it are special tokens."""
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [self.bos_token_id, *ids] if add_bos else list(ids)
 
     def encode_prompt(self, prompt: str) -> list[int]:
-        """Ids of a prompt: BOS, then the pieces around `<image>` joined by the id -200."""
+        """Encode a prompt: BOS, then the pieces around `<image>`, joined by the id -200."""
         ids = [self.bos_token_id]
         for idx, piece in enumerate(prompt.split(IMAGE_TOKEN)):
             if idx:
@@ -157,11 +157,15 @@ class OspreyTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of generated ids, special tokens left out, not stripped."""
+        """Decode generated ids to text, without special tokens; the text is not stripped."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def character_id(self, character: str) -> int:
-        """The id of one ASCII character inside a word: its own piece or its byte."""
+        """Return the id of one ASCII character inside a word: of its own piece, or of its byte.
+
+        Raises:
+            ValueError: it is not an ASCII character.
+        """
         for piece in (character, f"<0x{ord(character):02X}>"):
             token_id = self._tokenizer.token_to_id(piece)
             if token_id is not None:
@@ -169,15 +173,15 @@ class OspreyTokenizer:
         raise ValueError(f"expected an ASCII character, got {character!r}")
 
     def token(self, token_id: int) -> str:
-        """The piece behind an id, for messages and inspection."""
+        """Return the piece of an id, for messages and inspection."""
         return IMAGE_TOKEN if token_id == IMAGE_TOKEN_ID else str(self._tokenizer.id_to_token(token_id))
 
 
 def merges_of(vocab: dict[str, int], scores: dict[str, float]) -> list[tuple[str, str]]:
-    """The BPE merges a SentencePiece vocabulary stands for, in the order transformers 4.31 lists them.
+    """Derive the BPE merges of a SentencePiece vocabulary, in the order of transformers 4.31.
 
-    SentencePiece keeps no merges: every way to cut a piece into two known pieces is one, ranked by the
-    piece's score, then by the ids of the halves.
+    SentencePiece files contain no merges. Every way to cut a piece into two known pieces is a merge; merges are ranked
+    by the piece's score, then by the ids of the two halves.
     """
     ranked: list[tuple[float, tuple[str, str]]] = []
     for piece, score in scores.items():

@@ -1,4 +1,4 @@
-"""The configuration as transformers wants it: LLaMA's keys plus a sub-dict `osprey` for Osprey's own sizes."""
+"""The configuration in transformers' form: LLaMA's keys, plus a sub-dict `osprey` for Osprey's own sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from osprey_model.config import OspreyConfig
 
 
 class OspreyHfConfig(LlamaConfig):  # type: ignore[misc] # transformers is untyped here
-    """`model_type: osprey`. `sizes()` is the frozen config that the modules are built from."""
+    """Config with `model_type: osprey`. The modules are built from the frozen config that `sizes` returns."""
 
     model_type = "osprey"
 
@@ -18,17 +18,17 @@ class OspreyHfConfig(LlamaConfig):  # type: ignore[misc] # transformers is untyp
 
     @classmethod
     def from_sizes(cls, config: OspreyConfig) -> OspreyHfConfig:
-        """Wrap a frozen config."""
+        """Create it from a frozen config."""
         values = {key: value for key, value in config.to_dict().items() if key not in ("architectures", "model_type")}
         rope_theta = values.pop("rope_theta")
         return cls(rope_parameters={"rope_type": "default", "rope_theta": rope_theta}, **values)
 
     def sizes(self) -> OspreyConfig:
-        """The frozen config again."""
+        """Return the frozen config."""
         return OspreyConfig.from_dict(self.to_dict())
 
 
 class OspreyStage2HfConfig(OspreyHfConfig):
-    """What the released stage-2 checkpoint calls itself; the same architecture."""
+    """Config with the `model_type` of the released stage-2 checkpoint; the architecture is the same."""
 
     model_type = "osprey-stage2"

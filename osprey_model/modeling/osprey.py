@@ -2,9 +2,9 @@
 
 # B samples, S image side, L token ids, T positions after the splice, R regions, D decoder width, V vocabulary
 
-The class is transformers' `LlamaForCausalLM` with three more modules, attached where a released checkpoint
-has them, so its state dict has the released names: `model.vision_tower`, `model.mm_projector` and, at the
-top, `mask_extractor`.
+The class is transformers' `LlamaForCausalLM` with three more modules. They are attached where a released checkpoint has
+them, so that the state dict has the released names: `model.vision_tower`, `model.mm_projector`, and `mask_extractor` at
+the top.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from osprey_model.modeling.weight_names import LAYER_SCALE_ALIAS, raise_problems
 
 
 class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers is untyped here
-    """Images, masks and token ids -> next-token logits. Build it with `osprey_model.weights.build.build_osprey`."""
+    """Images, masks and token ids -> next-token logits. Create it with `osprey_model.weights.build.build_osprey`."""
 
     config_class = OspreyHfConfig
-    # transformers' own loading then leaves the extractor in float32 too; see `keep_extractor_in_float32`.
+    # With this, transformers' own loading leaves the extractor in float32 too; see `keep_extractor_in_float32`.
     _keep_in_fp32_modules_strict = frozenset({"mask_extractor"})
-    # Buffers of transformers 4.31, see `osprey_model/weights/checkpoint.py`.
+    # Buffers of transformers 4.31, see `weight_names.py`.
     _keys_to_ignore_on_load_unexpected = (r"rotary_emb\.inv_freq$",)
 
     def __init__(self, config: OspreyHfConfig) -> None:
@@ -59,21 +59,21 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         logits_to_keep: int | Tensor = 0,
         **decoder_arguments: Any,
     ) -> CausalLMOutputWithPast:
-        """One pass through the whole figure.
+        """Run the whole model: tower, projector, mask extractor, splice, decoder.
 
         Args:
             input_ids: (B, L) with -200 at the image and the region ids; right padded.
-            attention_mask: (B, L), True at real ids; None: all are.
-            images: (B, 3, S, S) preprocessed, or the tower's four levels of them (each (B, C, h, w)); a sample
-                without -200 ignores its image.
-            masks: per sample (R, H, W) in order of appearance, None where it names no region.
-            labels: (B, L), -100 where nothing is learned. The loss is the mean over all learned tokens of the
-                batch; the head then runs at those positions only and the output's `logits` are None.
-            loss_weights: (B, L), how much each label counts; None: all the same.
+            attention_mask: (B, L), True at real ids; None: no id is padding.
+            images: (B, 3, S, S) preprocessed, or the tower's four levels of them, each (B, C, h, w). Not used for a
+                sample without -200.
+            masks: per sample (R, H, W) in order of appearance, None without regions.
+            labels: (B, L), -100 where a token is not learned. With labels, the loss is the mean over all learned tokens
+                of the batch; the head runs at those positions only, and the output's `logits` are None.
+            loss_weights: (B, L), weight of each label in the loss; None: all labels have the same.
             row_ids: (B, L) of packed questions, see `packed_rows.py`; None: plain conversations.
-            num_items_in_batch: what the loss is divided by instead of this batch's own (weighted) count of
-                learned tokens: the count over all devices and accumulated batches. The name is transformers'.
-            inputs_embeds: (B, T, D), already spliced (decoding); then images and masks must be None.
+            num_items_in_batch: divisor of the loss instead of this batch's own (weighted) number of learned tokens,
+                namely the number over all devices and accumulated batches. The name is transformers'.
+            inputs_embeds: (B, T, D), already spliced, for decoding; images and masks must then be None.
             logits_to_keep: 0 for the logits of every position, n for the last n.
             **decoder_arguments: passed on to the LLaMA model (past_key_values, position_ids, use_cache, ...).
 
@@ -118,10 +118,10 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> SplicedBatch:
-        """Everything in front of the decoder: tower, projector, mask extractor, splice.
+        """Run everything in front of the decoder: tower, projector, mask extractor, splice.
 
         Raises:
-            PlaceholderMismatch: counts that do not fit, or masks without images.
+            PlaceholderMismatch: the numbers of samples, placeholders, images or masks do not fit together.
         """
         num_samples = input_ids.shape[0]
         level = images[IMAGE_LEVEL] if isinstance(images, Mapping) else images
@@ -150,25 +150,25 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         )
 
     def encode_images(self, images_B3SS: Tensor) -> dict[str, Tensor]:
-        """The tower's four levels, each (B, C, h, w)."""
+        """Run the tower; return its four levels, each (B, C, h, w)."""
         return cast(dict[str, Tensor], self.model.vision_tower(images_B3SS))
 
     def project(self, levels: Mapping[str, Tensor]) -> Tensor:
-        """Image tokens (B, N, D)."""
+        """Compute image tokens (B, N, D)."""
         return cast(Tensor, self.model.mm_projector(levels[IMAGE_LEVEL]))
 
     def extract_regions(
         self, levels: Mapping[str, Tensor], masks_RHW: Tensor | Sequence[Tensor], *, finer_read: bool = False
     ) -> RegionTokens:
-        """Mask and spatial tokens of the regions of one image.
+        """Compute mask and spatial tokens of the regions of one image.
 
         Args:
             levels: of that image.
-            masks_RHW: one tensor, or a sequence of (H, W) masks of several sizes; put onto the levels' device.
+            masks_RHW: one tensor, or a sequence of (H, W) masks of several sizes; moved to the levels' device.
             finer_read: see `MaskExtractor.forward`.
 
         Raises:
-            ValueError: masks that are not (R, H, W).
+            ValueError: the masks are not (R, H, W).
         """
         if not isinstance(masks_RHW, Tensor):
             parts = [self.extract_regions(levels, mask_HW[None], finer_read=finer_read) for mask_HW in masks_RHW]
@@ -186,10 +186,10 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         weights_BT: Tensor | None = None,
         total: Tensor | float | None = None,
     ) -> Tensor:
-        """Cross-entropy in float32, (weighted) mean over the learned tokens of the batch, or the sum over `total`.
+        """Compute the cross-entropy in float32: the (weighted) mean over the learned tokens, or the sum over `total`.
 
         Raises:
-            ValueError: not one token to learn (the mean would be NaN).
+            ValueError: the batch has no token to learn, so the mean would be NaN.
         """
         targets_BT = labels_BT[:, 1:]
         learned_BT = targets_BT != IGNORE_INDEX
@@ -204,14 +204,14 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
 
     @torch.inference_mode()
     def generate(self, inputs: Tensor | None = None, **arguments: Any) -> Any:
-        """transformers' `generate`, with `images` and `masks` as `forward` takes them; made by the processor.
+        """Generate as transformers does, with `images` and `masks` as in `forward`. The processor prepares them.
 
         Args:
-            inputs: or `input_ids`: as in `forward`; rows of unequal length will do.
-            **arguments: `images`, `masks`, `attention_mask`, and whatever transformers' `generate` takes.
+            inputs: or `input_ids`: as in `forward`; rows may have unequal lengths.
+            **arguments: `images`, `masks`, `attention_mask`, and the arguments of transformers' `generate`.
 
         Returns:
-            As transformers: the given ids, then the new ones (a dict where `return_dict_in_generate` asks for one).
+            As transformers: the given ids, then the new ones (or an output object with `return_dict_in_generate`).
 
         Raises:
             PlaceholderMismatch: placeholders and images or masks do not fit together.
@@ -224,7 +224,7 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         embeds_BTD, attention_BT = batch.padded_left()
         output = super().generate(inputs_embeds=embeds_BTD, attention_mask=attention_BT, **arguments)
         new_ids = output if isinstance(output, Tensor) else output.sequences
-        # Beams and several sequences per prompt come as further rows.
+        # Several sequences per prompt are further rows: repeat the prompts.
         prompts = input_ids.repeat_interleave(len(new_ids) // len(input_ids), dim=0)
         sequences = torch.cat([prompts, new_ids], dim=1)
         if isinstance(output, Tensor):
@@ -234,10 +234,10 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *inputs: Any, **arguments: Any) -> Any:
-        """transformers' loading, but completely or not at all.
+        """Load as transformers does, but completely or not at all.
 
         Raises:
-            CheckpointError: missing, unexpected or misshapen keys, which transformers would only warn about.
+            CheckpointError: keys are missing, unexpected or misshapen; transformers would only log a warning.
         """
         wants_info = arguments.pop("output_loading_info", False)
         arguments.setdefault("key_mapping", {LAYER_SCALE_ALIAS.pattern: r"\1.gamma"})
@@ -251,13 +251,13 @@ class OspreyForCausalLM(LlamaForCausalLM):  # type: ignore[misc] # transformers 
         }
         raise_problems(problems, source=str(pretrained_model_name_or_path))
         for parameter in model.parameters():
-            # Mapped from a file they lie at odd addresses, where kernels round the last bit of 16-bit sums otherwise.
+            # Mapped tensors may not be aligned; kernels then round the last bit of 16-bit sums differently.
             if parameter.device.type == "cpu" and parameter.data_ptr() % 64:
                 parameter.data = parameter.data.clone()
         return (model, info) if wants_info else model
 
     def keep_extractor_in_float32(self) -> OspreyForCausalLM:
-        """The mask extractor stays float32 whatever the rest was cast to; returns self."""
+        """Cast the mask extractor back to float32 after a cast of the whole model; return the model."""
         self.mask_extractor.to(torch.float32)
         return self
 

@@ -1,10 +1,10 @@
-"""Several conversations about one image in one sequence: the prefix they share once, every row behind it.
+"""Several conversations about one image in one sequence: the prefix that they share once, then a row for each.
 
 # B samples, T positions after the splice
 
-A row sees the shared prefix and itself, and stands at the positions it would have right behind the prefix. So
-each token gets the hidden state, and the loss the value, of the rows asked one by one, while system prompt, image
-tokens and overview line (about 1070 of 1100 positions at full size) run through the decoder once.
+A row attends to the shared prefix and to itself, and its positions begin right behind the prefix. So every token has
+the same hidden state, and the loss the same value, as if each row were run alone. But system prompt, image tokens and
+overview line (about 1070 of 1100 positions at full size) run through the decoder once.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ SHARED_ROW = 0  # row id of the prefix; the rows behind it count from 1
 
 
 def packed_positions(row_ids_BT: Tensor) -> Tensor:
-    """Position ids (B, T): the prefix counts from 0, every row from the prefix's length.
+    """Return position ids (B, T): the prefix counts from 0, every row from the prefix's length.
 
     Args:
-        row_ids_BT: 0 in the prefix, then 1, 1, 2, 2, 2, ...; what stands behind the last row is padding.
+        row_ids_BT: 0 in the prefix, then 1, 1, 2, 2, 2, ...; any other id behind the last row is padding.
     """
+    # Where each run of equal ids begins, carried forward to all its positions.
     places_T = torch.arange(row_ids_BT.shape[1], device=row_ids_BT.device)
     begins_BT = torch.ones_like(row_ids_BT, dtype=torch.bool)
     begins_BT[:, 1:] = row_ids_BT[:, 1:] != row_ids_BT[:, :-1]
@@ -30,10 +31,10 @@ def packed_positions(row_ids_BT: Tensor) -> Tensor:
 
 
 def packed_attention(row_ids_BT: Tensor, attention_mask_BT: Tensor, dtype: torch.dtype) -> Tensor:
-    """What is added to attention scores, (B, 1, T, T): 0 where a position may look, else the least value of `dtype`.
+    """Return the mask to add to attention scores, (B, 1, T, T): 0 for visible keys, else the least value of `dtype`.
 
-    A position looks at earlier ones of its own row and of the prefix. Padding looks at itself, so that its softmax
-    is not one over nothing.
+    A position sees itself, and earlier positions of its own row and of the prefix. Padding sees itself, because a
+    softmax needs at least one key.
     """
     places_T = torch.arange(row_ids_BT.shape[1], device=row_ids_BT.device)
     same_row_BTT = row_ids_BT[:, :, None] == row_ids_BT[:, None, :]

@@ -1,10 +1,10 @@
-"""Text, image and region embeddings put at their placeholders: token ids -> decoder input.
+"""Put text, image and region embeddings at their placeholders: token ids -> decoder input.
 
 # B samples, L token ids, T = L - 1 + N positions of the spliced sequence, N image tokens, D width, R regions
 
-The id -200 becomes the N image tokens. After it, the k-th `<mask>` becomes the k-th region's mask token and
-the id behind it (whatever it is) the k-th spatial token. `<mask>` and `<pos>` have no row in the embedding
-table, so they must never reach it.
+The id -200 becomes the N image tokens. Behind it, the k-th `<mask>` becomes the k-th region's mask token, and the id
+that follows it, whichever it is, the k-th spatial token. `<mask>` and `<pos>` have no row in the embedding table, so
+they must not be looked up there.
 """
 
 from __future__ import annotations
@@ -21,23 +21,25 @@ from osprey_model.modeling.mask_extractor import RegionTokens
 
 
 class PlaceholderMismatch(ValueError):
-    """The placeholders of a prompt and the images or masks given with it do not fit together."""
+    """The placeholders of a prompt do not fit the images or masks that were given with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplicedBatch:
-    """Decoder input, padded on the right; positions are plain 0..T-1."""
+    """Decoder input, padded on the right; its positions are 0..T-1."""
 
     inputs_embeds_BTD: Tensor
     attention_mask_BT: Tensor
     labels_BT: Tensor | None
-    image_at_B: Tensor  # where each sample's image begins, -1 for none
+    image_at_B: Tensor  # position of each sample's first image token, -1 without an image
     num_image_tokens: int = 0
 
     def spread(self, values_BL: Tensor) -> Tensor:
-        """Values of the ids (B, L) for every position (B, T): an image's tokens all get its id's."""
+        """Turn a value per id (B, L) into a value per position (B, T); all tokens of an image get its id's value."""
         if not self.num_image_tokens:
             return values_BL
+        # The id of a position: the same index up to the image's first token; behind it N - 1 less, but not before the
+        # image's id.
         num_positions = self.inputs_embeds_BTD.shape[1]
         places_T = torch.arange(num_positions, device=values_BL.device)
         image_at_B1 = self.image_at_B[:, None]
@@ -48,7 +50,7 @@ class SplicedBatch:
         return values_BL.gather(1, id_of_BT.clamp_max(values_BL.shape[1] - 1))
 
     def padded_left(self) -> tuple[Tensor, Tensor]:
-        """Embeddings and attention mask with the padding in front, as generation wants it."""
+        """Return embeddings and attention mask with the padding in front, as generation needs it."""
         pads_B = (~self.attention_mask_BT).sum(dim=1).tolist()
         embeds = [row.roll(pad, dims=0) for row, pad in zip(self.inputs_embeds_BTD, pads_B, strict=True)]
         masks = [row.roll(pad, dims=0) for row, pad in zip(self.attention_mask_BT, pads_B, strict=True)]
@@ -68,33 +70,34 @@ def splice(
     """Build the decoder's input for a batch.
 
     Args:
-        token_ids_BL: ids with -200 and the region ids in them, right padded.
+        token_ids_BL: ids, among them -200 and the region ids, right padded.
         embed: the decoder's embedding table.
         mask_token_id: id of `<mask>`.
-        image_tokens_BND: projected image tokens, one image per sample; a sample without -200 ignores its own.
-        regions: per sample the tokens of its regions in order of appearance, None where it has none.
-        attention_mask_BL: True at real ids; None: all are.
-        labels_BL: next-token labels of the ids; image and region positions become -100.
+        image_tokens_BND: projected image tokens, one image per sample; not used for a sample without -200.
+        regions: per sample the tokens of its regions in order of appearance, None without regions.
+        attention_mask_BL: True at real ids; None: no id is padding.
+        labels_BL: labels of the ids; those of image and region positions become -100.
 
     Raises:
-        PlaceholderMismatch: other than one image placeholder for an image, or `<mask>` counts that differ.
+        PlaceholderMismatch: a sample has several image placeholders, one without an image, a region placeholder before
+            it, or a number of `<mask>` that is not that of its regions.
     """
+    # 1. Splice every sample without its padding.
     rows, label_rows = [], []
     for idx in range(token_ids_BL.shape[0]):
         keep = slice(None) if attention_mask_BL is None else attention_mask_BL[idx].bool()
-        labels_L = None if labels_BL is None else labels_BL[idx][keep]
-        row_TD, row_labels_T = _splice_one(
+        sample = _Sample(
             idx,
             token_ids_BL[idx][keep],
-            embed,
-            mask_token_id,
-            None if image_tokens_BND is None else image_tokens_BND[idx],
-            None if regions is None else regions[idx],
-            labels_L,
+            labels_L=None if labels_BL is None else labels_BL[idx][keep],
+            image_tokens_ND=None if image_tokens_BND is None else image_tokens_BND[idx],
+            regions=None if regions is None else regions[idx],
         )
+        row_TD, row_labels_T = _splice_one(sample, embed, mask_token_id)
         rows.append(row_TD)
         if row_labels_T is not None:
             label_rows.append(row_labels_T)
+    # 2. Pad the results again; the attention mask comes from their lengths.
     lengths_B = torch.tensor([row.shape[0] for row in rows], device=token_ids_BL.device)
     is_image_BL = token_ids_BL == IMAGE_TOKEN_ID
     image_at_B = torch.where(is_image_BL.any(dim=1), is_image_BL.int().argmax(dim=1), -1)
@@ -109,35 +112,45 @@ def splice(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """One sample of a batch, without padding; see `splice`."""
+
+    idx: int
+    ids_L: Tensor
+    labels_L: Tensor | None
+    image_tokens_ND: Tensor | None
+    regions: RegionTokens | None
+
+
 def _splice_one(
-    sample_idx: int,
-    ids_L: Tensor,
-    embed: Callable[[Tensor], Tensor],
-    mask_token_id: int,
-    image_tokens_ND: Tensor | None,
-    regions: RegionTokens | None,
-    labels_L: Tensor | None,
+    sample: _Sample, embed: Callable[[Tensor], Tensor], mask_token_id: int
 ) -> tuple[Tensor, Tensor | None]:
+    """Return embeddings (T, D) and labels (T,) of one sample."""
+    ids_L, labels_L, image_tokens_ND = sample.ids_L, sample.labels_L, sample.image_tokens_ND
+    # 1. Check the placeholders.
     image_at = (ids_L == IMAGE_TOKEN_ID).nonzero().flatten().tolist()
     if len(image_at) > 1:
         raise PlaceholderMismatch(
-            f"sample {sample_idx} has {len(image_at)} <image> placeholders; Osprey reads one image per prompt"
+            f"sample {sample.idx} has {len(image_at)} <image> placeholders; Osprey reads one image per prompt"
         )
     if image_at and image_tokens_ND is None:
-        raise PlaceholderMismatch(f"sample {sample_idx} has an <image> placeholder but no image was given")
+        raise PlaceholderMismatch(f"sample {sample.idx} has an <image> placeholder but no image was given")
     mask_at = (ids_L == mask_token_id).nonzero().flatten()
     if len(mask_at) and (not image_at or int(mask_at[0]) < image_at[0]):
         raise PlaceholderMismatch(
-            f"sample {sample_idx} has <mask> without an <image> before it; region placeholders come after the image"
+            f"sample {sample.idx} has <mask> without an <image> before it; region placeholders come after the image"
         )
+    # 2. Embed the text, with the regions at their placeholders. Region positions are not learned.
     try:
-        embeds_LD = place_regions(ids_L, embed=embed, mask_token_id=mask_token_id, regions=regions)
+        embeds_LD = place_regions(ids_L, embed=embed, mask_token_id=mask_token_id, regions=sample.regions)
     except PlaceholderMismatch as error:
-        raise PlaceholderMismatch(f"sample {sample_idx}: {error}") from error
+        raise PlaceholderMismatch(f"sample {sample.idx}: {error}") from error
     if labels_L is not None and len(mask_at):
         labels_L = labels_L.index_fill(0, torch.cat([mask_at, mask_at + 1]), IGNORE_INDEX)
     if not image_at or image_tokens_ND is None:
         return embeds_LD, labels_L
+    # 3. Replace the image's id by the image tokens, which are not learned.
     at = image_at[0]
     row_TD = torch.cat([embeds_LD[:at], image_tokens_ND.to(embeds_LD.dtype), embeds_LD[at + 1 :]])
     if labels_L is not None:
@@ -149,11 +162,15 @@ def _splice_one(
 def place_regions(
     ids_L: Tensor, *, embed: Callable[[Tensor], Tensor], mask_token_id: int, regions: RegionTokens | None
 ) -> Tensor:
-    """Embeddings (L, D) of ids in which the k-th `<mask>` and the id behind it become the k-th region's tokens.
+    """Embed ids; the k-th `<mask>` and the id behind it become the k-th region's mask token and spatial token.
+
+    Returns:
+        Embeddings (L, D).
 
     Raises:
-        PlaceholderMismatch: the counts differ, or nothing stands behind the last `<mask>`.
+        PlaceholderMismatch: the numbers of placeholders and regions differ, or the last `<mask>` is the last id.
     """
+    # 1. Find the placeholders and check their number.
     mask_at = (ids_L == mask_token_id).nonzero().flatten()
     num_regions = 0 if regions is None else regions.mask_tokens_RD.shape[0]
     if len(mask_at) != num_regions:
@@ -164,9 +181,10 @@ def place_regions(
     if num_regions and int(mask_at[-1]) + 1 >= len(ids_L):
         raise PlaceholderMismatch("the prompt ends with <mask>; it needs <pos> behind it")
     region_at = torch.cat([mask_at, mask_at + 1])
-    # Neither -200 nor the region ids may reach the embedding table.
+    # 2. Embed the text. Placeholders are looked up as id 0, because -200 and the region ids are not in the table.
     embeds_LD = embed(ids_L.clamp_min(0).index_fill(0, region_at, 0))
     if regions is None or not num_regions:
         return embeds_LD
+    # 3. Write all mask tokens, then all spatial tokens, over the placeholders.
     tokens_2RD = torch.cat([regions.mask_tokens_RD, regions.position_tokens_RD]).to(embeds_LD.dtype)
     return embeds_LD.index_copy(0, region_at, tokens_2RD)

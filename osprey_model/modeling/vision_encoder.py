@@ -2,8 +2,8 @@
 
 # B images, C channels of a level, H W cells of a level
 
-Parameter names are those of a released checkpoint, where open_clip's vision model `visual` sits two
-levels deep: `vision_tower.visual.trunk...`. CLIP's own head is loaded with a checkpoint but never run.
+Parameter names are those of a released checkpoint, where open_clip's vision model `visual` lies two levels deep:
+`vision_tower.vision_tower.visual.trunk...`. CLIP's own head is loaded with a checkpoint but never run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from osprey_model.config import LEVELS, OspreyConfig
 
 
 class ClipVisual(nn.Module):
-    """open_clip's `visual`: the timm trunk and, where the config has one, the unused projection head."""
+    """open_clip's `visual`: the timm trunk and, if the config has one, the unused projection head."""
 
     def __init__(
         self,
@@ -29,8 +29,8 @@ class ClipVisual(nn.Module):
         clip_embed_dim: int | None,
     ) -> None:
         super().__init__()
-        # conv_mlp=False: channels-last linear MLPs, LayerNorm eps 1e-6, exact GELU. Drop path exists in the
-        # released configuration (0.1) but the tower always runs in eval mode, so it is left out.
+        # conv_mlp=False: channels-last linear MLPs, LayerNorm eps 1e-6, exact GELU. The released configuration has a
+        # drop path of 0.1; it is left out, because the tower always runs in eval mode.
         self.trunk = ConvNeXt(
             num_classes=0, global_pool="", depths=depths, dims=dims, ls_init_value=layer_scale_init, conv_mlp=False
         )
@@ -41,7 +41,7 @@ class ClipVisual(nn.Module):
             self.head = nn.Sequential(OrderedDict(mlp=mlp))
 
     def forward(self, images_B3SS: Tensor) -> dict[str, Tensor]:
-        """Raw stage outputs, no norm behind them."""
+        """Return the raw stage outputs by level name, without a norm behind them."""
         features = self.trunk.stem(images_B3SS)
         levels = {}
         for name, stage in zip(LEVELS, self.trunk.stages, strict=True):
@@ -51,7 +51,7 @@ class ClipVisual(nn.Module):
 
 
 class ClipTower(nn.Module):
-    """Only a level of names: a checkpoint says `vision_tower.vision_tower.visual`."""
+    """Adds one level to the parameter names, as in a checkpoint: `vision_tower.vision_tower.visual`."""
 
     def __init__(self, visual: ClipVisual) -> None:
         super().__init__()
@@ -74,13 +74,13 @@ class VisionEncoder(nn.Module):
         )
 
     def forward(self, images_B3SS: Tensor) -> dict[str, Tensor]:
-        """The four levels in the dtype of the tower's weights.
+        """Return the four levels, each (B, C, H, W), in the dtype of the tower's weights.
 
         Args:
             images_B3SS: output of `osprey_model.inputs.preprocess`, (B, 3, S, S) with S the config's image_size.
 
         Raises:
-            ValueError: another shape.
+            ValueError: the images have another shape.
         """
         expected = (3, self.image_size, self.image_size)
         if images_B3SS.ndim != 4 or tuple(images_B3SS.shape[1:]) != expected:

@@ -1,4 +1,4 @@
-"""The names of weights: the reference's names and ours, and whether a state dict is complete."""
+"""The names of weights: conversion between the reference's names and ours, and checks that a state dict is complete."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from osprey_model.config import CONFIG_FILE, OspreyConfig
 
-# Buffers that transformers 4.31 saved and current versions compute.
+# Buffers that transformers 4.31 saved; current versions compute them.
 _ROTARY_BUFFER = re.compile(r"^model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq$")
-# transformers 4.31 renames `gamma` to `weight` while loading, so re-saved checkpoints have the right side.
+# transformers 4.31 renames `gamma` to `weight` while loading, so checkpoints that it has saved again have `weight`.
 LAYER_SCALE_ALIAS = re.compile(r"^(model\.vision_tower\..*\.blocks\.\d+)\.weight$")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is not complete, not readable, or of another architecture."""
+    """A checkpoint is not complete, not readable, or of another architecture."""
 
 
 def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The reference's names -> ours: rotary buffers dropped, the layer-scale alias undone."""
+    """Convert the reference's names to ours: drop rotary buffers, and rename the layer scale back to `gamma`."""
     return {
         LAYER_SCALE_ALIAS.sub(r"\1.gamma", name): tensor
         for name, tensor in state.items()
@@ -30,7 +30,7 @@ def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_reference(state: Mapping[str, Tensor], config: OspreyConfig) -> dict[str, Tensor]:
-    """Our names -> the reference's: with the rotary buffers a 4.31 checkpoint has, one per decoder layer."""
+    """Convert our names to the reference's: add the rotary buffers of transformers 4.31, one per decoder layer."""
     device = next(iter(state.values())).device
     steps = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=device)
     inv_freq = 1.0 / (config.rope_theta ** (steps / config.head_dim))
@@ -41,7 +41,12 @@ def to_reference(state: Mapping[str, Tensor], config: OspreyConfig) -> dict[str,
 
 
 def check_complete(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, source: str) -> None:
-    """Compare names and shapes.
+    """Check that two state dicts have the same names and shapes.
+
+    Args:
+        wanted: of the model.
+        given: of the checkpoint.
+        source: name of the checkpoint in the error.
 
     Raises:
         CheckpointError: they differ; up to eight names of each kind are listed.

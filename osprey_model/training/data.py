@@ -1,8 +1,4 @@
-"""Data configs -> what the Trainer iterates over: checked sources, samples, batches.
-
-Neighbours: `osprey_model/data/mixture.py` reads, `osprey_model/data/collate.py` pads, `feature_cache.py` may stand
-in for reading and encoding an image.
-"""
+"""Data configs -> the Trainer's input: checked sources, samples, batches."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from pathlib import Path
 
 from osprey_model.config import OspreyConfig
 from osprey_model.data.collate import Batch, Sample, collate
-from osprey_model.data.mixture import BadEntry, MixtureDataset, OnError, Source, read_data_config
+from osprey_model.data.mixture import BadEntry, MixtureDataset, OnError, SampleBuilder, Source, read_data_config
 from osprey_model.data.records import ReadImage, Record
 from osprey_model.inputs.prompts import Template
 from osprey_model.inputs.tokenizer import OspreyTokenizer
@@ -20,19 +16,19 @@ from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 @dataclass(frozen=True, slots=True)
 class RecordCheck:
-    """What can be known of a record before its masks are made and its image is opened."""
+    """The checks of a record that need neither its masks nor its image."""
 
     tokenizer: OspreyTokenizer
     sizes: OspreyConfig
     template: Template | None
 
     def __call__(self, record: Record) -> None:
-        """Labels, length and the image file.
+        """Check labels, length, and that the image file exists.
 
         Raises:
-            LabelMismatch: tokens of a prompt change with its answer.
-            SampleTooLong: it does not fit the decoder's positions.
-            FileNotFoundError: there is no image file.
+            LabelMismatch: the tokens of a prompt change when its answer follows.
+            SampleTooLong: the conversation needs more positions than the decoder has.
+            FileNotFoundError: the image file does not exist.
         """
         ids = record.ids(self.tokenizer, self.template)
         ids.check_length(num_image_tokens=self.sizes.num_image_tokens, context=self.sizes.max_position_embeddings)
@@ -51,44 +47,37 @@ def open_data(
     on_error: OnError,
     check: bool,
 ) -> MixtureDataset:
-    """The samples of a data config.
+    """Open the data set of a data config.
 
     Args:
         config: JSON file, see `read_data_config`.
         tokenizer: of the model.
         sizes: of the model.
-        template: None: captions of whole images.
-        read_image: image file -> what the model takes.
-        seed: of the drawn questions.
-        on_error: "raise" at the first bad entry, or "skip" it.
-        check: read every entry once, as `RecordCheck` does; without it labels, lengths and missing images are found
-            when their turn comes.
+        template: of the conversations; None: captions of whole images.
+        read_image: image file -> the model's input.
+        seed: of the random choices, such as the wording of questions.
+        on_error: "raise" at the first bad entry, or "skip" bad entries.
+        check: apply `RecordCheck` to every entry now. Otherwise wrong labels, lengths and missing images are found only
+            when the sample is read.
 
     Raises:
-        BadEntry: with file and index.
-        ValueError: the config, or no sample in it.
+        BadEntry: the first bad entry, with on_error="raise"; the message has file and index.
+        ValueError: the config is not valid, or has no sample.
     """
     record_check = RecordCheck(tokenizer, sizes, template) if check else None
     sources = [Source(file, on_error=on_error, check=record_check) for file in read_data_config(config)]
-    return MixtureDataset(
-        sources,
-        tokenizer=tokenizer,
-        read_image=read_image,
-        seed=seed,
-        on_error=on_error,
-        template=template,
-        check_sample=_LengthCheck(sizes),
-    )
+    builder = SampleBuilder(tokenizer, read_image, template, check=_LengthCheck(sizes))
+    return MixtureDataset(sources, builder, seed=seed, on_error=on_error)
 
 
 def bad_entries(dataset: MixtureDataset | None) -> list[BadEntry]:
-    """What was left out when the files were opened."""
+    """Return the bad entries that were left out when the files were opened."""
     return [] if dataset is None else [problem for source in dataset.sources for problem in source.skipped]
 
 
 @dataclass(frozen=True, slots=True)
 class _LengthCheck:
-    """Drawn questions differ in length, so a sample is looked at again when it is made."""
+    """Checks the length of each sample, because questions drawn for it may be longer than those of `RecordCheck`."""
 
     sizes: OspreyConfig
 
@@ -100,10 +89,10 @@ class _LengthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Collator:
-    """Samples -> batch; a class, so that loader processes can be given one."""
+    """Samples -> batch. It is a class, so that it can be pickled for loader processes."""
 
     pad_token_id: int
 
     def __call__(self, samples: Sequence[Sample]) -> Batch:
-        """See `collate`."""
+        """Pad and stack samples; see `collate`."""
         return collate(samples, pad_token_id=self.pad_token_id)

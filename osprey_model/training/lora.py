@@ -1,7 +1,4 @@
-"""LoRA by PEFT: the wrapped model that trains, and its adapter folder.
-
-`osprey_model/weights/adapter.py` reads the folder for serving; the options stand in the table of `stages.py`.
-"""
+"""LoRA with PEFT: wrap a model for training, continue from an adapter folder, and save one."""
 
 from __future__ import annotations
 
@@ -18,11 +15,11 @@ from osprey_model.weights.adapter import AdapterMismatch, read_adapter, wrap_in_
 
 
 def add_adapter(model: OspreyForCausalLM, options: LoraOptions, *, base: Path | str) -> PeftModel:
-    """Fresh LoRA matrices beside the decoder's linear layers; projector and mask extractor train as whole copies.
+    """Add new LoRA matrices to the decoder's linear layers; projector and mask extractor are trained whole.
 
-    The first matrices are drawn from torch's global generator.
+    The matrices A are drawn from torch's global generator.
     """
-    # By full name: the tower has layers of its own that must stay as they are.
+    # By full name, because the tower has linear layers too, which must not be adapted.
     targets = [rf"model\.layers\.\d+\.(self_attn|mlp)\.({'|'.join(options.layers)})"]
     if options.vocabulary:
         targets += [r"model\.embed_tokens", "lm_head"]
@@ -38,11 +35,11 @@ def add_adapter(model: OspreyForCausalLM, options: LoraOptions, *, base: Path | 
 
 
 def continue_adapter(model: PeftModel, folder: Path | str) -> None:
-    """Put an adapter folder's values in the place of the fresh ones.
+    """Replace the new LoRA matrices by those of an adapter folder.
 
     Raises:
-        AdapterMismatch: it was trained with other options, or on a model of other sizes.
-        FileNotFoundError: a file of it is missing.
+        AdapterMismatch: the adapter was trained with other options, or on a model of other sizes.
+        FileNotFoundError: a file of the folder is missing.
     """
     state = read_adapter(folder)
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -54,6 +51,13 @@ def continue_adapter(model: PeftModel, folder: Path | str) -> None:
 
 
 def save_adapter(model: PeftModel, folder: Path | str, *, base: Path | str, state: Mapping[str, Tensor]) -> None:
-    """Write the adapter folder; `state` holds the trained parameters under the wrapped model's names."""
+    """Write an adapter folder.
+
+    Args:
+        model: the wrapped model.
+        folder: the adapter folder.
+        base: checkpoint folder that the adapter was trained on.
+        state: the trained parameters under the wrapped model's names.
+    """
     model.save_pretrained(str(folder), state_dict=dict(state), save_embedding_layers=False)
     write_base(folder, base)

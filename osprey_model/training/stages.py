@@ -1,11 +1,9 @@
 """The paper's three training stages and the LoRA fine-tuning as one table.
 
-Stages 2 and 3 have the numbers of the released training scripts. Stage 1 is not in the released code: its
-rate, batch size and epochs are the paper's (section 4.1), quoted from memory and not yet checked against it.
-LoRA has the options of the released code (r 64, alpha 16, dropout 0.05); no recipe with them was published, so
-rate, batch size and epochs are ours.
-
-Neighbours: `osprey_model/training/lora.py` adds what the LoRA row trains, `trainer.py` follows the numbers.
+Stages 2 and 3 have the numbers of the released training scripts. Stage 1 is not in the released code: its learning
+rate, batch size and epochs are the paper's (section 4.1), quoted from memory and not yet checked against it. LoRA has
+the options of the released code (r 64, alpha 16, dropout 0.05). No recipe with them was published, so learning rate,
+batch size and epochs are ours.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from osprey_model.inputs.prompts import TRAINING, Template
 StageName = Literal["1", "2", "3", "lora"]
 Part = Literal["projector", "mask_extractor", "decoder", "lora"]
 
-# Where a part's parameters live in the model; the tower (`model.vision_tower.`) is in no stage.
+# How the names of a part's parameters begin. The tower (`model.vision_tower.`) is trained in no stage.
 PREFIXES: Mapping[Part, tuple[str, ...]] = {
     "projector": ("model.mm_projector.",),
     "mask_extractor": ("mask_extractor.",),
@@ -35,15 +33,17 @@ _PEFT_PREFIX, _PEFT_COPY, _PEFT_ORIGINAL = "base_model.model.", ".modules_to_sav
 class LoraOptions:
     """Low-rank updates beside linear layers: W + alpha / rank * B A.
 
-    `vocabulary` adapts the embedding table and the head too, for words the model has never had to say.
-    `whole_rate` is the rate of projector and mask extractor as a share of the matrices': those start at zero and want
-    a high one, under which the trained copies would forget (LLaVA's LoRA scripts give the projector a tenth as well).
+    Attributes:
+        layers: linear layers of the decoder that are adapted: all but the head, as in the reference.
+        vocabulary: adapt the embedding table and the head too, for answers that the base model was never trained on.
+        whole_rate: learning rate of projector and mask extractor, as a fraction of the LoRA rate. LoRA matrices start
+            at zero and need a high rate; at that rate projector and mask extractor would lose what they have learned.
+            (LLaVA's LoRA scripts also train the projector at a tenth of the rate.)
     """
 
     rank: int = 64
     alpha: int = 16
     dropout: float = 0.05
-    # The decoder's linear layers, not its head; the reference takes them all too.
     layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     vocabulary: bool = False
     whole_rate: float = 0.1
@@ -51,7 +51,7 @@ class LoraOptions:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One row: what trains, and how. `template` None is the image with its caption, nothing else."""
+    """One row: the parts that are trained, and the hyperparameters. `template` None: an image and its caption only."""
 
     trains: tuple[Part, ...]
     template: Template | None
@@ -83,9 +83,10 @@ STAGES: Mapping[StageName, Stage] = {
 
 
 def part_of(name: str) -> Part | None:
-    """The part a parameter belongs to, by its name in a plain model or below a PEFT one; None: the tower.
+    """Return the part that a parameter belongs to, by its name in a plain model or a PEFT model; None: the tower.
 
-    PEFT keeps the original of a module that is trained whole beside the copy that trains: the original is in no part.
+    For a module that is trained whole, PEFT keeps the original beside the copy that it trains. The original belongs to
+    no part.
     """
     if _PEFT_ORIGINAL in name:
         return None
@@ -96,15 +97,15 @@ def part_of(name: str) -> Part | None:
 
 
 def is_whole_copy(name: str) -> bool:
-    """Whether PEFT trains the parameter as a whole copy beside its matrices."""
+    """Return whether a parameter belongs to a module that PEFT trains whole."""
     return _PEFT_COPY in name
 
 
 def freeze_for(model: nn.Module, stage: Stage) -> list[str]:
-    """Let exactly the stage's parameters train; returns their names.
+    """Set `requires_grad` of exactly the stage's parameters; return their names.
 
     Raises:
-        ValueError: a part the stage trains has no parameter in this model.
+        ValueError: a part that the stage trains has no parameter in this model.
     """
     names: list[str] = []
     found: set[Part] = set()

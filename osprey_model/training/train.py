@@ -89,7 +89,7 @@ def _train(
     tokenizer = OspreyTokenizer.from_folder(run.model)
     read_image = _image_reader(run, core, arguments)
     data, held_out = _open_data(run, core, tokenizer, read_image)
-    arguments.ddp_find_unused_parameters = _parts_may_rest(data, run)
+    arguments.ddp_find_unused_parameters = _has_unused_parameters(data, run)
     trainer = OspreyTrainer(
         model=model,
         args=arguments,
@@ -202,8 +202,8 @@ def _open_data(
     return opened(run.data), None if run.held_out is None else opened(run.held_out)
 
 
-def _parts_may_rest(data: MixtureDataset, run: TrainingRun) -> bool:
-    """A batch of whole images leaves the mask extractor without gradient, which DDP has to be told."""
+def _has_unused_parameters(data: MixtureDataset, run: TrainingRun) -> bool:
+    """Return whether a batch may leave the mask extractor without gradient, as whole images do; DDP must know it."""
     whole_images = any(source.file.type == "llava" for source in data.sources)
     return whole_images and "mask_extractor" in run.row.trains
 

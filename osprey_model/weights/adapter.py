@@ -1,8 +1,7 @@
-"""Adapter folders in PEFT's format: LoRA on the decoder, projector and mask extractor saved whole.
+"""Adapter folders in PEFT's format: LoRA matrices of the decoder, and the whole projector and mask extractor.
 
-`adapter_config.json` and `adapter_model.safetensors`; any PEFT reads them. For serving they are merged into the
-base model's weights, so an answer costs what it costs without. Neighbours: `osprey_model/training/lora.py` makes
-them, `osprey_model/engine/engine.py` loads them.
+A folder holds `adapter_config.json` and `adapter_model.safetensors`, which PEFT can read. For serving, an adapter is
+merged into the base model's weights, so answers take the same time as without one.
 """
 
 from __future__ import annotations
@@ -28,44 +27,44 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-BASE_FILE = "osprey_base.json"  # which checkpoint the adapter was trained on
+BASE_FILE = "osprey_base.json"  # names the checkpoint that the adapter was trained on
 _FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 
 
 class AdapterMismatch(CheckpointError):
-    """An adapter folder that does not belong to the base model it was to be loaded into."""
+    """An adapter was trained on a base model of other sizes, or with other options."""
 
 
 def read_adapter(folder: Path | str) -> dict[str, Tensor]:
-    """The tensors of an adapter folder.
+    """Read the tensors of an adapter folder.
 
     Raises:
-        FileNotFoundError: a file of it is missing.
+        FileNotFoundError: a file of the folder is missing.
     """
     missing = [name for name in _FILES if not (Path(folder) / name).is_file()]
     if missing:
-        raise FileNotFoundError(f"{folder} is no adapter folder: {', '.join(missing)} missing; expected {_FILES}")
+        raise FileNotFoundError(f"{folder} is not an adapter folder: {', '.join(missing)} missing; expected {_FILES}")
     return load_file(Path(folder) / ADAPTER_WEIGHTS)
 
 
 def wrap_in_peft(model: OspreyForCausalLM, config: LoraConfig) -> PeftModel:
-    """`PeftModel(model, config)` without a warning that no user can do anything about."""
+    """Create `PeftModel(model, config)` without a deprecation warning that users cannot act on."""
     from peft import PeftModel
 
     with warnings.catch_warnings():
-        # PEFT asks for a property under the name it had before transformers 5.20.
+        # PEFT reads a property by the name that it had before transformers 5.20.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         return PeftModel(model, config)
 
 
 def merge_adapter(model: OspreyForCausalLM, folder: Path | str, *, base: Path | str) -> OspreyForCausalLM:
-    """The model with the adapter in its weights; `model` itself is used up.
+    """Merge an adapter into a model's weights and return the model. `model` itself must not be used afterwards.
 
     Args:
         model: as loaded from `base`, in eval mode.
         folder: the adapter.
-        base: the checkpoint folder, to compare with the one the adapter was trained on. Other weights of the same
-            sizes are a logged warning: the same checkpoint may have been written anew.
+        base: the checkpoint folder, to compare with the one that the adapter was trained on. If the files differ, this
+            logs a warning only: the same checkpoint may have been written again.
 
     Raises:
         AdapterMismatch: names or shapes differ.
@@ -94,7 +93,7 @@ def merge_adapter(model: OspreyForCausalLM, folder: Path | str, *, base: Path | 
 
 
 def adapter_fingerprint(folder: Path | str) -> str:
-    """40 hex digits of an adapter's config and weights."""
+    """Return a hash of an adapter's config and weights, 40 hex digits."""
     digest = hashlib.sha256()
     for name in _FILES:
         digest.update((Path(folder) / name).read_bytes())
@@ -102,7 +101,7 @@ def adapter_fingerprint(folder: Path | str) -> str:
 
 
 def write_base(folder: Path | str, base: Path | str) -> None:
-    """Note in an adapter folder which checkpoint it belongs to."""
+    """Write name and fingerprint of the base checkpoint into an adapter folder."""
     facts = {"base": Path(base).resolve().name, "fingerprint": fingerprint(base)}
     (Path(folder) / BASE_FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

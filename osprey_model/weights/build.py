@@ -1,4 +1,4 @@
-"""The only wiring: a config becomes a model, a checkpoint folder becomes a loaded model."""
+"""A config -> a model with random weights; a checkpoint folder -> a loaded model."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from osprey_model.weights.quantize import Bits, import_bitsandbytes, quantize_de
 def build_osprey(
     config: OspreyConfig, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> OspreyForCausalLM:
-    """A model with fresh random weights (from torch's global generator), in training mode.
+    """Create a model with random weights (from torch's global generator), in training mode.
 
-    The mask extractor is float32 whatever `dtype` is. On `device="meta"` it has shapes and names only.
+    The mask extractor is always float32. On `device="meta"` the model has shapes and names, but no weights.
     """
     with torch.device(device):
         model = OspreyForCausalLM(OspreyHfConfig.from_sizes(config)).to(dtype)
@@ -39,36 +39,38 @@ def load_osprey(
     map_weights: bool = False,
     in_float32: Callable[[str], bool] | None = None,
 ) -> OspreyForCausalLM:
-    """A checkpoint folder as a model in eval mode.
+    """Load a checkpoint folder as a model in eval mode.
 
     Args:
-        folder: config.json and weights, ours or a released checkpoint's.
-        device: where the weights go.
-        dtype: of everything but the mask extractor, torch's or its name; None: float32 on the CPU, else bfloat16.
+        folder: holds config.json and weights, ours or a released checkpoint's.
+        device: of the weights.
+        dtype: of all weights except the mask extractor's, a torch dtype or its name; None: float32 on the CPU, else
+            bfloat16.
         load_in: "4bit" or "8bit" for the decoder's linear layers; needs bitsandbytes.
-        map_weights: on the CPU, weights that are in `dtype` already stay in their files' pages: they load at once, and
-            the system may drop and read them again. The files must not change while the model lives.
-        in_float32: says by parameter name what is float32 whatever `dtype` is (training: what will train).
+        map_weights: on the CPU, leave weights that have `dtype` already in the pages of their files. They load
+            immediately, and the system may drop pages and read them again. The files must not change meanwhile.
+        in_float32: parameter name -> whether it is float32 regardless of `dtype`. Training keeps in float32 what
+            it trains.
 
     Raises:
-        QuantizationUnavailable: `load_in` without bitsandbytes.
-        ValueError: a dtype or `load_in` that is not known.
+        QuantizationUnavailable: `load_in` is set and bitsandbytes is not installed.
+        ValueError: the dtype or `load_in` is unknown.
         FileNotFoundError: a file of the folder is missing.
         CheckpointError: the weights do not fit the config.
     """
     if load_in is not None:
-        import_bitsandbytes(load_in)  # before gigabytes are read
+        import_bitsandbytes(load_in)  # fail before gigabytes are read
     config = OspreyConfig.from_file(folder)
     device = torch.device(device)
     if dtype is None:
         dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     dtype = _floating(dtype)
-    # On "meta" nothing is allocated or initialised: the checkpoint's tensors are put in place as they are.
+    # On "meta" nothing is allocated or initialised; the checkpoint's tensors become the parameters.
     model = build_osprey(config, device="meta")
     check_complete(model.state_dict(), read_shapes(folder), source=str(folder))
     placed = {}
     for name, tensor in iter_weights(folder):
-        # Tensors that lie at odd addresses of a file are copied also where nothing changes: kernels round otherwise.
+        # Copy also mapped tensors whose address in the file is not aligned: kernels round differently there.
         copy = not map_weights or tensor.data_ptr() % 64 != 0
         to = "cpu" if load_in is not None and name.startswith("model.layers.") else device
         full = name.startswith("mask_extractor.") or (in_float32 is not None and in_float32(name))
@@ -85,10 +87,10 @@ def load_osprey(
 
 
 def _floating(dtype: torch.dtype | str) -> torch.dtype:
-    """A floating point dtype, also by its name ("bfloat16", "torch.bfloat16").
+    """Return a floating point dtype, which may be given by name ("bfloat16", "torch.bfloat16").
 
     Raises:
-        ValueError: anything else.
+        ValueError: it is not float32, bfloat16 or float16.
     """
     known = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if known not in (torch.float32, torch.bfloat16, torch.float16):

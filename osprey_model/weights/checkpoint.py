@@ -1,7 +1,7 @@
-"""Checkpoint folders: reading and writing weights under the reference's names, completely or not at all.
+"""Checkpoint folders: read and write weights under the reference's names, completely or not at all.
 
-Reads `model.safetensors`, sharded safetensors, `pytorch_model.bin` and sharded `.bin` (the latter two with
-`weights_only`, nothing is unpickled). Neighbours: `osprey_model/weights/build.py` makes the model these fill.
+Readable are `model.safetensors`, sharded safetensors, `pytorch_model.bin` and sharded `.bin`. The `.bin` files are read
+with `weights_only`, so no pickled code runs.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ _SINGLE_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
 _INDEX_FILES = (INDEX_FILE, "pytorch_model.bin.index.json")
 
 _BLOCK_BYTES, _MAX_BLOCKS = 1 << 20, 256
-_MAPPED_BYTES = 1 << 30  # of a weight file that is in memory at a time while it is read
+_MAPPED_BYTES = 1 << 30  # of a weight file that may be in memory while it is read
 _TOWER_PREFIX = "model.vision_tower.vision_tower."
 
 
 def read_weights(folder: Path | str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint folder under our names, on the CPU.
+    """Read all tensors of a checkpoint folder under our names, on the CPU.
 
     Raises:
-        FileNotFoundError: no weights, or a shard of the index is missing.
-        CheckpointError: a file that does not hold tensors only.
+        FileNotFoundError: the folder has no weights, or a shard of the index is missing.
+        CheckpointError: a file is damaged or contains something else than tensors.
     """
     return dict(iter_weights(folder))
 
 
 def read_shapes(folder: Path | str) -> dict[str, Tensor]:
-    """The same on device "meta": names, shapes and dtypes, without reading the weights. Raises as `read_weights`."""
+    """Read names, shapes and dtypes only, as tensors on device "meta". Raises the errors of `read_weights`."""
     return from_reference(
         {name: tensor.to("meta") for path in _weight_files(Path(folder)) for name, tensor in read_tensors(path).items()}
     )
 
 
 def iter_weights(folder: Path | str) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of `read_weights` one by one, mapped from their files, for whoever copies each and lets it go.
+    """Yield the tensors of `read_weights` one by one, mapped from their files. The caller should copy and drop each.
 
-    A mapped file counts as memory as far as it was read, so it is mapped anew after every gigabyte.
+    The part of a mapped file that has been read counts as memory, so the file is mapped again after every gigabyte.
     """
     for path in _weight_files(Path(folder)):
         for names in _groups(read_tensors(path)):
@@ -64,7 +64,7 @@ def iter_weights(folder: Path | str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _groups(tensors: Mapping[str, Tensor]) -> list[list[str]]:
-    """Names in the file's order, `_MAPPED_BYTES` at a time."""
+    """Split the names, in the file's order, into groups of about `_MAPPED_BYTES`."""
     groups: list[list[str]] = [[]]
     num_bytes = 0
     for name, tensor in tensors.items():
@@ -77,10 +77,10 @@ def _groups(tensors: Mapping[str, Tensor]) -> list[list[str]]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """One weight file, safetensors or `.bin`, names as they are.
+    """Read one weight file, safetensors or `.bin`, under the file's own names.
 
     Raises:
-        CheckpointError: the file is damaged or holds something else than tensors.
+        CheckpointError: the file is damaged or contains something else than tensors.
     """
     try:
         loaded = load_file(path) if path.suffix == ".safetensors" else _read_bin(path)
@@ -100,45 +100,36 @@ def _read_bin(path: Path) -> dict[str, Tensor]:
         return cast(dict[str, Tensor], torch.load(path, map_location="cpu", weights_only=True))
 
 
-def load_weights(model: OspreyForCausalLM, state: Mapping[str, Tensor], *, source: str = "the checkpoint") -> None:
-    """Fill every parameter of `model`; tensors are copied and keep the model's dtype and device.
-
-    Raises:
-        CheckpointError: missing, unexpected or misshapen keys; the message names them.
-    """
-    check_complete(model.state_dict(), state, source=source)
-    model.load_state_dict(dict(state), strict=True)
-
-
 def load_vision_tower(model: OspreyForCausalLM, path: Path | str) -> None:
-    """Fill the tower from a CLIP file of open_clip (`visual.*`; its text half is ignored).
+    """Load the tower from a CLIP file of open_clip: its `visual.*` tensors, without the text half.
 
     Raises:
-        CheckpointError: the tower of the file and of the model differ.
+        CheckpointError: the towers of the file and the model differ; the message names the tensors. The model is
+            unchanged.
     """
     tensors = read_tensors(Path(path))
     wanted = {name: value for name, value in model.state_dict().items() if name.startswith(_TOWER_PREFIX)}
     given = {_TOWER_PREFIX + name: value for name, value in tensors.items() if name.startswith("visual.")}
     given = {name: value for name, value in from_reference(given).items() if name in wanted or ".head." not in name}
     check_complete(wanted, given, source=str(path))
-    model.load_state_dict(given, strict=False)  # complete for the tower: checked above
+    model.load_state_dict(given, strict=False)  # complete for the tower, as checked above
 
 
 def save_checkpoint(model: OspreyForCausalLM, folder: Path | str) -> None:
-    """Write config.json, generation_config.json and model.safetensors; the tokenizer is saved by its own class."""
+    """Write config.json, generation_config.json and model.safetensors. `OspreyTokenizer` saves the tokenizer."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().contiguous().cpu() for name, tensor in model.state_dict().items()}
     save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
     config_json = json.dumps(model.sizes.to_dict(), indent=2)
     (folder / CONFIG_FILE).write_text(config_json + "\n", encoding="utf-8")
-    # Not through save_pretrained: it refuses what released files hold (temperature without sampling).
+    # Not through save_pretrained, which refuses the values of released files (a temperature without sampling).
     generation = json.dumps(model.generation_config.to_diff_dict(), indent=2)
     (folder / GENERATION_FILE).write_text(generation + "\n", encoding="utf-8")
 
 
 def fingerprint(folder: Path | str) -> str:
-    """40 hex digits of config and weights. Of files beyond 256 MB evenly spread blocks are read, not all bytes."""
+    """Return a hash of config and weights, 40 hex digits. Of files over 256 MB it reads evenly spread blocks only."""
     digest = hashlib.sha256((Path(folder) / CONFIG_FILE).read_bytes())
     for path in _weight_files(Path(folder)):
         size = path.stat().st_size
@@ -171,16 +162,16 @@ def _weight_files(folder: Path) -> Iterator[Path]:
 
 
 def _shards(index: Path) -> list[str]:
-    """File names of an index.
+    """Return the file names in an index.
 
     Raises:
-        CheckpointError: it does not say which tensor is in which file.
+        CheckpointError: the index has no valid `weight_map`.
     """
     try:
         shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         return sorted({str(shard) for shard in shards})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{index} is no index of shards (expected weight_map: tensor -> file): {type(error).__name__} {error}; "
+            f"{index} is not an index of shards (expected weight_map: tensor -> file): {type(error).__name__} {error}; "
             "fetch it again"
         ) from error

@@ -1,7 +1,7 @@
-"""A released checkpoint (sharded .bin) -> one folder with safetensors, config and tokenizer, read strictly.
+"""Convert a released checkpoint (sharded .bin) to a folder with safetensors, config and tokenizer, checked strictly.
 
-The weights keep their dtype; names are ours (see `osprey_model/weights/checkpoint.py`). They pass through memory one
-shard at a time; a model that needs more than one gets transformers' index file.
+The weights keep their dtype and get our names (see `weight_names.py`). One shard is in memory at a time; a model of
+more than one shard gets transformers' index file.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _SHARD_BYTES = 2 << 30
 
 
 def convert_checkpoint(source: Path, target: Path) -> int:
-    """Write `target`, which appears complete or not at all; gives the number of tensors.
+    """Write the folder `target`, completely or not at all; return the number of tensors.
 
     Raises:
-        FileExistsError: `target` is there and not empty.
+        FileExistsError: `target` exists and is not empty.
         FileNotFoundError: a file of `source` is missing.
         CheckpointError: the weights do not fit the config; the message names the keys.
         ValueError: the config is of another architecture.
@@ -51,13 +51,13 @@ def convert_checkpoint(source: Path, target: Path) -> int:
             if (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
         if target.exists():
-            target.rmdir()  # empty: checked above
+            target.rmdir()  # empty, as checked above
         folder.replace(target)
     return len(shapes)
 
 
 def _write_weights(source: Path, folder: Path, shapes: Mapping[str, Tensor]) -> None:
-    """One file, or shards in the source's order with their index."""
+    """Write one file, or several shards in the source's order with their index."""
     total_bytes = sum(tensor.nbytes for tensor in shapes.values())
     shard: dict[str, Tensor] = {}
     written: list[list[str]] = []

@@ -1,7 +1,7 @@
-"""The decoder's linear layers in 4 or 8 bit through bitsandbytes, which is needed for this alone.
+"""Quantise the decoder's linear layers to 4 or 8 bit with bitsandbytes, which nothing else needs.
 
 Tower, projector, mask extractor, embeddings and output head keep their precision. The engine runs the model's own
-modules, so it does not notice. Neighbour: `build.py` loads the weights first.
+modules, so quantised ones need no change there.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ BITS: tuple[Bits, ...] = ("4bit", "8bit")
 
 
 class QuantizationUnavailable(ImportError):
-    """bitsandbytes is not installed, or it cannot work on this machine."""
+    """bitsandbytes is not installed, or it does not work on this machine."""
 
 
 def import_bitsandbytes(load_in: Bits) -> Any:
-    """The package that stores weights so.
+    """Import bitsandbytes.
 
     Raises:
-        ValueError: another `load_in` than "4bit" or "8bit".
-        QuantizationUnavailable: it cannot be imported.
+        ValueError: `load_in` is neither "4bit" nor "8bit".
+        QuantizationUnavailable: bitsandbytes cannot be imported.
     """
     if load_in not in BITS:
         raise ValueError(f"load_in must be one of {', '.join(BITS)}, got {load_in!r}")
@@ -43,8 +43,8 @@ def quantize_decoder(model: OspreyForCausalLM, load_in: Bits, *, device: torch.d
     """Replace every linear layer inside the decoder's blocks, one at a time, and put it on `device`.
 
     Raises:
-        ValueError: another `load_in` than "4bit" or "8bit".
-        QuantizationUnavailable: see the class.
+        ValueError: `load_in` is neither "4bit" nor "8bit".
+        QuantizationUnavailable: bitsandbytes cannot be imported.
     """
     bitsandbytes = import_bitsandbytes(load_in)
     for layer in model.model.layers:
@@ -58,7 +58,7 @@ def quantize_decoder(model: OspreyForCausalLM, load_in: Bits, *, device: torch.d
 def _quantized(bitsandbytes: Any, linear: nn.Linear, load_in: Bits) -> nn.Module:
     sizes = (linear.in_features, linear.out_features)
     weight = linear.weight.detach()
-    # NF4 and outliers from 6.0 are the settings of their papers and of transformers.
+    # NF4, and an outlier threshold of 6.0: the settings of the papers and of transformers.
     if load_in == "4bit":
         layer = bitsandbytes.nn.Linear4bit(*sizes, bias=False, compute_dtype=weight.dtype, quant_type="nf4")
         layer.weight = bitsandbytes.nn.Params4bit(weight, requires_grad=False, quant_type="nf4")

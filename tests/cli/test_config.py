@@ -37,7 +37,7 @@ def test_check_shows_choices_threshold_and_notes(tmp_path, monkeypatch):
     )
     result = CliRunner().invoke(app, ["config", "check", str(file)])
     assert result.exit_code == 0
-    for words in ("sports [bold] car -> car", "0.5", "Object", "a Rating holds no words"):
+    for words in ("sports [bold] car -> car", "0.5", "Object", "a Rating has no text"):
         assert words in result.output
 
 

@@ -14,14 +14,15 @@ from typer.testing import CliRunner
 from cli.main import app
 from job_queue.heartbeat import WorkerBeat, write_beat
 from job_queue.queue import JobQueue
+from registry.sets_in_making import maker, plan
 
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.redis
 
 
-def run(*arguments: str, redis_url: str):
-    environ = {"OSPREY_REDIS_URL": redis_url, "COLUMNS": "200", "OSPREY_LOG_LEVEL": "ERROR"}
+def run(*arguments: str, redis_url: str, **told: str):
+    environ = {"OSPREY_REDIS_URL": redis_url, "COLUMNS": "200", "OSPREY_LOG_LEVEL": "ERROR", **told}
     return CliRunner().invoke(app, list(arguments), env=environ)
 
 
@@ -49,6 +50,20 @@ def test_status_shows_why_a_model_does_not_load(redis_server, redis_client):
     result = run("status", redis_url=redis_server.url)
     assert "no checkpoint at /models/x" in result.output
     assert "broken" in result.output
+
+
+def test_status_tells_of_sets_that_a_fine_tune_waits_for(redis_server, tmp_path):
+    """While they are made, and when that failed; nothing once they are there."""
+    base = tmp_path / "truth" / "base"
+    environ = {"OSPREY_BASE_SET": str(base)}
+    plan(base.parent)
+    assert "a fine-tune waits: waiting for its turn" in run("status", redis_url=redis_server.url, **environ).output
+    with pytest.raises(OSError, match="full"), maker(base.parent, 1):
+        raise OSError("the disk is full")
+    assert "failed: OSError: the disk is full" in run("status", redis_url=redis_server.url, **environ).output
+    with maker(base.parent, 1):
+        base.mkdir()
+    assert "fine-tune waits" not in run("status", redis_url=redis_server.url, **environ).output
 
 
 def test_status_with_redis_down_says_so(own_redis_server):

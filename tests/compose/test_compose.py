@@ -135,7 +135,7 @@ def test_a_click_is_answered_and_survives_down_and_up(stack):
     for service in ("data", "train"):
         stack.inside(service, "osprey status --this-machine", limit_s=120)
         stack.inside(service, f"test -w /registry && grep -q . /exports/{project['id']}-*/regions.jsonl")
-    stack.inside("train", f"test -s $OSPREY_REPLAY && python -c '{READ_BASE_SET}'")
+    stack.inside("train", f"test -s $OSPREY_REPLAY && python -c '{READ_BASE_SET}'", limit_s=600)  # made beside
 
     stack.run("down")
     stack.run("up", "-d")

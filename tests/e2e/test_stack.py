@@ -13,6 +13,7 @@ import pytest
 from demo.scenes import DEMO_SEEDS
 from learning.gate.exam import read_base_exam
 from osprey_model.data.mixture import read_data_config
+from registry.sets_in_making import wait_for_sets
 from stack.sample_project import TITLE
 from stack.state import MARK
 from tests.e2e.running_stack import RunningStack
@@ -48,6 +49,7 @@ def test_sample_project_is_ready_and_a_second_up_changes_nothing(stack):
 def test_a_fine_tune_has_what_the_gate_asks_for(stack):
     """The small model's base set and replay data are drawn once, and every part is told of them."""
     told = stack.stack.launch.handed_through
+    wait_for_sets((Path(told["OSPREY_BASE_SET"]), Path(told["OSPREY_REPLAY"])), lambda *_: None, limit_s=500)
     assert read_base_exam(Path(told["OSPREY_BASE_SET"])).num_regions > 100
     assert read_data_config(told["OSPREY_REPLAY"])[0].type == "OspreyQuestions"
 

@@ -197,9 +197,9 @@ def test_taxonomy():
 @pytest.mark.parametrize(
     ("control", "words"),
     [
-        ('<Rating name="x" toName="image" perRegion="true"/>', "a Rating holds no words"),
-        ('<Number name="x" toName="image" perRegion="true"/>', "a Number holds no words"),
-        ('<DateTime name="x" toName="image" perRegion="true"/>', "a DateTime holds no words"),
+        ('<Rating name="x" toName="image" perRegion="true"/>', "a Rating has no text"),
+        ('<Number name="x" toName="image" perRegion="true"/>', "a Number has no text"),
+        ('<DateTime name="x" toName="image" perRegion="true"/>', "a DateTime has no text"),
         ('<Labels name="x" toName="image" perRegion="true"/>', "<Labels> is not filled"),
         ('<TextArea name="part" toName="image" perRegion="true" osprey="off"/>', 'osprey="off"'),
         ('<Choices name="part" toName="image" perRegion="true" value="$choices"/>', "from outside the config"),
@@ -303,7 +303,7 @@ def test_hostile_or_broken_xml_is_refused(xml, words):
         ({"masks": ""}, 'add <BitmaskLabels name="mask" toName="image"'),
         ({"masks": '<BrushLabels name="m" toName="image"/>'}, 'add <Label value="Object"/>'),
         ({"controls": ""}, 'add <TextArea name="category" toName="image" perRegion="true"'),
-        ({"controls": '<Rating name="x" toName="image" perRegion="true"/>'}, "a Rating holds no words"),
+        ({"controls": '<Rating name="x" toName="image" perRegion="true"/>'}, "a Rating has no text"),
         ({"controls": '<TextArea name="category" toName="image"/>'}, "no per-region control"),
         ({"controls": CATEGORY + CATEGORY}, 'named "category"'),
         ({"image": 'value="http://x/y.png"'}, "task data that holds the image"),

@@ -86,13 +86,13 @@ def changed(change) -> list[dict]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda answer: answer.reverse(), "geometry has to come before"),
-        (lambda answer: answer.pop(0), "geometry has to come before"),
+        (lambda answer: answer.reverse(), "geometry must come before"),
+        (lambda answer: answer.pop(0), "geometry must come before"),
         (lambda answer: answer[1]["value"].update(text="car"), "list of strings"),
         (lambda answer: answer[1]["value"].update(text=[1]), "list of strings"),
         (lambda answer: answer[1]["value"].update(text=["a", "b"]), "at most 1 of the 2"),
         (lambda answer: answer[1].update(type="choices"), "expected type 'textarea'"),
-        (lambda answer: answer[1].update(id="r2"), "geometry has to come before"),
+        (lambda answer: answer[1].update(id="r2"), "geometry must come before"),
         (lambda answer: answer[1].update(to_name="picture"), "to_name 'image'"),
         (lambda answer: answer[1].update(from_name="colour"), "no control 'colour'"),
         (lambda answer: answer[1].pop("value"), "expected a value"),

@@ -1,4 +1,4 @@
-"""A correction store on both databases. PostgreSQL runs where its binaries are installed, as a server of its own."""
+"""Fixtures: a correction store on SQLite and PostgreSQL. PostgreSQL needs its binaries to be installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _program(name: str) -> str | None:
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server, or the one that OSPREY_TEST_POSTGRES_URL names (its schema osprey is dropped)."""
+    """Yield the URL of a PostgreSQL server: a new one, or OSPREY_TEST_POSTGRES_URL (its schema osprey is dropped)."""
     given = os.environ.get("OSPREY_TEST_POSTGRES_URL")
     if given:
         yield given
@@ -74,7 +74,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty database, once per kind."""
+    """Return the URL of an empty database, once per kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/corrections.db"
     url = str(request.getfixturevalue("postgres_url"))
@@ -87,14 +87,14 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
-    """An open, empty store."""
+    """Yield an open, empty store."""
     with Store.open(database_url) as opened:
         yield opened
 
 
 @pytest.fixture
 def label_studio() -> Iterator[LabelStudioProject]:
-    """A Label Studio with an empty project 3."""
+    """Yield a fake Label Studio with an empty project 3."""
     server = LabelStudioProject()
     yield server
     server.close()

@@ -1,4 +1,4 @@
-"""A real worker process, real Redis, two small checkpoints: the switch while jobs flow, and the way back."""
+"""Claims about switching models with a real worker process, real Redis and two small checkpoints."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WH = (64, 48)
 
 @pytest.fixture
 def registry(tmp_path) -> Registry:
-    """v1 is osprey-nano, v2 the same with every output projection changed a little."""
+    """Return a registry: v1 is osprey-nano, v2 the same with slightly changed output projections."""
     changed = tmp_path / "changed"
     changed.mkdir()
     for file in NANO.iterdir():
@@ -43,7 +43,7 @@ def registry(tmp_path) -> Registry:
 
 
 def question(idx: int) -> DescribeJob:
-    """A job of its own for every `idx`, so that none is answered from a cache."""
+    """Return a job for this number, different from all others, so that no cache answers it."""
     buffer = io.BytesIO()
     Image.new("RGB", WH, (idx % 256, idx // 256, 90)).save(buffer, "PNG")
     image = ImageRef("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), task_id=idx)
@@ -54,7 +54,7 @@ def question(idx: int) -> DescribeJob:
 
 
 class Flow:
-    """Jobs one after the other in a thread; the versions that answered them."""
+    """Sends jobs one after the other from a thread and records the versions that answered."""
 
     def __init__(self, queue: JobQueue) -> None:
         self.versions: list[str] = []
@@ -87,7 +87,7 @@ class Flow:
 
 
 def test_switch_and_rollback_while_jobs_flow(redis_server, tmp_path, registry):
-    """No job fails, the version changes once per move, and after `rollback` the next answer is the old version's."""
+    """No job fails, the version changes once per move, and after `rollback` the old version answers."""
     registry.promote("v1")
     queue = JobQueue(redis_server.url)
     environ = {"OSPREY_REGISTRY": str(registry.folder), "OSPREY_MODEL": str(NANO), "OSPREY_THREADS": "1"}
@@ -119,7 +119,7 @@ def test_switch_and_rollback_while_jobs_flow(redis_server, tmp_path, registry):
 
 
 def test_broken_version_is_seen_in_the_status_and_the_command_rolls_back(redis_server, tmp_path, registry):
-    """The old version answers on; `osprey status` says why; one command ends it."""
+    """The old version keeps serving, `osprey status` has the reason, and one command rolls back."""
     registry.promote("v1")
     broken = tmp_path / "broken"
     broken.mkdir()

@@ -1,4 +1,4 @@
-"""Bad input through the public door, `Osprey.from_pretrained`: a named error that says what, which and what next.
+"""Bad checkpoint folders given to `Osprey.from_pretrained` raise a named error that states the problem and a remedy.
 
 Masks, images, questions and conversations: `engine/test_engine.py`, `engine/test_chat.py`, `test_processor.py`.
 """
@@ -22,7 +22,7 @@ NANO = Path(__file__).parents[2] / "demo" / "checkpoints" / "osprey-nano"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A copy of nano to damage."""
+    """A copy of nano that a test may damage."""
     return Path(shutil.copytree(NANO, tmp_path / "nano"))
 
 
@@ -56,13 +56,13 @@ def write(name: str, content: bytes) -> Callable[[Path], None]:
         (remove("model.safetensors"), FileNotFoundError, r"no weights in .*expected one of model\.safetensors"),
         (write("model.safetensors", b"weights"), CheckpointError, r"model\.safetensors cannot be read"),
         (remove("tokenizer.model", "tokenizer.json"), FileNotFoundError, "no tokenizer in .*take the checkpoint's"),
-        (write("tokenizer.model", b"pieces"), TokenizerError, r"tokenizer\.model is no SentencePiece model"),
+        (write("tokenizer.model", b"pieces"), TokenizerError, r"tokenizer\.model is not a SentencePiece model"),
     ],
 )
 def test_a_folder_that_is_no_checkpoint(
     damage: Callable[[Path], None], error: type[Exception], said: str, folder: Path
 ) -> None:
-    """Missing, damaged or of another architecture."""
+    """A folder that is missing, damaged or of another architecture raises a named error."""
     damage(folder)
     with pytest.raises(error, match=said):
         Osprey.from_pretrained(folder)
@@ -70,23 +70,23 @@ def test_a_folder_that_is_no_checkpoint(
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"weight_map": 3}'])
 def test_a_damaged_index(content: str, folder: Path) -> None:
-    """It has to say which tensor is in which shard."""
+    """An index without a weight map raises an error that describes what was expected."""
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(CheckpointError, match=r"index\.json is no index of shards"):
+    with pytest.raises(CheckpointError, match=r"index\.json is not an index of shards"):
         Osprey.from_pretrained(folder)
 
 
 def test_a_damaged_tokenizer_json(folder: Path) -> None:
-    """Where it is all there is."""
+    """A damaged tokenizer.json raises an error if there is no other tokenizer file."""
     (folder / "tokenizer.model").unlink()
     (folder / "tokenizer.json").write_text('{"model": 3}')
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json is no tokenizer\.json"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json is not a tokenizer\.json"):
         Osprey.from_pretrained(folder)
 
 
 def test_a_tokenizer_of_another_checkpoint(folder: Path, golden_dir: Path) -> None:
-    """Its ids would point at other rows."""
+    """A tokenizer whose number of ids is not that of the embedding table raises an error."""
     shutil.copy(golden_dir / "tokenizer" / "tokenizer.model", folder)
     with pytest.raises(ValueError, match="tokenizer has 560 ids but the model's embedding table has 1024 rows"):
         Osprey.from_pretrained(folder)

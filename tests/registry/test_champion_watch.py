@@ -1,4 +1,4 @@
-"""Serving follows the champion between two jobs; what does not load leaves the old version serving."""
+"""Claims about following the champion between two jobs; if it does not load, the old version keeps serving."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from worker.settings import Settings
 
 
 class Shelf:
-    """Fake models by version name; `refuses` do not load."""
+    """Makes fake models by version name; versions in `refuses` do not load."""
 
     def __init__(self) -> None:
         self.refuses: dict[str, list[Exception]] = {}
@@ -58,7 +58,7 @@ def runtime(tmp_path, registry, shelf) -> ModelRuntime:
 
 
 def test_pointer_is_followed_and_loads_once_per_move(runtime, registry, shelf):
-    """Promote and rollback are followed; without a move nothing is loaded; the base is the way back."""
+    """Promotion and rollback are followed down to the base; without a move nothing is loaded."""
     runtime.load_missing()
     for _ in range(3):
         runtime.follow_champion()
@@ -74,13 +74,14 @@ def test_pointer_is_followed_and_loads_once_per_move(runtime, registry, shelf):
 
 
 def test_champion_is_served_from_the_start(runtime, registry, shelf):
+    """A worker that starts loads the champion, not the base."""
     registry.promote("v3")
     runtime.load_missing()
     assert shelf.loaded == ["v3"]
 
 
 def test_version_that_does_not_load_is_reported_and_tried_again(runtime, registry, shelf, monkeypatch):
-    """The old one serves meanwhile, the problem names both; once it loads the problem is gone."""
+    """The old version serves and the problem names both, until the new one loads."""
     runtime.load_missing()
     told = []
     runtime.on_change = lambda: told.append(runtime.problem)
@@ -101,6 +102,7 @@ def test_version_that_does_not_load_is_reported_and_tried_again(runtime, registr
 
 
 def test_torn_pointer_or_version_leaves_the_old_one_serving(runtime, registry):
+    """A damaged pointer or version is reported, and the old version keeps serving."""
     registry.promote("v1")
     runtime.load_missing()
     registry.promote("v2")
@@ -114,6 +116,7 @@ def test_torn_pointer_or_version_leaves_the_old_one_serving(runtime, registry):
 
 
 def test_worker_that_starts_on_a_broken_champion_serves_the_one_before(runtime, registry, shelf):
+    """If the champion does not load at the start, the worker serves the champion before it."""
     registry.promote("v1")
     registry.promote("v2")
     shelf.refuses["v2"] = [ModelUnavailable("damaged")]
@@ -123,7 +126,7 @@ def test_worker_that_starts_on_a_broken_champion_serves_the_one_before(runtime, 
 
 
 def test_no_room_for_two_models_drops_the_old_one_first(runtime, registry, shelf):
-    """And where the new one does not fit alone either, the old one is loaded again."""
+    """Without memory for two models the old one is dropped first, and reloaded if the new one does not fit either."""
     runtime.load_missing()
     shelf.refuses["v1"] = [ModelTooLarge("full")]
     registry.promote("v1")
@@ -137,6 +140,7 @@ def test_no_room_for_two_models_drops_the_old_one_first(runtime, registry, shelf
 
 
 def test_without_a_registry_nothing_is_looked_up(runtime, shelf, tmp_path):
+    """Without a registry the base is served and nothing ever moves."""
     settings = dataclasses.replace(runtime.settings, registry=None)
     alone = ModelRuntime(settings, ("describe",), Redis(), Loaders(
         segmenter=lambda settings, device: pytest.fail("not asked for"),

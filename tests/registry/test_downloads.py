@@ -1,4 +1,4 @@
-"""A download is resumed, verified, and never leaves a broken file under its final name."""
+"""Claims about downloads: they resume, are verified, and leave no broken file under the final name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def remote(hub: FakeHub, *, size: int | None = len(CONTENT), content: bytes = CO
 
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
 def test_a_dropped_connection_is_continued_where_it_ended(hub, client, tmp_path, size):
-    """Two drops, three requests, each for what is still missing."""
+    """After two lost connections there were three requests, each for the missing bytes."""
     hub.drops[NAME] = [100_000, 50_000]
     path = fetch(client, remote(hub, size=size), tmp_path, wait_s=0)
     assert path.read_bytes() == CONTENT
@@ -46,7 +46,7 @@ def test_a_dropped_connection_is_continued_where_it_ended(hub, client, tmp_path,
 
 
 def test_a_later_call_continues_what_an_earlier_one_left(hub, client, tmp_path):
-    """Five fruitless attempts give up with the bytes kept; the next call asks for the rest only."""
+    """After five fruitless attempts the bytes are kept, and the next call requests only the rest."""
     hub.drops[NAME] = [100_000, 0, 0, 0, 0, 0]
     with pytest.raises(DownloadFailed, match="100000 bytes are kept"):
         fetch(client, remote(hub), tmp_path, wait_s=0)
@@ -56,27 +56,27 @@ def test_a_later_call_continues_what_an_earlier_one_left(hub, client, tmp_path):
 
 
 def test_a_server_without_ranges_starts_over(hub, client, tmp_path):
-    """A 200 to a range request replaces what was there instead of being appended to it."""
+    """A 200 response to a range request replaces the partial file."""
     hub.ignores_ranges, hub.drops[NAME] = True, [100_000]
     assert fetch(client, remote(hub), tmp_path, wait_s=0).read_bytes() == CONTENT
 
 
 def test_wrong_content_never_gets_the_final_name(hub, client, tmp_path):
-    """Right size, wrong checksum: an error, and nothing that a later call would continue in vain."""
+    """A file with the right size and a wrong checksum is an error, and its bytes are removed."""
     with pytest.raises(DownloadFailed, match="is damaged"):
         fetch(client, remote(hub, content=bytes(len(CONTENT))), tmp_path, wait_s=0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_size_is_refused_before_a_byte_is_written(hub, client, tmp_path):
-    """What the server announces must be what the hub listed."""
+    """The size that the server announces must be the listed one."""
     with pytest.raises(DownloadFailed, match="announces 300000"):
         fetch(client, remote(hub, size=400_000), tmp_path, wait_s=0)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_complete_file_is_kept_and_a_damaged_one_replaced(hub, client, tmp_path):
-    """No request for a right file; a wrong one is fetched again."""
+    """A correct file is not requested again; a damaged one is downloaded again."""
     (tmp_path / NAME).write_bytes(CONTENT)
     fetch(client, remote(hub), tmp_path)
     assert hub.requests == []
@@ -85,14 +85,14 @@ def test_a_complete_file_is_kept_and_a_damaged_one_replaced(hub, client, tmp_pat
 
 
 def test_a_complete_partial_file_of_unknown_size_is_only_renamed(hub, client, tmp_path):
-    """Killed between the last byte and the rename: 416 means there is nothing more."""
+    """If a download was killed before the rename, the server's 416 response completes it."""
     file = remote(hub, size=None)
     (tmp_path / f"{NAME}.{file.checksum[:12]}.part").write_bytes(CONTENT)
     assert fetch(client, file, tmp_path, wait_s=0).read_bytes() == CONTENT
 
 
 def test_no_room_is_said_before_the_download(hub, client, tmp_path, monkeypatch):
-    """The free space is compared with what is missing."""
+    """Missing disk space is an error before the download."""
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 9, 1))
     with pytest.raises(DownloadFailed, match=r"1 bytes free .* needs 300000 more"):
@@ -101,7 +101,7 @@ def test_no_room_is_said_before_the_download(hub, client, tmp_path, monkeypatch)
 
 
 def test_a_disk_that_fills_up_keeps_what_arrived(hub, client, tmp_path, monkeypatch):
-    """An OSError while writing is an error with advice; the part that was written stays."""
+    """A full disk is an error with advice, and the bytes that have arrived stay."""
     part = tmp_path / f"{NAME}.{remote(hub).checksum[:12]}.part"
     opened = Path.open
 
@@ -118,7 +118,7 @@ def test_a_disk_that_fills_up_keeps_what_arrived(hub, client, tmp_path, monkeypa
 
 
 def test_offline_and_not_found_say_what_to_do(hub, client, tmp_path):
-    """A refused connection names mirrors; a 404 is not tried again."""
+    """A refused connection suggests a mirror; a 404 response is not tried again."""
     unreachable = RemoteFile(NAME, "http://127.0.0.1:9/x", "sha256", "00")
     with pytest.raises(DownloadFailed, match=r"Offline\?"):
         fetch(client, unreachable, tmp_path, wait_s=0)

@@ -1,4 +1,4 @@
-"""The registry: complete versions only, a pointer that never breaks (death at every write), rollback."""
+"""Claims about the registry: it lists complete versions only, no kill breaks the pointer, rollback works."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def registry(tmp_path) -> Registry:
 
 
 def test_version_is_kept_with_all_it_was_added_with(registry, trained):
-    """Names count up; content and provenance read back; a second registry object sees the same."""
+    """Names count up, content and provenance read back, and a second registry object sees the same."""
     added = registry.add(trained, "adapter", base=ON, data_version="d1", config={"rank": 8}, metrics={"loss": 0.5})
     second = registry.add(trained, "adapter", base=ON, parents=("v1",))
     assert [version.name for version in Registry(registry.folder).versions()] == ["v1", "v2"]
@@ -45,7 +45,7 @@ def test_version_is_kept_with_all_it_was_added_with(registry, trained):
 
 
 def test_promotions_and_rollbacks_are_a_stack(registry, trained):
-    """Rollback undoes the last promotion not undone; the base lies below; the history tells who, when and why."""
+    """Rollback undoes the last promotion in effect, down to the base; the history has person, time and reason."""
     for _ in range(3):
         registry.add(trained, "adapter", base=ON)
     registry.promote("v1", who="ann", why="first")
@@ -64,6 +64,7 @@ def test_promotions_and_rollbacks_are_a_stack(registry, trained):
 
 
 def test_base_can_be_promoted(registry, trained):
+    """Promoting `base` serves the base checkpoint, and a rollback undoes that."""
     registry.add(trained, "adapter", base=ON)
     registry.promote("v1")
     assert registry.promote(BASE) is None
@@ -71,7 +72,7 @@ def test_base_can_be_promoted(registry, trained):
 
 
 def test_torn_version_is_not_listed_and_not_promoted(registry, trained):
-    """A missing file, a short file, no version.json: not listed; asked for by name the reason is said."""
+    """With a missing file, a short file or a torn version.json it is not listed; by name, the error has the reason."""
     for _ in range(4):
         registry.add(trained, "adapter", base=ON)
     (registry.version("v1").weights / "adapter_config.json").unlink()
@@ -85,6 +86,7 @@ def test_torn_version_is_not_listed_and_not_promoted(registry, trained):
 
 
 def test_changed_byte_is_found_before_promotion(registry, trained):
+    """A version with a changed file of the same size cannot be promoted."""
     registry.add(trained, "adapter", base=ON)
     path = registry.version("v1").weights / "adapter_config.json"
     path.write_text('{"r": 9}')
@@ -94,14 +96,16 @@ def test_changed_byte_is_found_before_promotion(registry, trained):
 
 @pytest.mark.parametrize("name", ["base", "../v1", "a/b", "", "V1", ".x"])
 def test_names_that_are_no_folder_names_are_refused(registry, trained, name):
+    """Reserved names, paths, capitals and hidden names can neither be added nor looked up."""
     if name:
-        with pytest.raises(RegistryError, match="no name for a version"):
+        with pytest.raises(RegistryError, match="is not a valid version name"):
             registry.add(trained, "adapter", name=name, base=ON)
     with pytest.raises(RegistryError, match="no version"):
         registry.version(name)
 
 
 def test_what_cannot_be_added_is_refused(registry, trained, tmp_path):
+    """An empty folder, an adapter without a base and a name that is taken are refused."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(RegistryError, match="found no files"):
         registry.add(tmp_path / "empty", "checkpoint")
@@ -113,6 +117,7 @@ def test_what_cannot_be_added_is_refused(registry, trained, tmp_path):
 
 
 def test_verdict_is_written_into_the_version(registry, trained):
+    """The verdict reads back, and the version string of predictions does not change."""
     registry.add(trained, "adapter", base=ON)
     before = registry.version("v1").model_version
     registry.record_gate("v1", {"passed": False})
@@ -121,10 +126,46 @@ def test_verdict_is_written_into_the_version(registry, trained):
 
 
 def test_pointer_changed_by_hand_is_an_error_with_a_way_out(registry, trained):
+    """The error for an unreadable pointer says what to do."""
     registry.add(trained, "adapter", base=ON)
     registry.pointer.write_text("{")
-    with pytest.raises(RegistryError, match="Delete it"):
+    with pytest.raises(RegistryError, match="or delete it to serve the base checkpoint"):
         registry.champion()
+
+
+OF_ANOTHER_RELEASE = {
+    "schema_version": 1,
+    "name": "v1",
+    "kind": "adapter",
+    "created": "2030-01-01T00:00:00",
+    "base": {"path": "/somewhere/base", "fingerprint": "f0", "quantized": True},
+    "metrics": {"loss": 0.5},
+    "files": {"adapter/weights.bin": {"bytes": 3, "sha256": "aa", "compressed": False}},
+    "signature": "a key that this release does not know",
+}
+
+
+def test_version_of_another_release_is_read(registry):
+    """Unknown keys in version.json and in its base are ignored; `parents`, `gate` and others take their default."""
+    folder = registry.folder / "versions" / "v1"
+    (folder / "adapter").mkdir(parents=True)
+    (folder / "adapter" / "weights.bin").write_bytes(b"abc")
+    (folder / "version.json").write_text(json.dumps(OF_ANOTHER_RELEASE))
+    version = registry.version("v1")
+    assert (version.base, version.metrics) == (Base("/somewhere/base", "f0"), {"loss": 0.5})
+    assert (version.parents, version.gate, version.config, version.data_version) == ((), None, {}, None)
+    assert registry.record_gate("v1", {"passed": True}).gate == {"passed": True}
+
+
+def test_pointer_of_another_release_is_read(registry):
+    """Unknown keys in champion.json are ignored; a history and a reason that are missing are empty."""
+    registry.folder.mkdir()
+    move = {"at": "2030-01-01", "action": "promote", "source": "base", "target": "v1", "ticket": 7}
+    registry.pointer.write_text(json.dumps({"champion": "v1", "history": [move], "locked": True}))
+    assert registry.champion_name() == "v1"
+    assert [(each.target, each.who, each.why) for each in registry.history()] == [("v1", "", "")]
+    registry.pointer.write_text('{"champion": "v1"}')
+    assert (registry.champion_name(), registry.history()) == ("v1", ())
 
 
 STORIES = {
@@ -137,10 +178,10 @@ STORIES = {
 
 @pytest.mark.parametrize("story", STORIES)
 def test_death_at_any_step_breaks_nothing(story, tmp_path, trained):
-    """A child dies (os._exit) before its n-th write, fsync or rename, for every n until it gets through.
+    """A child process exits before its n-th write, fsync or rename, for every n until it finishes.
 
-    Whatever n: every listed version is whole, the champion is the one from before or from after, and the same
-    command afterwards does its work.
+    For every n, each listed version is complete, the champion is the old or the new one, and the same command
+    succeeds afterwards.
     """
     prepared = Registry(tmp_path / "prepared")
     for _ in range(2):
@@ -160,7 +201,7 @@ def test_death_at_any_step_breaks_nothing(story, tmp_path, trained):
             registry.verified(version.name)
         assert after["champion"] in (before["champion"], {"promote": "v2", "rollback": BASE}.get(story))
         assert after["history"][: len(before["history"])] == before["history"]
-        # In step with the pointer: never a move without its line, never a line without its move.
+        # Pointer and history agree: each move has its entry, each entry its move.
         assert after["history"][-1].target == after["champion"]
         if after == before:
             STORIES[story](registry, trained)
@@ -181,7 +222,7 @@ def _state(registry: Registry) -> dict:
 
 
 def _run_and_die_at(step: int, folder: Path, story: str, trained: Path) -> int:
-    """The exit status of a child that dies before its step number `step`."""
+    """Return the exit status of a child process that exits before its step number `step`."""
     child = os.fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -9,8 +9,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from stack.errors import StackError
 from stack.label_studio_token import make_token, token_works
+from stack.settings import StackError
 from tests.support.fake_label_studio import PERSONAL_ACCESS_TOKEN, FakeLabelStudio, Reply, _send, make_jwt
 
 LOGIN = ("admin@example.com", "right")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stack.errors import StackError
-from stack.settings import StackSettings
+from stack.settings import StackError, StackSettings
 from stack.state import DEFAULT_PORTS, Launch, Secrets, StateFolder, plan_launch
 
 

@@ -14,7 +14,7 @@ from job_queue.contracts import FieldAnswer, RegionQuery
 from worker.model_protocols import OnAnswer
 from worker.runtime import Loaders
 from worker.sam.embedding_store import Embedding
-from worker.sam.masks import Candidate
+from worker.sam.masks import MaskWithLogits
 
 
 class FakeSegmenter:
@@ -56,7 +56,7 @@ class FakeSegmenter:
         found = []
         for radius in (4, 8, 16) if previous_logits is None else (20,):
             mask = (xs - x_px) ** 2 + (ys - y_px) ** 2 <= radius**2
-            found.append(Candidate.of_mask(mask, 0.9, 0.8, np.full((8, 8), radius, np.float32)))
+            found.append(MaskWithLogits.of_mask(mask, 0.9, 0.8, np.full((8, 8), radius, np.float32)))
         return found
 
     def everything(self, image_key, *, max_regions=None, **_):

@@ -1,8 +1,8 @@
-"""Run as a program: an export that is killed at every single write, then looked at and repeated.
+"""Run as a program: kill an export at every single write, check what it left, and repeat it.
 
     python tests/support/killed_export.py FOLDER
 
-Forks one export per write, kills it there with SIGKILL, and prints one JSON line: how many writes, and what was wrong.
+Forks one export per write, kills it there with SIGKILL, and prints one JSON line: the number of writes, and the faults.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from learning.export import image_folder, staging, version
+from learning.export import version
+from registry.atomic_writes import Disk
+from tests.support.exports import export_project
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
@@ -43,11 +45,11 @@ def drawn_task(task_id: int) -> dict[str, Any]:
 def export(out: Path, cache: Path, num_tasks: int) -> version.DataVersion:
     """Export the first tasks with their images."""
     tasks = [drawn_task(idx) for idx in range(1, num_tasks + 1)]
-    return version.export_project(PROJECT, tasks, out, None, ImageResolver(Settings(cache_dir=cache)))
+    return export_project(PROJECT, tasks, out, None, ImageResolver(Settings(cache_dir=cache)))
 
 
 def strike_at(number: int) -> Callable[[], int]:
-    """From now on every write counts; before that of `number` the process is killed. Returns the counter."""
+    """Count every write from now on and kill the process before write `number`; return the counter."""
     count = 0
 
     def strike() -> None:
@@ -65,33 +67,32 @@ def strike_at(number: int) -> Callable[[], int]:
 
     for name in WRITES:
         setattr(os, name, wrapped(getattr(os, name)))
-    write = staging.write_file
+    write = Disk.write_new
 
-    def torn(path: Path, data: bytes) -> None:
+    def torn(disk: Disk, path: Path, data: bytes) -> None:
         if count + 1 == number:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data[: len(data) // 2])
         strike()
-        write(path, data)
+        write(disk, path, data)
 
-    for module in (staging, image_folder, version):
-        module.write_file = torn
+    Disk.write_new = torn  # type: ignore[method-assign]
     return lambda: count
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder."""
+    """Return the bytes of every file below a folder."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def complaints(out: Path, cache: Path, before: str, expected: dict[str, bytes]) -> list[str]:
-    """What is wrong after a kill: now, and after the next export."""
+    """Return the faults after a kill, and after the next export."""
     found = []
     latest = version.latest_version(out, PROJECT["id"])
     if latest is None:
         return ["no latest version"]
     for folder in (folder for folder in out.iterdir() if folder.is_dir() and not folder.name.startswith(".")):
-        version.read_export(folder)  # raises where a version is not whole
+        version.read_export(folder)  # raises if a version is not complete
     if latest.name != before and files_of(latest) != {
         name.partition("/")[2]: data for name, data in expected.items() if name.startswith(f"{latest.name}/")
     }:
@@ -103,7 +104,7 @@ def complaints(out: Path, cache: Path, before: str, expected: dict[str, bytes]) 
 
 
 def main(folder: Path) -> None:
-    """Count the writes of one export, then kill one at each."""
+    """Count the writes of one export, then kill one export at each."""
     cache, base, whole = folder / "cache", folder / "base", folder / "whole"
     before = export(base, cache, 1).path.name
     shutil.copytree(base, whole)

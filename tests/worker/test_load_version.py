@@ -71,7 +71,7 @@ def test_adapter_of_another_base_is_refused(registry, adapter):
     """Never merged into weights it was not trained on; the message says where it looked."""
     version = registry.add(adapter, "adapter", base=Base("/gone", "0" * 40))
     with pytest.raises(
-        ModelUnavailable, match=r"adapter for a checkpoint with fingerprint 000000000000; looked at .*nano"
+        ModelUnavailable, match=r"adapter for a checkpoint with fingerprint 000000000000; tried .*nano"
     ):
         load_version(Settings(model=NANO), "cpu", version)
 

@@ -1,6 +1,6 @@
-"""Describe jobs: many at once in one engine batch, answers as they come.
+"""Describe jobs: several at once in one engine batch, each answer published as soon as it is complete.
 
-batch.py run.py       jobs that wait join the one that runs, between two tokens
-answer_cache.py       an answer given once is not computed again
-partial_answers.py    what is ready before the job is
+batch.py          the jobs that run together; waiting jobs join between two tokens
+run.py            one job: its image, cached answers, questions in the engine, result
+answer_cache.py   answers in Redis, so that none is computed twice
 """

@@ -1,4 +1,4 @@
-"""The cache of answers: the same image, mask, question and model need no second run."""
+"""The cache of answers, by image, masks, question and model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_answers(redis: Redis, keys: Sequence[str]) -> list[FieldAnswer | None]:
 
 
 def _readable(line: bytes | str) -> FieldAnswer | None:
-    """A cached answer, or None where another release wrote what this one cannot read: it is asked again."""
+    """Read a cached answer; None if another release wrote it in a form that this one cannot read."""
     try:
         return FieldAnswer.from_json(json.loads(line))
     except ValueError:

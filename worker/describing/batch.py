@@ -1,9 +1,9 @@
-"""Describe jobs that run together: while the engine decodes one, waiting clicks are taken in between two tokens.
+"""Describe jobs that run together: while the engine decodes one job, waiting clicks join it between two tokens.
 
 RQ runs one job at a time. Here a job is *taken* (dequeued, leased, marked as started) when its questions enter the
-engine's session, and *performed* by RQ only when its answers are complete: `worker.jobs.describe` then finds them
-ready. So results, lifetimes, retries and failures are RQ's own for every job, and a worker that dies in between leaves
-leases that run out, as with a single job.
+engine's session. RQ *performs* it only when its answers are complete, and `worker.jobs.describe` then finds them
+ready. Results, lifetimes, retries and failures are therefore RQ's own for every job. If the worker dies in between, the
+leases expire, as with a single job.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _LOG = logging.getLogger(__name__)
 
 DESCRIBE = "worker.jobs.describe"
 _MOST_TOGETHER = 16
-_LOOK_EVERY_S = 0.005  # for waiting jobs: a small part of a token's time
+_LOOK_EVERY_S = 0.005  # how often to look for waiting jobs; a small part of a token's time
 _IMAGE_SLICE_S = 0.02
 
 
 class BatchWorker(Protocol):
-    """What a batch needs of `worker.queue_worker.InterruptibleWorker`."""
+    """The part of `worker.queue_worker.InterruptibleWorker` that a batch uses."""
 
     connection: Redis
     execution: Execution | None
@@ -56,7 +56,7 @@ class BatchWorker(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Taken:
-    """A job in the engine. `deadline` is of the monotonic clock."""
+    """A job in the engine. `started` and `deadline` are times of the monotonic clock."""
 
     job: Job
     queue: Queue
@@ -75,7 +75,7 @@ class DescribeBatch:
         self._taken: list[_Taken] = []
         self._between: tuple[Execution, Queue] | None = None  # a click on the mask queue, run between two tokens
         self._looked = 0.0
-        # One thread: an image that has to be fetched must not hold up the tokens of the others.
+        # Images are fetched in a thread, so that a slow one does not delay the tokens of other jobs.
         self._fetching = ThreadPoolExecutor(1, thread_name_prefix="image")
         self._interactive = {
             queue.key: queue
@@ -85,18 +85,18 @@ class DescribeBatch:
 
     @property
     def leases(self) -> list[tuple[Execution, Queue]]:
-        """The executions that are under way, for the thread that renews them."""
+        """The executions of all jobs that run, for the thread that renews their leases."""
         between = self._between
         return [(taken.execution, taken.queue) for taken in list(self._taken)] + ([between] if between else [])
 
     @property
     def busy_since(self) -> tuple[float, float] | None:
-        """When the job that is under way longest was taken, and the seconds it is allowed."""
+        """When the oldest running job was taken, and its time limit in seconds; None if there is none."""
         oldest = min(list(self._taken), key=lambda taken: taken.started, default=None)
         return None if oldest is None else (oldest.started, oldest.deadline - oldest.started)
 
     def run(self, job: Job, queue: Queue) -> None:
-        """Describe a dequeued job, and whatever clicks come meanwhile."""
+        """Describe a dequeued job together with the clicks that arrive in the meantime."""
         try:
             self._take(job, queue)
             while self._taken:
@@ -104,28 +104,28 @@ class DescribeBatch:
                 self._step()
                 for taken in [taken for taken in self._taken if taken.run.is_ended]:
                     self._finish(taken)
-        finally:  # Redis went away, or the process is told to leave at once: the leases run out
+        finally:  # if Redis failed or the process must end at once, jobs are left and their leases expire
             for taken in self._taken:
                 taken.run.withdraw()
             self._taken.clear()
 
     def close(self) -> None:
-        """Let the fetching thread go."""
+        """Stop the thread that fetches images."""
         self._fetching.shutdown(wait=False, cancel_futures=True)
 
     def _take(self, job: Job, queue: Queue) -> None:
-        """Lease a dequeued job and let its image be fetched."""
+        """Lease a dequeued job and start fetching its image."""
         watch = Stopwatch(job)
         execution = self._worker.prepare_execution(job)
         self._worker.prepare_job_execution(job)
-        self._worker.connection.persist(job.key)  # as RQ does for a job it performs: waiting has a limit, running not
+        self._worker.connection.persist(job.key)  # as RQ does when a job starts: only waiting jobs expire
         try:
-            if not self._taken:  # with the lease, so that a worker killed while it loads loses nothing
+            if not self._taken:  # after leasing the job, so that it is not lost if the worker is killed while loading
                 self._runtime.follow_champion()
                 watch.lap("switch")
             contract = DescribeJob.from_json(job.args[0])
             session = self._runtime.describer.session()
-        except (ValueError, TypeError, IndexError, OspreyError):  # performed alone it says what is wrong
+        except (ValueError, TypeError, IndexError, OspreyError):  # performing the job alone reports the error
             self._worker.perform_job(job, queue)
             return
         is_click = queue.key in self._interactive
@@ -138,7 +138,7 @@ class DescribeBatch:
         self._taken.append(_Taken(job, queue, execution, run, now, now + float(job.timeout or 0)))
 
     def _join(self) -> None:
-        """Take in clicks that wait. Not while something else is due: the batch would never end."""
+        """Take clicks that wait, unless the worker is stopping or maintenance is due: then the batch must end."""
         now = time.monotonic()
         if now - self._looked < _LOOK_EVERY_S:
             return
@@ -155,7 +155,7 @@ class DescribeBatch:
             queue = self._interactive[key]
             try:
                 job = Job.fetch(job_id, connection=self._worker.connection, serializer=JSONSerializer)
-            except NoSuchJobError:  # it waited longer than it may
+            except NoSuchJobError:  # the job expired while waiting
                 continue
             if job.func_name == DESCRIBE:
                 self._take(job, queue)
@@ -163,7 +163,7 @@ class DescribeBatch:
                 self._run_between(job, queue)
 
     def _run_between(self, job: Job, queue: Queue) -> None:
-        """A click that waits for its mask: it is short, so the texts wait."""
+        """Run a click that waits for its mask; it is short, so the running batch pauses for it."""
         self._between = (self._worker.prepare_execution(job), queue)
         try:
             self._worker.perform_job(job, queue)
@@ -171,7 +171,7 @@ class DescribeBatch:
             self._between = None
 
     def _step(self) -> None:
-        """One token for every question whose turn it is."""
+        """Decode one token of every active row; fail jobs that exceed their time limit."""
         for taken in self._taken:
             if time.monotonic() > taken.deadline:
                 limit_s = taken.deadline - taken.started
@@ -188,9 +188,9 @@ class DescribeBatch:
         try:
             session.step()
         except RedisError:
-            raise  # the queue itself is gone
+            raise  # without Redis no job can be finished
         except Exception as error:
-            _LOG.exception("a step of %d jobs failed; each runs alone now", len(self._taken))
+            _LOG.exception("a step of %d jobs failed; each of them is run alone", len(self._taken))
             self._separate(error)
         for taken in self._taken:
             taken.run.advance()
@@ -199,7 +199,7 @@ class DescribeBatch:
         return self._runtime.describer.session() if self._taken else None
 
     def _separate(self, error: Exception) -> None:
-        """One of the jobs is too much for the engine: it is told, the others are answered by themselves."""
+        """Rerun the jobs one at a time after a failed step, so that only the one that is too large fails."""
         together, self._taken = self._taken, []
         for taken in together:
             taken.run.withdraw()

@@ -1,7 +1,7 @@
-"""One describe job on its way: its image, what the cache knows, its questions in the engine, its answers.
+"""One describe job: its image, cached answers, its questions in the engine, its result.
 
-Several runs may share an engine session (`describe_batch.py`); a run knows only itself. Answers are published one by
-one (`partial_answers.py`) and kept for every later job (`answer_cache.py`).
+Several runs may share an engine session (`batch.py`). Answers are published one by one
+(`job_queue/partial_answers.py`) and stored for later jobs (`answer_cache.py`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from worker.runtime import ModelRuntime
 
 _MODEL_STEPS = ("embed", "decode", "describe")
-INTERACTIVE, BACKGROUND = 0, 1  # priorities in the session: a click goes first at every token
+INTERACTIVE, BACKGROUND = 0, 1  # priorities in the session; clicks come first at every token
 
 
 class Stopwatch:
-    """Milliseconds per step of one job; steps follow each other. `model_cpu`: CPU time of the models' steps.
+    """Milliseconds per step of one job; steps follow each other. `model_cpu` is the CPU time of the models' steps.
 
-    On a busy machine the difference says how much of a slow click was waiting for a core; jobs that are described
-    together share the process and so its CPU time.
+    On a busy machine, the difference of wall and CPU time is the time spent waiting for a core. Jobs that are
+    described together share the process and therefore its CPU time.
     """
 
     def __init__(self, rq_job: Job | None) -> None:
@@ -42,7 +42,7 @@ class Stopwatch:
             self.timings_ms["queue"] = round(waited.total_seconds() * 1000, 1)
 
     def lap(self, step: str) -> None:
-        """Everything since the lap before was `step`."""
+        """Record the time since the last call as `step`."""
         now, now_cpu = time.perf_counter(), time.process_time()
         self.timings_ms[step] = round((now - self._last) * 1000, 1)
         if step in _MODEL_STEPS:
@@ -52,7 +52,7 @@ class Stopwatch:
 
 
 class DescribeRun:
-    """Call `advance` until `is_ended`, and the session's `step` in between; then `answer` gives what came of it."""
+    """One job in a session. Call `advance` and the session's `step` in turns until `is_ended`, then `answer`."""
 
     def __init__(
         self,
@@ -64,16 +64,16 @@ class DescribeRun:
         image: Future[ResolvedImage],
         priority: int = INTERACTIVE,
     ) -> None:
-        """A run whose image is on its way.
+        """Prepare a run whose image is being fetched.
 
         Args:
-            runtime: with the describer that `session` is of.
-            session: where the questions go.
-            job: what is asked.
-            rq_job: under whose id answers are published; None: under none.
-            watch: started when the job was taken.
-            image: from `ImageResolver.resolve`.
-            priority: of the questions in the session.
+            runtime: the runtime whose describer made `session`.
+            session: the engine session for the questions.
+            job: the regions and their questions.
+            rq_job: the job under whose id answers are published; None: they are not published.
+            watch: the clock that was started when the job was taken.
+            image: the future result of `ImageResolver.resolve`.
+            priority: priority of the questions in the session.
         """
         self._runtime, self._session, self._job, self._watch = runtime, session, job, watch
         self._job_id = None if rq_job is None else rq_job.id
@@ -87,21 +87,21 @@ class DescribeRun:
 
     @property
     def is_ended(self) -> bool:
-        """Whether `answer` has something to say."""
+        """Whether the run has a result or an error."""
         return self._result is not None or self._error is not None
 
     @property
     def awaited_image(self) -> Future[ResolvedImage] | None:
-        """What the run waits for before anything can be asked."""
+        """The image that the run waits for, None when it no longer does."""
         return None if self.is_ended else self._image
 
     def advance(self) -> None:
-        """Ask as soon as the image is there; end when every answer is."""
+        """Ask the questions when the image has arrived; end the run when all answers have."""
         if self._image is not None and self._image.done() and not self.is_ended:
             image, self._image = self._image, None
             try:
                 self._ask(image.result())
-            except Exception as error:  # whatever it is belongs to this job alone
+            except Exception as error:  # any error here concerns only this job
                 self.fail(error)
         if self._answers is not None and not self._num_open and not self.is_ended:
             self._watch.lap("describe")
@@ -111,12 +111,12 @@ class DescribeRun:
             )
 
     def fail(self, error: BaseException) -> None:
-        """End without a result: what was not answered yet is taken out of the engine."""
+        """End with an error; take unanswered questions out of the engine."""
         self.withdraw()
         self._error = error
 
     def withdraw(self) -> None:
-        """Take what is open out of the engine."""
+        """Take unanswered questions out of the engine and stop waiting for the image."""
         if self._image is not None:
             self._image.cancel()
         if self._asked is not None:
@@ -124,7 +124,7 @@ class DescribeRun:
             self._asked = None
 
     def answer(self) -> DescribeAnswer:
-        """The result; raises what went wrong instead."""
+        """Return the result, or raise the run's error."""
         if self._error is not None:
             raise self._error
         assert self._result is not None, "a run was asked for its answer before it ended"
@@ -152,7 +152,7 @@ class DescribeRun:
 
 
 class _Answers:
-    """The answers of one describe job as they come in: from the cache first, then from the model."""
+    """The answers of one describe job: first those of the cache, then the model's as they arrive."""
 
     def __init__(
         self, runtime: ModelRuntime, job: DescribeJob, job_id: str | None, image_sha256: str, model_version: str
@@ -172,7 +172,7 @@ class _Answers:
                 self._publish(region_idx, question_idx, answer)
 
     def unanswered(self) -> tuple[list[RegionQuery], list[tuple[int, list[int]]]]:
-        """Regions with the questions that are still open, and where each came from: region, its questions."""
+        """Return the regions with unanswered questions, with each region's index and those of the questions."""
         regions, places = [], []
         for region_idx, region in enumerate(self._job.regions):
             open_idxs = [i for i in range(len(region.questions)) if (region_idx, i) not in self._by_place]
@@ -183,12 +183,12 @@ class _Answers:
         return regions, places
 
     def add(self, region_idx: int, question_idx: int, answer: FieldAnswer) -> None:
-        """Keep an answer of the model for this job and for every later one."""
+        """Keep an answer of the model for this job and for later ones."""
         self._publish(region_idx, question_idx, answer)
         write_answers(self._runtime.redis, [(self._keys[region_idx, question_idx], answer)])
 
     def in_order(self) -> tuple[FieldAnswer, ...]:
-        """All answers, ordered as the job's regions and questions."""
+        """Return all answers in the order of the job's regions and questions."""
         return tuple(self._by_place[place] for place in sorted(self._by_place))
 
     def _publish(self, region_idx: int, question_idx: int, answer: FieldAnswer) -> None:
@@ -200,7 +200,7 @@ class _Answers:
 
 
 def describe_alone(runtime: ModelRuntime, job: DescribeJob, rq_job: Job | None) -> DescribeAnswer:
-    """One job by itself, to its end."""
+    """Run one job alone to its end."""
     watch, image = Stopwatch(rq_job), Future[ResolvedImage]()
     session = runtime.describer.session()
     image.set_result(runtime.images.resolve(job.image, job.image_wh))
@@ -216,16 +216,17 @@ def describe_alone(runtime: ModelRuntime, job: DescribeJob, rq_job: Job | None) 
 
 
 def check_version(wanted: str | None, served: str) -> None:
-    """Refuse a job that asks for another model version.
+    """Check that a job does not ask for another model version.
 
     Raises:
-        ModelUnavailable: it does.
+        ModelUnavailable: it asks for another one.
     """
     if wanted is not None and wanted != served:
-        raise ModelUnavailable(f"model version {wanted!r} was asked for, but this worker serves {served!r}")
+        raise ModelUnavailable(f"the job asks for model version {wanted!r}, but this worker serves {served!r}")
 
 
 def _check_regions(job: DescribeJob) -> None:
+    """Check that all masks have the size of the image."""
     width, height = job.image_wh
     for region in job.regions:
         for mask in region.masks:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from pathlib import Path
+
+from registry.atomic_writes import Disk
 
 _KEEP_AFTER_EVICTION = 0.8
 
@@ -34,10 +35,9 @@ class DiskCache:
             return
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        with os.fdopen(handle, "wb") as part:
-            part.write(data)
-        Path(name).replace(path)
+        with Disk().replacement(path, durable=False) as part:
+            part.touch(mode=0o600)  # an image may be private
+            part.write_bytes(data)
         if self._num_bytes is None:
             self._num_bytes = sum(size for _, size, _ in self._entries())
         else:

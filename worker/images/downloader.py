@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import urllib.parse
 
-import httpcore
-
 from job_queue.contracts import ImageRef
 from job_queue.errors import ImageUnavailable, LabelStudioFailed
-from worker.guarded_http import AddressRefusedError, AllowedHosts, GuardedHttp, Response, ResponseTooLargeError
+from worker.guarded_http import AllowedHosts, GuardedHttp, RequestFailed, Response
 from worker.images.image_urls import name_of, public_url, refuse_malformed, request_url
 from worker.label_studio.address import origin_of
 from worker.label_studio.api import LabelStudioApi
@@ -108,28 +106,16 @@ class ImageDownloader:
             response = self._get_once(url, fresh_token=False)
             if response.status == 401 and self._is_own(url):
                 response = self._get_once(url, fresh_token=True)
-        except AddressRefusedError as error:
-            raise ImageUnavailable(f"{name_of(ref)} is refused: {error}") from error
-        except ResponseTooLargeError as error:
-            raise ImageUnavailable(
-                f"{name_of(ref)} has {error}, the limit; make it smaller or raise OSPREY_IMAGE_MAX_BYTES"
-            ) from error
-        except httpcore.TimeoutException as error:
-            raise ImageUnavailable(
-                f"{name_of(ref)} did not come from {public_url(url)} within {self._settings.image_timeout_s:.0f} s; "
-                "check that the server is up"
-            ) from error
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol) as error:
+        except RequestFailed as error:
             raise ImageUnavailable(f"{name_of(ref)} cannot be fetched from {public_url(url)}: {error}") from error
         except LabelStudioFailed as error:
             raise ImageUnavailable(f"{name_of(ref)} cannot be fetched: {error}") from error
         return response
 
     def _get_once(self, url: str, *, fresh_token: bool) -> Response:
-        headers = {}
-        if self.label_studio is not None and self._is_own(url):
-            headers = self.label_studio.authorization(fresh=fresh_token)
-        return self._http.request("GET", request_url(url), headers=headers, max_bytes=self._settings.image_max_bytes)
+        own = self.label_studio if self._is_own(url) else None
+        headers = own.authorization(fresh=fresh_token) if own else {}
+        return self._http.get(request_url(url), headers=headers, max_bytes=self._settings.image_max_bytes)
 
     def _is_own(self, url: str) -> bool:
         return self.label_studio is not None and self.label_studio.address.is_own(url)

@@ -83,12 +83,8 @@ class ImageResolver:
         Raises:
             ImageUnavailable, ImageCorrupt: as for `resolve`.
         """
-        if ref.url.startswith("data:"):
-            return decode_data_url(ref, self._settings.image_max_bytes)
         self._cached(ref)
-        url = self._downloader.url_of(ref)
-        data = self._disk.get(url)
-        return data if data is not None else self._downloader.fetch(url, ref)
+        return self._bytes(ref)[0]
 
     def _cached(self, ref: ImageRef) -> ResolvedImage:
         with self._decoded_lock:
@@ -108,19 +104,19 @@ class ImageResolver:
             self._disk.remove(self._downloader.url_of(ref))
 
     def _load(self, ref: ImageRef) -> ResolvedImage:
-        if ref.url.startswith("data:"):
-            data = decode_data_url(ref, self._settings.image_max_bytes)
-            return ResolvedImage(self._decode(data, ref), hashlib.sha256(data).hexdigest())
-        url = self._downloader.url_of(ref)
-        on_disk = self._disk.get(url)
-        data = on_disk if on_disk is not None else self._downloader.fetch(url, ref)
-        image = self._decode(data, ref)
-        if on_disk is None:  # only what can be decoded is kept, so a repaired file is fetched again
-            self._disk.put(url, data)
+        data, fetched_from = self._bytes(ref)
+        image = decode_image(data, name_of(ref), self._settings.image_max_pixels)
+        if fetched_from is not None:  # only what can be decoded is kept, so a repaired file is fetched again
+            self._disk.put(fetched_from, data)
         return ResolvedImage(image, hashlib.sha256(data).hexdigest())
 
-    def _decode(self, data: bytes, ref: ImageRef) -> Image.Image:
-        return decode_image(data, name_of(ref), self._settings.image_max_pixels)
+    def _bytes(self, ref: ImageRef) -> tuple[bytes, str | None]:
+        """Return the bytes behind a reference, and the URL if they were fetched from there now."""
+        if ref.url.startswith("data:"):
+            return decode_data_url(ref, self._settings.image_max_bytes), None
+        url = self._downloader.url_of(ref)
+        on_disk = self._disk.get(url)
+        return (on_disk, None) if on_disk is not None else (self._downloader.fetch(url, ref), url)
 
     def _add(self, url: str, resolved: ResolvedImage) -> None:
         self._decoded[url] = resolved

@@ -11,6 +11,7 @@ from typing import Any
 from job_queue.errors import LabelStudioFailed
 from worker.label_studio import error_texts
 from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.task_filters import all_of, condition
 from worker.settings import Settings
 
 # One page of tasks is one answer in memory; a task with 24 brush regions is about 1 MB.
@@ -102,9 +103,7 @@ class AnnotationSource:
         """
         query: dict[str, Any] = {"project": project_id, "fields": "all", "include": "id,updated_at,annotations_ids"}
         if updated_after is not None:
-            item = {"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime"}
-            items = [{**item, "value": updated_after}]
-            query["query"] = json.dumps({"filters": {"conjunction": "and", "items": items}})
+            query["query"] = json.dumps(all_of(condition("updated_at", "greater", "Datetime", updated_after)))
         for _ in range(_READINGS):
             stamps = self._stamps_once(query)
             if stamps is not None:

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx
 
+from job_queue.errors import LabelStudioFailed
 from worker.label_studio import error_texts
 from worker.label_studio.address import LabelStudioAddress
 from worker.label_studio.credentials import Credentials
@@ -66,7 +67,9 @@ class LabelStudioApi:
             LabelStudioFailed: the settings name no server.
         """
         if not settings.label_studio_url:
-            raise error_texts.no_address()
+            raise LabelStudioFailed(
+                "set OSPREY_LABEL_STUDIO_URL to Label Studio's address, and OSPREY_LABEL_STUDIO_TOKEN"
+            )
         return cls(settings.label_studio_url, settings.label_studio_token)
 
     def __enter__(self) -> Self:

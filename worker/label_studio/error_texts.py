@@ -14,21 +14,7 @@ _MAX_SHOWN = 300  # characters of an answer
 
 _CHECK_ADDRESS = "is it a Label Studio? Check OSPREY_LABEL_STUDIO_URL"
 _NOT_VISIBLE = "no such project or task, or the user of the token may not see or change it; check number and user"
-_MOVED = "the server redirects; put its final address (https?) into OSPREY_LABEL_STUDIO_URL"
-_ADVICE = {
-    **dict.fromkeys((301, 302, 303, 307, 308), _MOVED),
-    400: "change what the answer names",
-    403: _NOT_VISIBLE,
-    404: _NOT_VISIBLE,
-}
-_OTHER_ADVICE = "the log of Label Studio has the reason"
-
-
-def no_address() -> LabelStudioFailed:
-    """Return the error of settings without Label Studio's address."""
-    return LabelStudioFailed(
-        "expected Label Studio's address in OSPREY_LABEL_STUDIO_URL, got none; set it and OSPREY_LABEL_STUDIO_TOKEN"
-    )
+_OTHER_ADVICE = "check OSPREY_LABEL_STUDIO_URL and the log of Label Studio"
 
 
 def no_answer(request: httpx.Request, timeout_s: float, error: httpx.HTTPError) -> LabelStudioFailed:
@@ -41,10 +27,7 @@ def no_answer(request: httpx.Request, timeout_s: float, error: httpx.HTTPError) 
 
 def too_long(request: httpx.Request, max_bytes: int) -> LabelStudioFailed:
     """Return the error of an answer above the limit."""
-    return LabelStudioFailed(
-        f"expected at most {max_bytes} bytes from Label Studio for {_name(request)}, got more; "
-        "the tasks are too large to be read"
-    )
+    return LabelStudioFailed(f"expected at most {max_bytes} bytes for {_name(request)}, got more; split the task")
 
 
 def refused(request: httpx.Request, status: int, body: bytes, kind: TokenKind) -> LabelStudioRefused:
@@ -59,11 +42,9 @@ def refused(request: httpx.Request, status: int, body: bytes, kind: TokenKind) -
 
 def not_successful(request: httpx.Request, status: int, body: bytes) -> LabelStudioFailed:
     """Return the error of a status outside 2xx."""
-    return LabelStudioFailed(
-        f"expected 2xx from Label Studio for {_name(request)}, got {status} {shown(body)!r}; "
-        + _ADVICE.get(status, _OTHER_ADVICE),
-        status,
-    )
+    advice = _NOT_VISIBLE if status in (403, 404) else _OTHER_ADVICE
+    got = f"got {status} {shown(body)!r}"
+    return LabelStudioFailed(f"expected 2xx from Label Studio for {_name(request)}, {got}; {advice}", status)
 
 
 def unexpected(url: str, expected: str, got: Any) -> LabelStudioFailed:

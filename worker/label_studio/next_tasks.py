@@ -9,6 +9,7 @@ from typing import Any
 from job_queue.contracts import ImageRef, LookAheadJob
 from worker.label_studio import error_texts
 from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.task_filters import all_of, condition
 
 MOST_TASKS = 20  # per opened task, even if the backend asks for more
 _MAX_BYTES = 16 * 1024**2
@@ -21,9 +22,8 @@ def next_images(api: LabelStudioApi, job: LookAheadJob) -> list[ImageRef]:
         LabelStudioRefused: Label Studio refuses the token.
         LabelStudioFailed: no answer, or an answer that lists no tasks.
     """
-    later = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": job.task_id}
-    untouched = {"filter": "filter:tasks:total_annotations", "operator": "equal", "type": "Number", "value": 0}
-    view = {"filters": {"conjunction": "and", "items": [later, untouched]}, "ordering": ["tasks:id"]}
+    untouched = condition("total_annotations", "equal", "Number", 0)
+    view = all_of(condition("id", "greater", "Number", job.task_id), untouched) | {"ordering": ["tasks:id"]}
     query = {
         "project": job.project_id,
         "page": 1,

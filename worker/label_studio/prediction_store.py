@@ -12,6 +12,7 @@ from typing import Any
 
 from job_queue.errors import LabelStudioFailed
 from worker.label_studio.api import LabelStudioApi
+from worker.label_studio.task_filters import all_of, condition
 from worker.settings import Settings
 
 _PAGE_SIZE = 500
@@ -53,13 +54,7 @@ class PredictionStore:
     def tasks_with(self, project_id: int, model_version: str, among: Collection[int] | None = None) -> frozenset[int]:
         """Return the ids of the tasks (of those in `among`) that have a prediction of the model version."""
         column = "predictions_model_versions"
-        holds = {
-            "filter": f"filter:tasks:{column}",
-            "operator": "contains",
-            "type": "String",
-            "value": [model_version],
-        }
-        query: dict[str, Any] = {"filters": {"conjunction": "and", "items": [holds]}}
+        query = all_of(condition(column, "contains", "String", [model_version]))
         if among is not None:
             query["selectedItems"] = {"all": False, "included": sorted(among)}
         # "contains" compares text: osprey@1 is contained in osprey@12. The column lists whole versions.

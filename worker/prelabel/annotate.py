@@ -1,7 +1,4 @@
-"""One image -> all of its regions with all of their fields: SAM once, then one engine call.
-
-Used by `project.py` (tasks of Label Studio) and `folder.py` (files).
-"""
+"""One image -> all of its regions with all of their fields: SAM once, then one engine call."""
 
 from __future__ import annotations
 
@@ -21,16 +18,16 @@ from worker.shared_embedding import embed_shared
 
 @dataclass(frozen=True, slots=True)
 class AnnotateOptions:
-    """How much of an image is labeled. `min_score` is of a region's mask, and of mask and words together."""
+    """Which regions are kept. `min_score` is a bound of the mask's score and of the whole region's score."""
 
     max_regions: int = 50
     min_score: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense.
+        """Check the options.
 
         Raises:
-            ValueError: no region at all, or a score outside 0 to 1.
+            ValueError: `max_regions` is below 1, or `min_score` outside 0 to 1.
         """
         if self.max_regions < 1 or not 0 <= self.min_score <= 1:
             raise ValueError(f"expected at least one region and a score of 0 to 1, got {self}")
@@ -38,7 +35,7 @@ class AnnotateOptions:
 
 @dataclass(frozen=True, slots=True)
 class DescribedRegion:
-    """A region with its words. `parent` is the index of the region it is a part of."""
+    """A region with its field values. `parent` is the index of the region that it is a part of."""
 
     rle: Rle
     area_px: int
@@ -63,12 +60,12 @@ class AnnotatedImage:
 
     @property
     def score(self) -> float:
-        """The mean score of the regions; 0 where nothing was found, which a person should look at first."""
+        """The mean score of the regions; 0 for an image without regions, which a person should see first."""
         return sum(region.score for region in self.regions) / len(self.regions) if self.regions else 0.0
 
 
 class ImageAnnotator:
-    """The two models with the project's questions. For one thread, as the models are."""
+    """The two models with the options of a run. Not thread-safe, because the models are not."""
 
     def __init__(
         self,
@@ -77,7 +74,7 @@ class ImageAnnotator:
         options: AnnotateOptions,
         embeddings: EmbeddingStore | None = None,
     ) -> None:
-        """With `embeddings` what the workers of clicks have encoded is not encoded again, nor the other way round."""
+        """With `embeddings`, this process and the workers of clicks share their embeddings."""
         self._segmenter = segmenter
         self._embeddings = embeddings
         self._describer = describer
@@ -85,15 +82,15 @@ class ImageAnnotator:
 
     @property
     def model_version(self) -> str:
-        """Osprey's: what the words, and so the predictions, are attributed to."""
+        """Osprey's version, which predictions are attributed to."""
         return self._describer.model_version
 
     def annotate(self, resolved: ResolvedImage, config: LabelConfig) -> AnnotatedImage:
-        """Find, nest and describe.
+        """Find, nest and describe the regions of an image.
 
         Raises:
             OspreyError, ValueError: the image cannot be segmented or described.
-            RedisError: Redis, where embeddings are shared, is away.
+            RedisError: Redis, where embeddings are shared, is down.
         """
         if self._embeddings is None:
             self._segmenter.embed(resolved.image, resolved.sha256)
@@ -134,7 +131,7 @@ def _labels(config: LabelConfig, found: list[FoundRegion]) -> list[str | None]:
 def _query(
     config: LabelConfig, found: list[FoundRegion], idx: int, label: str | None, asked: tuple[str, ...]
 ) -> RegionQuery:
-    """As for a click: the category is asked of the object, the part of the part."""
+    """Ask the questions that a click would ask: the category of an object, the part's name of a part."""
     region = found[idx]
     is_part = region.parent is not None
     masks = (region.rle, found[root_of(found, idx)].rle) if is_part else (region.rle,)
@@ -166,7 +163,7 @@ def _described(
 
 
 def _good_enough(regions: list[DescribedRegion], min_score: float) -> tuple[DescribedRegion, ...]:
-    """The regions of at least that score; parts of one that is not go to the region around it."""
+    """Keep the regions of at least that score; parts of a dropped region move to the region around it."""
     place: dict[int, int | None] = {}
     kept: list[DescribedRegion] = []
     for idx, region in enumerate(regions):

@@ -1,7 +1,7 @@
-"""A folder of images without Label Studio -> one JSON line per image, and pictures of masks and texts beside it.
+"""A folder of images, without Label Studio -> one JSON line per image, and pictures of masks and texts.
 
-What is done is read from the file itself, so a run that was killed is continued by the next one. An image that
-cannot be read is told and stops nothing.
+The output file itself holds what is done, so that the next run continues one that was killed. An image that cannot be
+read is reported as a failure; the run continues.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class FileFailure:
 
 @dataclass(slots=True)
 class FolderProgress:
-    """What a run has done so far. `skipped` images had a line of this model already."""
+    """What a run has done so far. `skipped` images already had a line of this model."""
 
     total: int = 0
     skipped: int = 0
@@ -48,15 +48,15 @@ class FolderProgress:
 
 
 def config_of_questions(questions: Sequence[str]) -> LabelConfig:
-    """A config that asks these questions about every region, as free text.
+    """Make a config that asks these questions about every region, as free text.
 
     Raises:
-        ValueError: a question that does not hold `{region}` exactly once.
+        ValueError: a question does not contain `{region}` exactly once.
     """
     for question in questions:
         if question.count("{region}") != 1:
             raise ValueError(
-                f"expected a question that holds {{region}} exactly once, got {question!r}; "
+                f"expected a question that contains {{region}} exactly once, got {question!r}; "
                 "write for example: What is {region} made of?"
             )
     fields = tuple(
@@ -76,14 +76,14 @@ def describe_folder(
     max_pixels: int,
     on_progress: Callable[[FolderProgress], None] = lambda _: None,
 ) -> FolderProgress:
-    """Append a line to `out` for every image of the folder and the folders in it that has none yet.
+    """Append a line to `out` for every image in the folder and its subfolders that has none yet.
 
     Args:
-        folder: where the images are.
-        out: JSON lines, made where it does not exist.
-        annotator: with the models.
-        config: with the questions.
-        overlay_folder: where pictures go, under the images' own names; None: nowhere.
+        folder: the folder of images.
+        out: the file of JSON lines; created if it does not exist.
+        annotator: the models.
+        config: the questions.
+        overlay_folder: the folder for pictures, under the images' own names; None: no pictures.
         max_pixels: a larger image is a failure.
         on_progress: called after every image.
     """
@@ -117,7 +117,7 @@ def describe_folder(
 
 
 def line_of(name: str, annotated: AnnotatedImage) -> dict[str, Any]:
-    """One image as plain JSON. `parent` is the `id` of the region that a part belongs to, boxes are x, y, w, h."""
+    """Return an image as plain JSON. `parent` is the `id` of the region around a part; boxes are x, y, w, h."""
     return {
         "image": name,
         "width": annotated.image_wh[0],
@@ -157,7 +157,7 @@ def _read(path: Path, name: str, max_pixels: int) -> ResolvedImage:
 
 
 def _described_before(lines: BinaryIO, model_version: str) -> set[str]:
-    """The images that have a whole line of this model; half a line at the end, from a kill, is cut off."""
+    """Return the images that have a complete line of this model; cut off an incomplete line at the end (a kill)."""
     lines.seek(0)
     done: set[str] = set()
     end = 0
@@ -169,7 +169,7 @@ def _described_before(lines: BinaryIO, model_version: str) -> set[str]:
             entry = json.loads(line)
         except ValueError as error:
             raise ValueError(
-                f"{getattr(lines, 'name', 'the output file')} holds a line that is no JSON: {error}"
+                f"{getattr(lines, 'name', 'the output file')} contains a line that is not JSON: {error}"
             ) from error
         if entry.get("model_version") == model_version:
             done.add(str(entry.get("image")))

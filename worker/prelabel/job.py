@@ -1,7 +1,7 @@
-"""The function of the queue `prelabel` that RQ calls by path: some seconds of a run, then the next job of it.
+"""The job of the queue `prelabel`, which RQ calls by path: it works a few seconds on a run and enqueues the next job.
 
-A run is many short jobs, each going on behind the last task of the one before: a worker can be stopped, killed or given
-another run in between, and nothing runs into RQ's time limit however large the project is.
+A run consists of many short jobs, each of which continues after the last task of the one before. Between two jobs a
+worker can be stopped, killed or given another run, and no job reaches RQ's time limit, whatever the project's size.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from worker.prelabel.runs import read_run, write_run
 
 _LOG = logging.getLogger(__name__)
 
-SLICE_S = 10.0  # a stopped worker ends its job before its supervisor loses patience
+SLICE_S = 10.0  # shorter than the supervisor's stop timeout
 
 
 def prelabel(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`PrelabelJob` -> the state of its run; the next job of the run is enqueued where there is more to do."""
+    """Work on the run of a `PrelabelJob`, return its state, and enqueue its next job if tasks are left."""
     job, runtime = PrelabelJob.from_json(job_json), current(PrelabelRuntime)
     before = read_run(runtime.redis, job.run_id)
     ends = time.monotonic() + SLICE_S
     has_begun = False
 
     def should_stop() -> bool:
-        return has_begun and time.monotonic() > ends  # at least one task, or the run would never end
+        return has_begun and time.monotonic() > ends  # after at least one task, so that every run ends
 
     def show(progress: Progress) -> None:
         nonlocal has_begun

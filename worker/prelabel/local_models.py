@@ -1,4 +1,4 @@
-"""SAM and Osprey loaded into this process, which then gives way to every other: bulk work beside the workers."""
+"""Load SAM and Osprey into this process, which runs at the lowest priority: bulk work beside the workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def local_annotator(settings: Settings, device: str, options: AnnotateOptions) -> ImageAnnotator:
-    """Both models, in a process that gives way to every other.
+    """Load both models and set this process to the lowest priority.
 
     Raises:
         ModelUnavailable: a checkpoint is missing or does not load.
@@ -24,16 +24,17 @@ def local_annotator(settings: Settings, device: str, options: AnnotateOptions) -
 
 
 def limit_to_spare_time(settings: Settings) -> None:
-    """The lowest priority and the workers' number of threads for this process."""
+    """Set the lowest priority and the workers' number of threads for this process."""
     give_way()
     limit_threads(settings.threads or default_threads())
 
 
 def load_annotator(settings: Settings, device: str, options: AnnotateOptions) -> ImageAnnotator:
-    """SAM and the registry's champion (without one, the settings' Osprey), as the workers serve them.
+    """Load SAM and the registry's champion (without one, the settings' Osprey), as the workers do.
 
     Raises:
-        ModelUnavailable, RegistryError: as for `local_annotator`.
+        ModelUnavailable: a checkpoint is missing or does not load.
+        RegistryError: the registry's pointer cannot be read.
     """
     from worker.sam.segmenter import SamSegmenter
 

@@ -1,4 +1,4 @@
-"""A picture of an image's regions: masks and outlines in colours, numbered, with their texts beside them."""
+"""Draw a picture of an image's regions: numbered masks and outlines in colours, with their texts beside them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LONGEST_SIDE_PX = 1600  # of the image within the picture
 _PANEL_PX = 460
 _LINE_CHARACTERS = 62
 _OPACITY = 0.4
-_GOLDEN = 0.618  # of a turn of the colour wheel: neighbours in the list differ most
+_GOLDEN = 0.618  # of the colour wheel between two regions, so that regions next to each other in the list differ most
 
 
 def draw_overlay(image: Image.Image, annotated: AnnotatedImage) -> Image.Image:
-    """The image with its regions on the left, their words on the right."""
+    """Draw the image with its regions on the left and their texts on the right."""
     scale = min(1.0, _LONGEST_SIDE_PX / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     pixels = np.asarray(image.convert("RGB").resize(size)).astype(np.float32)
@@ -52,7 +52,7 @@ def draw_overlay(image: Image.Image, annotated: AnnotatedImage) -> Image.Image:
 
 
 def _lines(annotated: AnnotatedImage) -> list[tuple[int | None, str]]:
-    """The panel's lines, each region's first with its index."""
+    """Return the panel's lines; the first line of each region has its index."""
     lines: list[tuple[int | None, str]] = []
     for idx, region in enumerate(annotated.regions):
         wrapped = [line for text in _texts(idx, region) for line in textwrap.wrap(text, _LINE_CHARACTERS)]
@@ -62,8 +62,8 @@ def _lines(annotated: AnnotatedImage) -> list[tuple[int | None, str]]:
 
 def _texts(idx: int, region: DescribedRegion) -> list[str]:
     part_of = "" if region.parent is None else f", part of {region.parent}"
-    told = [f"{name}: {', '.join(texts)}" for name, texts in region.filled.suggestion.items() if texts]
-    return [f"{idx}  {region.label or 'region'}{part_of} ({region.score:.2f})", *told]
+    fields = [f"{name}: {', '.join(texts)}" for name, texts in region.filled.suggestion.items() if texts]
+    return [f"{idx}  {region.label or 'region'}{part_of} ({region.score:.2f})", *fields]
 
 
 def _colour(idx: int) -> tuple[int, int, int]:

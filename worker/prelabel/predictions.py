@@ -1,7 +1,4 @@
-"""An annotated image -> a prediction as Label Studio stores it: result items with parents, scores and provenance.
-
-Next: `worker/label_studio/prediction_store.py` pushes it.
-"""
+"""An annotated image -> a prediction as Label Studio stores it: result items with parents, scores and provenance."""
 
 from __future__ import annotations
 
@@ -28,14 +25,17 @@ def prediction_of(
     blind: bool = False,
     queue: QueueScore | None = None,
 ) -> dict[str, Any]:
-    """What Label Studio's predictions API takes for one task.
+    """Make the prediction of one task for Label Studio's predictions API.
 
     Args:
-        blind: the controls stay empty; what the model would have said travels in the regions' meta.
-        queue: the task's place in the uncertainty order, where it is not simply the prediction's own score.
+        config: the project's labeling config.
+        annotated: the task's image.
+        task_id: Label Studio's id.
+        blind: leave the controls empty; the model's answers are stored only in the regions' meta.
+        queue: the task's score in the uncertainty order, if it is not the prediction's own score.
 
     Raises:
-        FaultyPrediction: the items would break the page; the message says which and why.
+        FaultyPrediction: the items would break the page; the message names them and the reason.
     """
     ids = [_region_id(task_id, annotated.model_version, idx) for idx in range(len(annotated.regions))]
     items: list[dict[str, Any]] = []
@@ -72,5 +72,5 @@ def prediction_of(
 
 
 def _region_id(task_id: int, model_version: str, idx: int) -> str:
-    """Ten hex digits: another model's prediction for the same task has other regions."""
+    """Make a region id from task, model and index, so that predictions of different models share no region."""
     return "p" + hashlib.sha256(f"{task_id}:{model_version}:{idx}".encode()).hexdigest()[:10]

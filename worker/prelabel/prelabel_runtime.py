@@ -1,4 +1,4 @@
-"""The runtime of a worker of the queue `prelabel`: both models, loaded once. It follows the champion between jobs."""
+"""The runtime of a worker of the queue `prelabel`: both models, loaded once. Between jobs it follows the champion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PrelabelRuntime:
     """One process's models and connections."""
 
     def __init__(self, settings: Settings, redis: Redis, loaders: Loaders | None = None) -> None:
-        """Loads nothing yet: see `load_missing`."""
+        """Prepare the runtime; `load_missing` loads the models."""
         self.settings = settings
         self.redis = redis
         self.queues: tuple[str, ...] = (PRELABEL_QUEUE,)
@@ -43,21 +43,21 @@ class PrelabelRuntime:
 
     @property
     def model_versions(self) -> dict[str, str]:
-        """The version that predictions will name; nothing while a model is missing."""
+        """The version that predictions are attributed to; empty while a model is missing."""
         return {} if self._served is None else {PRELABEL_QUEUE: self._served.describer.model_version}
 
     def annotator(self, options: AnnotateOptions) -> ImageAnnotator:
-        """The models with a job's options.
+        """Return the models with a job's options.
 
         Raises:
-            ModelUnavailable: they are not loaded.
+            ModelUnavailable: the models are not loaded.
         """
         if self._segmenter is None or self._served is None:
             raise ModelUnavailable(self.problem or "this worker has not loaded its models")
         return ImageAnnotator(self._segmenter, self._served.describer, options, self._embeddings)
 
     def load_missing(self) -> None:
-        """Load what is not there; what is wrong is in `problem` and tried again later."""
+        """Load missing models; an error is kept in `problem`, and loading is tried again later."""
         if self._served is not None:
             return
         if self.device == "auto":
@@ -65,17 +65,17 @@ class PrelabelRuntime:
         self._load()
 
     def champion_moved(self) -> bool:
-        """Whether `follow_champion` has something to do."""
+        """Whether the registry has another champion than the one that is served."""
         return self._served is not None and self._champion.moved()
 
     def follow_champion(self) -> None:
-        """Serve what the registry's pointer names now; what does not load is a `problem`, and the old one stays."""
+        """Serve the registry's current champion; if it does not load, keep the old one and set `problem`."""
         if self.champion_moved():
             self._load()
             self.on_change()
 
     def close(self) -> None:
-        """Close kept connections."""
+        """Close open connections."""
         self.images.close()
 
     def _load(self) -> None:

@@ -1,7 +1,7 @@
-"""Pre-annotate a Label Studio project: every task without a prediction of the model gets one.
+"""Pre-annotate a Label Studio project: make a prediction for every task that has none of the current model.
 
-What is done is read from Label Studio itself, so a run that was killed is continued by the next one, and two runs
-push nothing twice. A task that fails is told and harms no other.
+Label Studio itself holds what is done. The next run therefore continues one that was killed, and two runs push nothing
+twice. A task that fails is reported; the run continues.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from worker.prelabel.predictions import prediction_of
 _LOG = logging.getLogger(__name__)
 
 _BATCH = 20  # predictions of 50 brush regions are a few megabytes
-_PUSH_EVERY_S = 30.0  # what a kill can cost
+_PUSH_EVERY_S = 30.0  # a kill loses at most this much work
 
 
 class Store(Protocol):
-    """`worker.label_studio.prediction_store.PredictionStore`; see there."""
+    """The methods of `worker.label_studio.prediction_store.PredictionStore` that are used here."""
 
     def label_config(self, project_id: int) -> str: ...
 
@@ -45,7 +45,7 @@ class Store(Protocol):
 
 
 class Resolver(Protocol):
-    """`worker.images.resolver.ImageResolver`; see there."""
+    """The method of `worker.images.resolver.ImageResolver` that is used here."""
 
     def resolve(self, ref: ImageRef) -> ResolvedImage: ...
 
@@ -60,9 +60,9 @@ class TaskFailure:
 
 @dataclass(slots=True)
 class Progress:
-    """What a run has done so far. `skipped` tasks had a prediction of the model already.
+    """What a run has done so far. `skipped` tasks already had a prediction of the model.
 
-    `open` counts the tasks that had none when the run began; `last_task_id` is where another run may go on.
+    `open` counts the tasks that had none when the run began. Another run can continue after `last_task_id`.
     """
 
     total: int = 0
@@ -74,11 +74,6 @@ class Progress:
     annotated: int = 0  # pushed, or about to be
     last_task_id: int | None = None
     is_complete: bool = False
-
-    @property
-    def num_annotated(self) -> int:
-        """Tasks that this run has looked at, for better or worse."""
-        return self.annotated + len(self.failures)
 
 
 class ProjectPrelabeler:
@@ -92,13 +87,13 @@ class ProjectPrelabeler:
         on_progress: Callable[[Progress], None] = lambda _: None,
         shares: Shares = NO_SHARES,
     ) -> None:
-        """`on_progress` is called after every task and every push; `shares` says which tasks get no words."""
+        """`on_progress` is called after every task and every push; `shares` decides which tasks are blind."""
         self._store = store
         self._images = images
         self._annotator = annotator
         self._on_progress = on_progress
         self._shares = shares
-        self._scores: list[float] = []  # of this run's tasks so far, which the random arm draws from
+        self._scores: list[float] = []  # of this run's tasks so far; the random arm draws from them
 
     def run(
         self,
@@ -109,17 +104,17 @@ class ProjectPrelabeler:
         after_task_id: int | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> Progress:
-        """Pre-annotate what is not yet.
+        """Pre-annotate the tasks that have no prediction of the model.
 
         Args:
-            project_id: Label Studio's.
-            task_ids: only these; one that is not in the project is a failure. None: all.
+            project_id: Label Studio's id.
+            task_ids: only these tasks; one that is not in the project is a failure. None: all.
             force: replace predictions of the same model version.
-            after_task_id: leave out the tasks up to this one: where an earlier run stopped.
-            should_stop: asked before every task; what is done by then is pushed.
+            after_task_id: leave out the tasks up to this one, where an earlier run stopped.
+            should_stop: called before every task; True ends the run after pushing what is done.
 
         Raises:
-            LabelStudioFailed: Label Studio does not answer; what was pushed stays, and the next run goes on behind it.
+            LabelStudioFailed: Label Studio does not answer; pushed predictions stay and the next run continues.
             ConfigError: the project's labeling config cannot be served.
         """
         config = read_label_config(self._store.label_config(project_id))
@@ -146,7 +141,7 @@ class ProjectPrelabeler:
                 self._on_progress(progress)
             else:
                 progress.is_complete = True
-        finally:  # also when the person at the keyboard has had enough
+        finally:  # also on Ctrl-C
             pushing.push()
         self._on_progress(progress)
         return progress
@@ -170,7 +165,7 @@ class ProjectPrelabeler:
         except (OspreyError, ValueError) as error:
             progress.failures.append(TaskFailure(task_id, f"{type(error).__name__}: {error}"))
             _LOG.info("task_id=%s is not pre-annotated: %s: %s", task_id, type(error).__name__, error)
-        except (RuntimeError, MemoryError, OSError) as error:  # this image is too much for the device, say
+        except (RuntimeError, MemoryError, OSError) as error:  # for example an image too large for the device
             progress.failures.append(TaskFailure(task_id, f"{type(error).__name__}: {error}"))
             _LOG.exception("task_id=%s is not pre-annotated", task_id)
         else:
@@ -187,7 +182,7 @@ class ProjectPrelabeler:
 
 
 class _Pushing:
-    """Predictions on their way, in batches."""
+    """Predictions that wait to be pushed, in batches."""
 
     def __init__(self, store: Store, project_id: int, model_version: str, progress: Progress, *, force: bool) -> None:
         self._store = store
@@ -206,7 +201,7 @@ class _Pushing:
         self._waiting.append(prediction)
 
     def push(self) -> None:
-        """Store what waits, except for tasks that another run has served in the meantime."""
+        """Push the waiting predictions, except for tasks that another run has pre-annotated in the meantime."""
         self._since = time.monotonic()
         batch, self._waiting = self._waiting, []
         if not batch:
@@ -229,14 +224,14 @@ class _Pushing:
             if len(batch) == 1:
                 self._progress.failures.append(TaskFailure(batch[0]["task"], str(refusal)))
                 return
-            for prediction in batch:  # one that is refused takes the whole batch with it
+            for prediction in batch:  # Label Studio refuses the whole batch if one prediction is invalid
                 self._push([prediction])
             return
         if created != len(batch):
             stored = self._stored({prediction["task"] for prediction in batch})
             for prediction in batch:
                 if prediction["task"] not in stored:
-                    message = "Label Studio left the prediction out as invalid; its log says why"
+                    message = "Label Studio left the prediction out as invalid; the reason is in its log"
                     self._progress.failures.append(TaskFailure(prediction["task"], message))
             created = len(stored)
         self._progress.pushed += created

@@ -1,4 +1,4 @@
-"""SAM's everything mode -> regions that know which region they lie in. No torch."""
+"""SAM's everything mode -> nested regions. No torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FoundRegion:
 
 
 def find_regions(segmenter: Segmenter, image_key: str, max_regions: int, min_score: float) -> list[FoundRegion]:
-    """The regions of an embedded image, nested: a region comes after the one it lies in, otherwise the best first."""
+    """Find the nested regions of an embedded image: every region after the one it lies in, otherwise best first."""
     found = [
         FoundRegion(one.rle, one.area_px, one.predicted_iou)
         for one in segmenter.everything(image_key, max_regions=max_regions)
@@ -34,7 +34,7 @@ def find_regions(segmenter: Segmenter, image_key: str, max_regions: int, min_sco
 
 
 def nested(regions: Sequence[FoundRegion]) -> list[FoundRegion]:
-    """The regions, in their order, each with the smallest larger region that holds most of it as its parent."""
+    """Return the regions in their order, each with the smallest larger region around most of it as its parent."""
     if not regions:
         return []
     rles = [region.rle for region in regions]
@@ -49,20 +49,20 @@ def nested(regions: Sequence[FoundRegion]) -> list[FoundRegion]:
 
 
 def root_of(regions: Sequence[FoundRegion], idx: int) -> int:
-    """The outermost region around a region: the object whose part it is."""
+    """Return the index of the outermost region around a region: the object that it is a part of."""
     while (parent := regions[idx].parent) is not None:
         idx = parent
     return idx
 
 
 def _parents_first(regions: Sequence[FoundRegion]) -> list[FoundRegion]:
-    """The same regions, every parent before its parts."""
+    """Sort the regions so that every parent comes before its parts."""
 
     def depth(idx: int) -> int:
         parent = regions[idx].parent
         return 0 if parent is None else 1 + depth(parent)
 
-    order = sorted(range(len(regions)), key=depth)  # stable: the best first stays
+    order = sorted(range(len(regions)), key=depth)  # stable, so regions of equal depth stay best first
     place = {old: new for new, old in enumerate(order)}
     return [
         replace(regions[old], parent=None if regions[old].parent is None else place[regions[old].parent or 0])

@@ -14,7 +14,7 @@ _TTL_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """What `osprey prelabel --queue` shows. `error` is set when the run ended before its last task."""
+    """The state that `osprey prelabel --queue` shows. `error` is set when the run ended before its last task."""
 
     open: int = 0
     annotated: int = 0
@@ -26,7 +26,7 @@ class RunState:
     error: str | None = None
 
     def and_then(self, progress: Progress) -> RunState:
-        """This state and what another job of the run did since."""
+        """Return this state with the progress of one more job of the run added."""
         return RunState(
             open=self.open or progress.open,
             annotated=self.annotated + progress.annotated,
@@ -39,17 +39,17 @@ class RunState:
 
 
 def run_key(run_id: str) -> str:
-    """The Redis key of a run."""
+    """Return the Redis key of a run."""
     return f"osprey:prelabel:{run_id}"
 
 
 def write_run(redis: Redis, run_id: str, state: RunState) -> None:
-    """Store how far a run is."""
+    """Store the state of a run."""
     redis.set(run_key(run_id), write_record(state), ex=_TTL_S)
 
 
 def read_run(redis: Redis, run_id: str) -> RunState:
-    """Read how far a run is; an empty state for one that has not begun."""
+    """Read the state of a run; an empty state for one that has not begun."""
     value = redis.get(run_key(run_id))
     state = read_record(RunState, value) if isinstance(value, (bytes, str)) else None
     return state or RunState()

@@ -1,20 +1,20 @@
-"""What SAM computes in on a device, and how much of it at once. Used by `worker/sam/segmenter.py`."""
+"""SAM's number type and batch size on a device."""
 
 from __future__ import annotations
 
 import torch
 from segment_anything.modeling import Sam
 
-# Of the decoder's activations. More gains nothing on a CPU, whose cache is long full; a GPU is filled.
+# Memory for the decoder's activations. On a CPU more is not faster, because they exceed its caches already.
 _CPU_BATCH_BYTES = 256 * 1024**2
 _GPU_BATCH_BYTES = 4 * 1024**3
-_GPU_SHARE = 0.25  # of what is free: Osprey may live on the same device
+_GPU_SHARE = 0.25  # of the free memory, because Osprey may be on the same device
 _MOST_POINTS = 256
 _CPU_POINTS = 32  # sam-nano: 11.6 ms per point with 32 of them, 15 with 64, 22 with 128
 
 
 def encoder_dtype_of(device: torch.device) -> torch.dtype:
-    """The fastest type that the device computes an image encoder in without losing what a mask needs."""
+    """Return the fastest type of the image encoder on a device that is precise enough for masks."""
     if device.type == "cuda":
         # Emulated bfloat16 (before Ampere) is slower than float32.
         is_native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -27,7 +27,7 @@ def encoder_dtype_of(device: torch.device) -> torch.dtype:
 
 
 def decode_batch(sam: Sam) -> int:
-    """How many points to decode together in what the device has room for; at least one."""
+    """Return how many points to decode together in the device's memory, at least one."""
     if sam.device.type == "cuda":
         free_bytes, _ = torch.cuda.mem_get_info(sam.device)
         budget = min(_GPU_BATCH_BYTES, int(_GPU_SHARE * free_bytes))
@@ -36,7 +36,7 @@ def decode_batch(sam: Sam) -> int:
 
 
 def point_bytes(sam: Sam) -> int:
-    """About the peak of one point's activations in the mask decoder, float32."""
+    """Estimate the peak memory of one point's activations in the mask decoder, float32."""
     height, width = sam.prompt_encoder.image_embedding_size
     tokens, channels = height * width, sam.prompt_encoder.embed_dim
     num_masks = sam.mask_decoder.num_mask_tokens

@@ -1,10 +1,9 @@
-"""Image embeddings in Redis, float16, so that a worker decodes what another one has encoded.
+"""Image embeddings in Redis, float16, so that a worker can decode what another one has encoded.
 
-A value is a digest over its own key and its content, then the content as safetensors: what is damaged, was cut or
-lies under another key is noticed, told in the log and encoded again. Bounded twice: each value lives
-`ttl_s` after its last use, and all of them together hold at most `max_bytes`, those used longest ago go first.
-
-Called by `worker/runtime.py`.
+A value is a digest of its key and its content, followed by the content as safetensors. A value that is damaged, cut
+off or stored under another key is therefore detected; it is logged and encoded again. There are two limits: a value
+expires `ttl_s` after its last use, and all values together have at most `max_bytes`. Those used longest ago are
+removed first.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from safetensors.numpy import load, save
 _LOG = logging.getLogger(__name__)
 
 _PREFIX = "osprey:embedding:"
-_BY_USE = "osprey:embeddings:by-use"  # sorted set: key -> when its value was used last
+_BY_USE = "osprey:embeddings:by-use"  # sorted set: key -> time of its last use
 _SIZES = "osprey:embeddings:sizes"  # hash: key -> bytes
 _IMAGE_HW = "image_hw"
 _DIGEST_BYTES = 32
 
-# One step for Redis, so that workers that store at the same time count right. Returns the value that was there first.
+# One atomic step, so that the sums are right when several workers store at the same time. Returns an existing value.
 _PUT = """
 local key, by_use, sizes = KEYS[1], KEYS[2], KEYS[3]
 local value, ttl_s, max_bytes, now, replace = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local there = redis.call('GET', key)
 if there and replace == '0' then return there end
--- The first write: a Redis at its memory limit refuses it before anything is half done.
+-- SET comes first, because a Redis at its memory limit refuses it before anything else is changed.
 redis.call('SET', key, value, 'EX', ttl_s)
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', by_use, '-inf', now - ttl_s)) do
   redis.call('ZREM', by_use, gone)
@@ -63,14 +62,14 @@ return false
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """What an image encoder said about an image of `image_hw` pixels: named float16 arrays."""
+    """An image encoder's output for an image of `image_hw` pixels: named float16 arrays."""
 
     arrays: Mapping[str, NDArray[np.float16]]
     image_hw: tuple[int, int]
 
 
 class EmbeddingStore:
-    """Embeddings by model version and hash of the image's bytes. Redis being away is the caller's `RedisError`."""
+    """Embeddings by model version and hash of the image's bytes. Methods raise `RedisError` if Redis is down."""
 
     def __init__(self, redis: Redis, ttl_s: int, max_bytes: int) -> None:
         self._redis = redis
@@ -79,7 +78,7 @@ class EmbeddingStore:
         self._put = redis.register_script(_PUT)
 
     def get(self, model_version: str, image_sha256: str) -> Embedding | None:
-        """The embedding, now used last; None when there is none, or none that can be trusted."""
+        """Return the embedding and mark it as used; None when it is missing or damaged."""
         key = _key(model_version, image_sha256)
         value = self._redis.get(key)
         if not isinstance(value, bytes):
@@ -91,10 +90,10 @@ class EmbeddingStore:
         return self._read(key, value)
 
     def put(self, model_version: str, image_sha256: str, embedding: Embedding) -> Embedding:
-        """Store an embedding and return the one that every worker is to use.
+        """Store an embedding and return the one that every worker must use.
 
-        Another worker may have encoded the same image meanwhile, on another device and with other roundings: the
-        first one stands. One that is larger than the whole budget is not stored.
+        Another worker may have encoded the same image in the meantime, on another device with other rounding. Then
+        the first embedding is kept and returned. An embedding larger than `max_bytes` is not stored.
         """
         key = _key(model_version, image_sha256)
         value = _to_bytes(key, embedding)
@@ -108,14 +107,14 @@ class EmbeddingStore:
         return first or embedding
 
     def num_bytes(self) -> int:
-        """How many bytes of values are accounted for."""
+        """Return the number of bytes of all values."""
         return sum(int(size) for size in self._redis.hvals(_SIZES))
 
     def _store(self, key: str, value: bytes, *, replace: bool) -> bytes | None:
         arguments: list[bytes | int | float] = [value, self._ttl_s, self._max_bytes, time.time(), int(replace)]
         try:
             there = self._put(keys=[key, _BY_USE, _SIZES], args=arguments)
-        except ResponseError as error:  # Redis is full or forbids scripts: slower, but no click fails for it
+        except ResponseError as error:  # Redis is full or forbids scripts; clicks are slower, but do not fail
             _LOG.warning("%s is not shared: %s", key, error)
             return None
         return there if isinstance(there, bytes) else None
@@ -141,10 +140,10 @@ def _to_bytes(key: str, embedding: Embedding) -> bytes:
 
 
 def _from_bytes(key: str, value: bytes) -> Embedding:
-    """Read `_to_bytes`.
+    """Read what `_to_bytes` wrote.
 
     Raises:
-        ValueError: these are not the bytes that were written under `key`.
+        ValueError: the bytes are not those that were written under `key`.
     """
     digest, content = value[:_DIGEST_BYTES], value[_DIGEST_BYTES:]
     if digest != _digest(key, content):

@@ -1,6 +1,6 @@
-"""SAM's low-resolution logits by id, so that a further click refines the mask of the one before.
+"""SAM's low-resolution logits by id, so that a further click can refine the mask of the click before.
 
-Kept in memory for the worker that made them and, as float16, in Redis for every other one.
+They are kept in the memory of the worker that computed them, and as float16 in Redis for all others.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ class LogitsStore:
         self._memory: OrderedDict[str, Logits] = OrderedDict()
 
     def put_all(self, arrays: Sequence[NDArray[np.floating[Any]]]) -> list[str]:
-        """Store the arrays in one round trip; one id each. Rounded to float16 everywhere, so that
-        every worker refines from the same numbers."""
+        """Store the arrays in one round trip and return an id for each.
+
+        They are rounded to float16 in memory too, so that all workers refine from the same numbers.
+        """
         ids = []
         pipeline = self._redis.pipeline(transaction=False)
         for array in arrays:
@@ -45,7 +47,7 @@ class LogitsStore:
         return ids
 
     def get(self, logits_id: str) -> Logits | None:
-        """The array, or None when it has expired."""
+        """Return the array, or None when it has expired."""
         if logits_id in self._memory:
             self._memory.move_to_end(logits_id)
             return self._memory[logits_id]

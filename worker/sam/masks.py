@@ -1,8 +1,7 @@
-"""SAM's low-resolution logits -> masks of the image's size, as COCO RLE and only where the mask is.
+"""SAM's low-resolution logits -> masks of the image's size, as COCO RLE. Numpy only.
 
-Numpy only. A mask is never held at the image's full size while it is made: strips of columns are scaled up and
-turned into runs one after another, so a 108-megapixel image costs a few megabytes per mask. Used by
-`worker/sam/segmenter.py` and `worker/sam/everything.py`.
+The full-size mask is never in memory: strips of columns within the mask's bounds are scaled up and turned into runs
+one after another. A mask of a 108-megapixel image therefore needs only a few megabytes.
 """
 
 from __future__ import annotations
@@ -28,10 +27,17 @@ Logits = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """One mask: `rle` at the image's size, `logits` (h, w) at SAM's low resolution, for a later refinement.
+class MaskWithLogits:
+    """A mask as SAM's decoder returns it, with the logits from which a later click can refine it.
 
-    `predicted_iou` is SAM's own guess in 0..1; `stability` the IoU of the low-resolution mask cut at logit +1 and -1.
+    In the queue's contract, `job_queue.contracts.MaskCandidate`, the id of the stored logits takes their place.
+
+    Attributes:
+        rle: the mask at the image's size.
+        area_px: its area in pixels of the image.
+        predicted_iou: SAM's own estimate, 0 to 1.
+        stability: IoU of the low-resolution mask cut at logit +1 and at -1.
+        logits: (h, w) at SAM's low resolution.
     """
 
     rle: Rle
@@ -41,19 +47,19 @@ class Candidate:
     logits: Logits
 
     @classmethod
-    def of_mask(cls, mask: BoolMask, predicted_iou: float, stability: float, logits: Logits) -> Candidate:
-        """A candidate from a bool mask (H, W)."""
+    def of_mask(cls, mask: BoolMask, predicted_iou: float, stability: float, logits: Logits) -> MaskWithLogits:
+        """Make one from a bool mask (H, W)."""
         return cls(encode_mask(mask), int(mask.sum()), predicted_iou, stability, logits)
 
     @property
     def mask(self) -> BoolMask:
-        """The bool mask (H, W), decoded anew at every call: a thousand of them may not fit in memory."""
+        """The bool mask (H, W), decoded at every access, because a thousand of them may not fit in memory."""
         return decode_mask(self.rle)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How an image lies in SAM's square: `input_hw` of `side` px, its masks having `cells` x `cells` cells."""
+    """How an image lies in SAM's square of `side` px: it is `input_hw` there. Masks have `cells` x `cells` cells."""
 
     image_hw: tuple[int, int]
     input_hw: tuple[int, int]
@@ -62,7 +68,7 @@ class Frame:
 
     @property
     def valid_hw(self) -> tuple[int, int]:
-        """Cells that show the image; the others show the padding."""
+        """The number of rows and columns of cells that show the image; all others show the padding."""
         height, width = (-(-extent * self.cells // self.side) for extent in self.input_hw)
         return height, width
 
@@ -74,26 +80,28 @@ class Frame:
 
 
 def full_size_rle(logits: Logits, frame: Frame, threshold: float = 0.0) -> tuple[Rle, int] | None:
-    """The mask of `logits` (cells, cells) on the image, with its area in pixels; None when it is empty.
+    """Scale the mask of `logits` (cells, cells) to the image; return it with its area in pixels, None if it is empty.
 
-    The same numbers as `Sam.postprocess_masks` (bilinear to the square, then to the image) up to float rounding.
+    The result is that of `Sam.postprocess_masks` (bilinear to the square, then to the image) up to float rounding.
     """
     height, width = frame.image_hw
     valid_h, valid_w = frame.valid_hw
-    # One cell beyond the image still weighs in at its border.
+    # Bounds of the mask in cells. One cell beyond the image still has weight at its border.
     inside = logits[: valid_h + 1, : valid_w + 1]
     is_on = inside > threshold
     rows, columns = np.flatnonzero(is_on.any(axis=1)), np.flatnonzero(is_on.any(axis=0))
     if not rows.size:
         return None
+    # Bounds of the mask in pixels, and the cells that these pixels depend on.
     y0, y1 = _reach(int(rows[0]), int(rows[-1]), frame, axis=0)
     x0, x1 = _reach(int(columns[0]), int(columns[-1]), frame, axis=1)
     values = np.asarray(logits, dtype=np.float32)
     weights_y, weights_x = _weights(frame, 0), _weights(frame, 1)
     r0, r1 = weights_y.cells(y0, y1)
     c0, c1 = weights_x.cells(x0, x1)
-    # (c, H'): columns lie in memory one after another, in the order in which COCO RLE counts.
+    # Scale the columns up. The result (c, H') is transposed, so that pixels lie in the order of COCO RLE.
     tall = np.ascontiguousarray((weights_y.matrix[y0:y1, r0:r1] @ values[r0:r1, c0:c1]).T)
+    # Scale the rows up strip by strip and collect where runs begin and end.
     step = max(1, _STRIP_PX // (y1 - y0))
     ends = []
     for start in range(x0, x1, step):
@@ -108,16 +116,16 @@ def full_size_rle(logits: Logits, frame: Frame, threshold: float = 0.0) -> tuple
 
 
 def stability(logits: Logits, frame: Frame, threshold: float = 0.0) -> float:
-    """IoU of the mask cut at `threshold` + 1 and - 1, over the cells that show the image; 0 for an empty one."""
+    """Compute the IoU of the mask cut at `threshold` + 1 and - 1, over the cells that show the image; 0 if empty."""
     valid_h, valid_w = frame.valid_hw
     inside = logits[:valid_h, :valid_w]
     outer = int(np.count_nonzero(inside > threshold - STABILITY_OFFSET))
     return int(np.count_nonzero(inside > threshold + STABILITY_OFFSET)) / outer if outer else 0.0
 
 
-def without_duplicates(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Of masks that nearly agree, the one with the best predicted IoU."""
-    kept: list[Candidate] = []
+def without_duplicates(candidates: Sequence[MaskWithLogits]) -> list[MaskWithLogits]:
+    """Keep, of masks that nearly agree, the one with the best predicted IoU."""
+    kept: list[MaskWithLogits] = []
     for candidate in sorted(candidates, key=lambda one: -one.predicted_iou):
         ious = coco_mask.iou([candidate.rle], [other.rle for other in kept], [0] * len(kept)) if kept else []
         if not np.any(np.asarray(ious) > DUPLICATE_IOU):
@@ -127,14 +135,14 @@ def without_duplicates(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 @dataclass(frozen=True, slots=True)
 class _Weights:
-    """One axis: `matrix` (pixels, cells) scales up; each row has at most four cells next to each other."""
+    """Weights of one axis: `matrix` (pixels, cells) scales up. Each row has at most four cells, next to each other."""
 
     matrix: NDArray[np.float32]
     first: NDArray[np.intp]
     last: NDArray[np.intp]
 
     def cells(self, start: int, stop: int) -> tuple[int, int]:
-        """The range of cells that the pixels `start` to `stop` depend on."""
+        """Return the range of cells that the pixels `start` to `stop` depend on."""
         return int(self.first[start]), int(self.last[stop - 1]) + 1
 
 
@@ -144,7 +152,7 @@ def _weights(frame: Frame, axis: int) -> _Weights:
 
 @functools.lru_cache(maxsize=32)
 def _axis_weights(cells: int, side: int, extent: int, size: int) -> _Weights:
-    """`cells` -> `side` px, cut at `extent` -> `size` px, bilinear both times, as one matrix."""
+    """Combine two bilinear steps in one matrix: `cells` -> `side` px, cut at `extent` -> `size` px."""
     to_side = _bilinear(cells, side)[:extent]
     matrix = np.zeros((size, cells), dtype=np.float32)
     below, above, share = _taps(extent, size)
@@ -163,14 +171,14 @@ def _bilinear(num_in: int, num_out: int) -> NDArray[np.float32]:
 
 
 def _taps(num_in: int, num_out: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Both neighbours of each output position and the share of the second (`align_corners=False`)."""
+    """Return both neighbours of each output position and the share of the second (`align_corners=False`)."""
     at = np.maximum((np.arange(num_out) + 0.5) * (num_in / num_out) - 0.5, 0)
     below = np.minimum(at.astype(np.intp), num_in - 1)
     return below, np.minimum(below + 1, num_in - 1), (at - below).astype(np.float32)
 
 
 def _reach(first_cell: int, last_cell: int, frame: Frame, axis: int) -> tuple[int, int]:
-    """The pixels that the cells from `first_cell` to `last_cell` can turn on: no others have weight on them."""
+    """Return the range of pixels on which the cells from `first_cell` to `last_cell` have weight."""
     weights = _weights(frame, axis)
     start = int(np.searchsorted(weights.last, first_cell, side="left"))
     stop = int(np.searchsorted(weights.first, last_cell, side="right"))

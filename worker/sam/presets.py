@@ -1,7 +1,7 @@
-"""segment_anything's own classes, built from a config and filled strictly.
+"""Build segment_anything's own classes from a config and load their weights strictly.
 
-A checkpoint is either a folder (`config.json` + `model.safetensors`, our small SAM) or an official
-`.pth`, whose size is read off its weights. Used by `worker/sam/segmenter.py` and by `demo/training/sam/__main__.py`.
+A checkpoint is a folder (`config.json` and `model.safetensors`, our small SAM) or an official `.pth`, whose size
+follows from its weights.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _HASH_CHUNK_BYTES = 1 << 24
 
 @dataclass(frozen=True, slots=True)
 class SamConfig:
-    """Every size of a SAM. The defaults are what the three official models share."""
+    """All sizes of a SAM. The defaults are those of the three official models."""
 
     name: str
     encoder_dim: int
     encoder_depth: int
     encoder_heads: int
     global_attention_blocks: tuple[int, ...]  # the other blocks attend within windows
-    image_size: int = 1024  # px of the padded square the encoder sees
+    image_size: int = 1024  # px, side of the encoder's padded square
     patch_size: int = 16
     window_size: int = 14  # tokens
     mlp_ratio: float = 4.0
@@ -56,12 +56,12 @@ class SamConfig:
         return self.image_size // self.patch_size
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, as `config.json` holds them."""
+        """Return plain JSON values for `config.json`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> SamConfig:
-        """Read `to_json`'s dict.
+        """Read the dict of `to_json`.
 
         Raises:
             ValueError: a key is missing or unknown.
@@ -85,7 +85,7 @@ PRESETS = {
 
 
 def build_sam(config: SamConfig) -> Sam:
-    """A SAM of `config`'s sizes with random weights, in eval mode."""
+    """Build a SAM of `config`'s sizes with random weights, in eval mode."""
     side = config.embedding_size
     sam = Sam(
         image_encoder=ImageEncoderViT(
@@ -127,16 +127,16 @@ def build_sam(config: SamConfig) -> Sam:
 
 
 def load_sam(path: Path) -> tuple[Sam, str]:
-    """The SAM at `path` in float32 on the CPU, and its model version (name and content hash).
+    """Load the SAM at `path` in float32 on the CPU; return it with its model version (name and content hash).
 
     Raises:
-        ModelUnavailable: nothing usable is there, or the weights do not fit the sizes exactly.
+        ModelUnavailable: there is no usable checkpoint, or the weights do not fit the sizes exactly.
     """
     if path.is_dir():
         return _load_folder(path)
     if path.is_file():
         return _load_official(path)
-    hint = f"; {path} names a size: give the path of its official .pth" if str(path) in PRESETS else ""
+    hint = f"; {path} is the name of a size, give the path of its official .pth" if str(path) in PRESETS else ""
     raise ModelUnavailable(
         f"no SAM checkpoint at {path}: expected a folder with {CONFIG_NAME} and {WEIGHTS_NAME}, "
         f"or an official .pth{hint}"
@@ -144,7 +144,7 @@ def load_sam(path: Path) -> tuple[Sam, str]:
 
 
 def save_sam(sam: Sam, config: SamConfig, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write `config.json` and `model.safetensors`; weights as `dtype` (loading casts to float32)."""
+    """Write `config.json` and `model.safetensors`, with weights as `dtype` (loading casts to float32)."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().to("cpu", dtype).contiguous() for name, value in sam.state_dict().items()}
     save_file(weights, folder / WEIGHTS_NAME)
@@ -173,7 +173,7 @@ def _load_official(path: Path) -> tuple[Sam, str]:
     config = next((preset for preset in PRESETS.values() if preset.encoder_dim == dim), None)
     if config is None:
         known = ", ".join(f"{preset.name} ({preset.encoder_dim})" for preset in PRESETS.values())
-        raise ModelUnavailable(f"{path} is no official SAM: its encoder width is {dim}, expected one of {known}")
+        raise ModelUnavailable(f"{path} is not an official SAM: its encoder width is {dim}, expected one of {known}")
     return _filled(config, weights, path), f"{config.name}-{_content_hash(path)}"
 
 

@@ -1,7 +1,4 @@
-"""Clicks and boxes checked and put on pixels of the image, before SAM sees them. Numpy only.
-
-Next on the path: `worker/sam/segmenter.py`.
-"""
+"""Check the points and the box of a prompt and clip them to the image's pixels. Numpy only."""
 
 from __future__ import annotations
 
@@ -22,12 +19,12 @@ class InvalidPrompt(OspreyError, ValueError):
 def checked_points(
     points_px: Sequence[tuple[float, float]], labels: Sequence[int], image_hw: tuple[int, int]
 ) -> tuple[NDArray[np.float64], list[int]]:
-    """The points as (N, 2) on pixels of the image, with their labels.
+    """Return the points as (N, 2) on pixels of the image, with their labels.
 
-    Of several points on one pixel the last one counts: who clicks and then Alt+clicks there has thought again.
+    Of several points on one pixel only the last one counts, because an Alt+click there corrects the click before.
 
     Raises:
-        InvalidPrompt: a point outside the image or not finite, or labels that do not fit.
+        InvalidPrompt: a point is outside the image or not finite, or the labels do not fit the points.
     """
     if len(points_px) != len(labels):
         raise InvalidPrompt(f"expected one label per point, got {len(points_px)} points and {len(labels)} labels")
@@ -35,7 +32,7 @@ def checked_points(
         raise InvalidPrompt(f"point labels are 1 (include) or 0 (exclude), got {list(labels)}")
     points_N2: NDArray[np.float64] = np.asarray(points_px, dtype=np.float64).reshape(-1, 2)
     height, width = image_hw
-    # A click on the far edge arrives as 100 %: that is one past the last pixel, and meant as it.
+    # A click on the far edge arrives as 100 %, one past the last pixel; it is moved onto the last pixel.
     inside_N = ((points_N2 >= 0) & (points_N2 <= (width, height))).all(axis=1)
     if not inside_N.all():
         x_px, y_px = points_N2[~inside_N][0]
@@ -47,10 +44,10 @@ def checked_points(
 
 
 def checked_box(box_px_xyxy: BoxPx, image_hw: tuple[int, int]) -> NDArray[np.float64]:
-    """The box with its corners in order, cut at the image's border.
+    """Return the box with its corners in order, cut at the image's border.
 
     Raises:
-        InvalidPrompt: it covers no pixel of the image.
+        InvalidPrompt: the box covers no pixel of the image.
     """
     height, width = image_hw
     corners_22 = np.sort(np.asarray(box_px_xyxy, dtype=np.float64).reshape(2, 2), axis=0)
@@ -63,10 +60,10 @@ def checked_box(box_px_xyxy: BoxPx, image_hw: tuple[int, int]) -> NDArray[np.flo
 
 
 def refuse_without_inclusion(labels: Sequence[int], has_box: bool, has_logits: bool) -> None:
-    """A prompt must say what to include.
+    """Check that a prompt includes something: a positive point, a box or earlier logits.
 
     Raises:
-        InvalidPrompt: it does not.
+        InvalidPrompt: it includes nothing.
     """
     if 1 not in labels and not has_box and not has_logits:
         came = f"{len(labels)} negative point(s) alone" if labels else "no prompt at all"

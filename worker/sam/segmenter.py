@@ -1,16 +1,14 @@
-"""SAM behind one small class: embed an image once, then turn clicks and boxes into masks.
+"""SAM as one small class: embed an image once, then turn clicks and boxes into masks.
 
-With `worker/sam/presets.py` and `worker/sam/device.py` the only place that knows segment_anything; callers know
-`worker.model_protocols.Segmenter`, the protocol. Called by `worker/jobs.py` (through `worker/runtime.py`), which passes
-upright PIL images and pixels of exactly those images.
+Only this file, `presets.py` and `device.py` use segment_anything. Callers use the protocol
+`worker.model_protocols.Segmenter`. Images are upright PIL images; points and boxes are pixels of exactly those images.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -23,41 +21,43 @@ from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from job_queue.errors import OspreyError
+from osprey_model.byte_lru import ByteLru
 from worker.sam.device import decode_batch, encoder_dtype_of
 from worker.sam.embedding_store import Embedding
-from worker.sam.everything import SMALL_SAM, PointGrid, RegionFilter, find_regions
-from worker.sam.masks import Candidate, Frame, Logits, full_size_rle, stability, without_duplicates
+from worker.sam.everything import SMALL_SAM, PointDecoder, PointGrid, RegionFilter, find_regions
+from worker.sam.masks import Frame, Logits, MaskWithLogits, full_size_rle, stability, without_duplicates
 from worker.sam.presets import PRESETS, load_sam
 from worker.sam.prompts import BoxPx, InvalidPrompt, checked_box, checked_points, refuse_without_inclusion
 
-__all__ = ["Candidate", "ImageNotEmbedded", "ImageTooNarrow", "InvalidPrompt", "SamSegmenter"]
+__all__ = ["ImageNotEmbedded", "ImageTooNarrow", "InvalidPrompt", "MaskWithLogits", "SamSegmenter"]
 
 DEFAULT_CACHE_BYTES = 512 * 1024**2
 _FEATURES = "features"
 
 
 class ImageNotEmbedded(OspreyError, LookupError):
-    """`segment` was asked about an image that is not, or no longer, in the cache: call `embed`."""
+    """The image is not, or no longer, in the embedding cache; call `embed`."""
 
 
 class ImageTooNarrow(OspreyError, ValueError):
-    """Nothing is left of the image's short side at SAM's input size."""
+    """At SAM's input size the image's short side would be below one pixel."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Embedded:
-    """What the encoder said about one image, in float16: every worker decodes the same numbers."""
+    """The encoder's output for one image, in float16, so that all workers decode the same numbers."""
 
     features_1CHW: torch.Tensor
     frame: Frame
 
     @property
     def num_bytes(self) -> int:
+        """Memory of the features."""
         return self.features_1CHW.numel() * self.features_1CHW.element_size()
 
 
 class SamSegmenter:
-    """A SAM and the embeddings of the images seen last, bounded by bytes."""
+    """A SAM with the embeddings of the images used last, bounded by bytes."""
 
     def __init__(
         self,
@@ -68,15 +68,15 @@ class SamSegmenter:
         compile_encoder: bool = False,
         region_filter: RegionFilter = SMALL_SAM,
     ) -> None:
-        """A segmenter of a SAM that is on its device.
+        """Wrap a SAM that is on its device.
 
         Args:
             sam: the model, in float32.
             model_version: its name and content hash.
-            cache_bytes: how much the embeddings may hold together.
-            encoder_dtype: what the image encoder computes in, and `everything`; a click's decoder stays float32.
-            compile_encoder: compile it at the first image, for its one input shape; every later image is faster.
-            region_filter: what `everything` takes for a region unless it is told otherwise.
+            cache_bytes: memory limit of all cached embeddings together.
+            encoder_dtype: type of the image encoder and of `everything`; the decoder of clicks stays float32.
+            compile_encoder: compile the encoder at the first image, for its one input shape; later images are faster.
+            region_filter: default filter of `everything`.
         """
         self.model_version = model_version
         self._sam = sam
@@ -84,8 +84,7 @@ class SamSegmenter:
         self._resize = ResizeLongestSide(sam.image_encoder.img_size)
         self._encoder_dtype = encoder_dtype
         self._region_filter = region_filter
-        self._cache_bytes = cache_bytes
-        self._cache: OrderedDict[str, _Embedded] = OrderedDict()
+        self._cache: ByteLru[_Embedded] = ByteLru(cache_bytes)
         self._cache_lock = threading.Lock()
 
     @classmethod
@@ -98,11 +97,11 @@ class SamSegmenter:
     ) -> Self:
         """Load a checkpoint folder or an official `.pth` onto `device`.
 
-        The encoder computes in what the device is fast in: bfloat16 on a GPU that has it, else float16; bfloat16 on
-        a CPU that has it (sam-nano in 57 ms instead of 168 ms), else float32.
+        The encoder uses the type that is fast on the device: bfloat16 on a GPU that supports it, else float16;
+        bfloat16 on a CPU that supports it (sam-nano takes 57 ms instead of 168 ms), else float32.
 
         Raises:
-            ModelUnavailable: see `worker.sam.presets.load_sam`.
+            ModelUnavailable: there is no usable checkpoint, or its weights do not fit.
         """
         sam, model_version = load_sam(Path(path))
         dtype = encoder_dtype_of(torch.device(device))
@@ -111,21 +110,20 @@ class SamSegmenter:
         return cls(sam.to(device), model_version, cache_bytes, dtype, compile_encoder, region_filter)
 
     def is_embedded(self, image_key: str) -> bool:
-        """Whether `segment` would find the image."""
-        with self._cache_lock:
-            return image_key in self._cache
+        """Whether the image's embedding is in the cache; marks it as used."""
+        return self._lookup(image_key) is not None
 
     def embed(self, image: Image.Image, image_key: str) -> None:
         """Encode `image` once; further calls with the same key only mark it as used.
 
         Raises:
-            ImageTooNarrow: the image is so narrow that nothing is left of it at SAM's input size.
+            ImageTooNarrow: the image's short side would be below one pixel at SAM's input size.
         """
         if self._lookup(image_key) is not None:
             return
         frame = self._frame((image.height, image.width), image_key)
         input_wh = (frame.input_hw[1], frame.input_hw[0])
-        # Pillow's own resize: the same pixels as ResizeLongestSide's, without two copies of a large image.
+        # Pillow's resize gives the same pixels as ResizeLongestSide, without two copies of a large image.
         small = image.convert("RGB").resize(input_wh, Image.Resampling.BILINEAR)
         pixels_13HW = torch.as_tensor(np.array(small), device=self._sam.device).permute(2, 0, 1).contiguous()[None]
         with torch.inference_mode(), self._in_encoder_dtype():
@@ -133,7 +131,7 @@ class SamSegmenter:
         self._store(image_key, _Embedded(features_1CHW.half(), frame))
 
     def embedding(self, image_key: str) -> Embedding:
-        """What `embed` computed, for another process to `adopt`.
+        """Return the result of `embed`, for another process to `adopt`.
 
         Raises:
             ImageNotEmbedded: `embed` the image first.
@@ -142,17 +140,17 @@ class SamSegmenter:
         return Embedding({_FEATURES: embedded.features_1CHW[0].cpu().numpy()}, embedded.frame.image_hw)
 
     def adopt(self, image_key: str, embedding: Embedding) -> None:
-        """Take an embedding that a process with the same model version computed, instead of `embed`.
+        """Use an embedding that another process with the same model version computed, instead of `embed`.
 
         Raises:
-            ValueError: it is not one of this model.
+            ValueError: it is not an embedding of this model.
         """
         side = self._sam.image_encoder.img_size // self._sam.image_encoder.patch_embed.proj.kernel_size[0]
         expected = {_FEATURES: (self._sam.prompt_encoder.embed_dim, side, side)}
         found = {name: array.shape for name, array in embedding.arrays.items()}
         if found != expected:
             raise ValueError(f"expected an embedding of arrays {expected}, got {found}")
-        # A copy: arrays out of a received message cannot be written to, which torch warns about.
+        # Copy, because torch warns about arrays that are not writable, such as those of a received message.
         features_CHW = torch.from_numpy(embedding.arrays[_FEATURES].astype(np.float16)).to(self._sam.device)
         self._store(image_key, _Embedded(features_CHW[None], self._frame(embedding.image_hw, image_key)))
 
@@ -164,25 +162,25 @@ class SamSegmenter:
         box_px_xyxy: BoxPx | None = None,
         previous_logits: Logits | None = None,
         on_step: Callable[[str], object] | None = None,
-    ) -> list[Candidate]:
-        """Masks for a prompt on an embedded image, smallest first; empty when SAM sees nothing there.
+    ) -> list[MaskWithLogits]:
+        """Compute the masks of a prompt on an embedded image, smallest first; empty when SAM finds none.
 
-        A single click is ambiguous and gives up to three masks (sub-part, part, whole). Several
-        points, a box or the logits of an earlier mask say what is meant: SAM's single-mask token
-        answers, with one mask. Of a positive and a negative point on one pixel the later one counts; where that
-        leaves nothing to include, the answer is empty.
+        A single click is ambiguous and has up to three masks (sub-part, part, whole). Several points, a box or the
+        logits of an earlier mask are not ambiguous: they have one mask, that of SAM's single-mask token. Of a
+        positive and a negative point on one pixel the later one counts. If no positive point is left, the result is
+        empty.
 
         Args:
-            image_key: the key `embed` was called with.
+            image_key: the key that `embed` was called with.
             points_px: clicks (x, y) in pixels of the image.
             labels: one per point, 1 to include and 0 to exclude.
             box_px_xyxy: a box in pixels of the image, in any corner order.
-            previous_logits: `Candidate.logits` of the mask to refine.
-            on_step: told "decode" when the network has answered, for the caller's clock.
+            previous_logits: `MaskWithLogits.logits` of the mask to refine.
+            on_step: called with "decode" after the network, so that the caller can time the steps.
 
         Raises:
             ImageNotEmbedded: `embed` the image first.
-            InvalidPrompt: a prompt outside the image, of the wrong form, or that includes nothing.
+            InvalidPrompt: the prompt is outside the image, of the wrong form, or includes nothing.
         """
         embedded = self._required(image_key)
         image_hw, has_logits = embedded.frame.image_hw, previous_logits is not None
@@ -202,7 +200,7 @@ class SamSegmenter:
             on_step("decode")
         threshold = self._sam.mask_threshold
         candidates = [
-            Candidate(*full, min(max(iou, 0.0), 1.0), stability(logits, embedded.frame, threshold), logits)
+            MaskWithLogits(*full, min(max(iou, 0.0), 1.0), stability(logits, embedded.frame, threshold), logits)
             for logits, iou in zip(found, ious_1K[0].tolist(), strict=True)
             if (full := full_size_rle(logits, embedded.frame, threshold)) is not None
         ]
@@ -213,50 +211,35 @@ class SamSegmenter:
         image_key: str,
         *,
         points_per_side: int = 32,
-        min_predicted_iou: float | None = None,
-        min_stability: float | None = None,
-        min_area_px: float | None = None,
-        max_area_unit: float | None = None,
-        max_iou: float | None = None,
+        keep: RegionFilter | None = None,
         max_regions: int | None = None,
-    ) -> list[Candidate]:
-        """The regions of an embedded image without a prompt, best first (predicted IoU times stability).
+    ) -> list[MaskWithLogits]:
+        """Find the regions of an embedded image without a prompt, best first (predicted IoU times stability).
 
-        Parts and their wholes are both regions; of masks that agree by more than `max_iou` the best one is. What is
-        not given is as `RegionFilter` has it for this model.
+        Parts and their wholes are both regions. Of duplicates only the best mask is.
 
         Args:
-            image_key: the key `embed` was called with.
-            points_per_side: SAM is asked at up to so many points along the longer side, as dense along the other.
-            min_predicted_iou: of SAM's own guess.
-            min_stability: see `Candidate`.
-            min_area_px: smaller masks, and islands and holes in larger ones, are dropped.
-            max_area_unit: a mask of more of the image than this is no region.
-            max_iou: see above.
-            max_regions: the best so many; None: at most 1000.
+            image_key: the key that `embed` was called with.
+            points_per_side: number of points along the longer side; along the other they are equally dense.
+            keep: which masks are regions; None: this model's default.
+            max_regions: the largest number of regions; None: 1000.
 
         Raises:
             ImageNotEmbedded: `embed` the image first.
-            ValueError: an option that makes no sense.
+            ValueError: `points_per_side` is below 1, or `max_regions` is negative.
         """
         embedded = self._required(image_key)
-        given = {
-            "min_predicted_iou": min_predicted_iou,
-            "min_stability": min_stability,
-            "min_area_px": min_area_px,
-            "max_area_unit": max_area_unit,
-            "max_iou": max_iou,
-        }
-        keep = replace(self._region_filter, **{name: value for name, value in given.items() if value is not None})
         if max_regions is not None and max_regions < 0:
             raise ValueError(f"max_regions must not be negative, got {max_regions}")
         grid = PointGrid.of_image(embedded.frame.image_hw, points_per_side)
-        decode, batch = partial(self._decode_grid, embedded), decode_batch(self._sam)
+        decoder = PointDecoder(
+            partial(self._decode_grid, embedded), decode_batch(self._sam), embedded.frame, self._sam.mask_threshold
+        )
         with torch.inference_mode():
-            return find_regions(decode, embedded.frame, grid, batch, keep, max_regions, self._sam.mask_threshold)
+            return find_regions(decoder, grid, keep or self._region_filter, max_regions)
 
     def _decode_grid(self, embedded: _Embedded, points_N2: NDArray[np.float64]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hundreds of prompts of one point each, in the encoder's type (docs/develop/decisions/segmentation.md)."""
+        """Decode prompts of one point each, in the encoder's type (docs/develop/decisions/segmentation.md)."""
         with self._in_encoder_dtype():
             return self._decode(embedded, points_N2[:, None], [[1]] * len(points_N2), None, None, multimask=True)
 
@@ -274,7 +257,7 @@ class SamSegmenter:
         *,
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Low-resolution logits (B, K, h, w) and predicted IoUs (B, K) for B prompts on one image."""
+        """Compute low-resolution logits (B, K, h, w) and predicted IoUs (B, K) of B prompts on one image."""
         device, image_hw = self._sam.device, embedded.frame.image_hw
         points = boxes_14 = masks_11HW = None
         if points_BN2.shape[1]:
@@ -301,8 +284,8 @@ class SamSegmenter:
         expected = tuple(self._sam.prompt_encoder.mask_input_size)
         if previous_logits.shape != expected:
             raise InvalidPrompt(
-                f"previous logits have shape {previous_logits.shape}, this SAM takes {expected}; "
-                "they are another model's: click again without them"
+                f"expected previous logits of shape {expected}, got {previous_logits.shape}; "
+                "they are another model's, so click again without them"
             )
         return previous_logits
 
@@ -312,7 +295,7 @@ class SamSegmenter:
         if min(input_hw) < 1:
             raise ImageTooNarrow(
                 f"image {image_key!r} of {image_hw[1]}x{image_hw[0]} px is too narrow to segment: "
-                f"its short side vanishes when the long one becomes {side} px"
+                f"its short side is below one pixel when the long one is scaled to {side} px"
             )
         return Frame(image_hw, input_hw, side, self._sam.prompt_encoder.mask_input_size[0])
 
@@ -324,14 +307,9 @@ class SamSegmenter:
 
     def _lookup(self, image_key: str) -> _Embedded | None:
         with self._cache_lock:
-            embedded = self._cache.get(image_key)
-            if embedded is not None:
-                self._cache.move_to_end(image_key)
-            return embedded
+            return self._cache.get(image_key)
 
     def _store(self, image_key: str, embedded: _Embedded) -> None:
+        # The cache always keeps its newest entry, so that a limit below one embedding does not make every click fail.
         with self._cache_lock:
-            self._cache[image_key] = embedded
-            # The newest always stays: a bound below one embedding must not make every click fail.
-            while len(self._cache) > 1 and sum(e.num_bytes for e in self._cache.values()) > self._cache_bytes:
-                self._cache.popitem(last=False)
+            self._cache.put(image_key, embedded)

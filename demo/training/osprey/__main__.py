@@ -1,14 +1,14 @@
 """Train the small Osprey of the demo: `python -m demo.training.osprey --out demo/checkpoints/osprey-nano`.
 
-Five stages, each kept in the work folder, so that `--resume` goes on where a stop happened:
+There are five stages. Each is stored in the work folder, so that `--resume` continues a stopped run:
 
-    scenes     draw the training scenes once                       osprey_scenes.py
-    tower      the ConvNeXt learns to see, in place of CLIP        osprey_tower.py
-    tokenizer  SentencePiece over prompts and answers              tokenizer.py
-    features   the frozen tower's output for every region, once    osprey_features.py
-    decoder    projector, mask extractor and decoder learn to talk osprey_decoder.py
+    scenes     draw the training scenes once                          osprey_scenes.py
+    tower      train the ConvNeXt, in place of CLIP                   tower.py
+    tokenizer  train SentencePiece on prompts and answers             ../tokenizer.py
+    features   compute the frozen tower's features of every region    features.py
+    decoder    train projector, mask extractor and decoder            decoder.py
 
-What comes out loads with `Osprey.from_pretrained`; its README.md says how good it is.
+`Osprey.from_pretrained` loads the result. The README.md beside it has its measured quality.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.weights.build import build_osprey
 
-HELD_OUT_SEEDS = range(900_000, 900_096)  # inside TRAIN_SEEDS but never trained on; EVAL_SEEDS stay untouched
-_TOWER_SHARE = 0.3  # of the minutes; the decoder gets the rest
-_FEATURE_SCENES_SHARE = 0.4  # the decoder sees every scene several times, the tower needs more of them
+HELD_OUT_SEEDS = range(900_000, 900_096)  # inside TRAIN_SEEDS but never trained on; EVAL_SEEDS are not used
+_TOWER_SHARE = 0.3  # of the minutes; the decoder has the rest
+_FEATURE_SCENES_SHARE = 0.4  # of the scenes; the decoder visits each several times, the tower needs more scenes
 
 
 class Training:
-    """The five stages over one work folder. Each method gives progress in 0..1 with a line for the log."""
+    """The five stages over one work folder. Each method yields progress (0 to 1) with a line for the log."""
 
     def __init__(self, work: Path, minutes: float, num_scenes: int, seed: int, device: torch.device) -> None:
         self.work, self.minutes, self.num_scenes, self.device = work, minutes, num_scenes, device
@@ -70,14 +70,14 @@ class Training:
         )
 
     def tokenizer(self) -> Iterator[tuple[float, str]]:
-        """Train the tokenizer on what the held-out scenes' grammar says; it is the same for every seed."""
+        """Train the tokenizer on the held-out scenes' answers, which are the same for every seed."""
         answers = [item.answer for record in self.held_out.records for item in record.questions]
         write_tokenizer(self.work / "tokenizer", train_tokenizer(answers, VOCABULARY, self.config.vocab_size))
         self.coder = PromptCoder(OspreyTokenizer.from_folder(self.work / "tokenizer"))
         yield 1.0, f"tokenizer with {self.config.vocab_size} pieces"
 
     def features(self) -> Iterator[tuple[float, str]]:
-        """Run the frozen tower over the scenes that the decoder will see."""
+        """Run the frozen tower over the scenes that the decoder is trained on."""
         count = max(1, round(self.num_scenes * _FEATURE_SCENES_SHARE))
         parts = (("held_out", self.held_out, len(HELD_OUT_SEEDS)), ("scenes", self.train_scenes, count))
         for name, cache, number in parts:
@@ -88,7 +88,7 @@ class Training:
         self.train_features = FeatureCache.open(self.work / "features_scenes", self.train_scenes.records)
 
     def decoder(self) -> Iterator[tuple[float, str]]:
-        """Train everything but the tower."""
+        """Train everything except the tower."""
         yield from train_decoder(
             self.model,
             self.coder,
@@ -101,14 +101,16 @@ class Training:
 
 def main(
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
-    minutes: Annotated[float, typer.Option(help="Time for the two trainings together; drawing comes on top.")] = 53.0,
-    resume: Annotated[bool, typer.Option(help="Go on in the work folder; without it the folder is emptied.")] = False,
-    work: Annotated[Path, typer.Option(help="Scenes, features, snapshots and the log.")] = Path(".osprey/train-osprey"),
-    scenes: Annotated[int, typer.Option(help="How many scenes to draw.")] = 6000,
-    seed: Annotated[int, typer.Option(help="Of the first weights; scenes and batches have fixed seeds.")] = 0,
+    minutes: Annotated[float, typer.Option(help="Minutes for the two trainings, without drawing.")] = 53.0,
+    resume: Annotated[bool, typer.Option(help="Continue in the work folder; by default it is emptied.")] = False,
+    work: Annotated[Path, typer.Option(help="For scenes, features, snapshots and the log.")] = Path(
+        ".osprey/train-osprey"
+    ),
+    scenes: Annotated[int, typer.Option(help="Number of scenes to draw.")] = 6000,
+    seed: Annotated[int, typer.Option(help="Seed of the initial weights; scenes and batches have fixed seeds.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
 ) -> None:
-    """Train osprey-nano on drawn scenes; uses CUDA when present."""
+    """Train osprey-nano on drawn scenes; uses CUDA if it is available."""
     torch.set_num_threads(threads)
     if not resume:
         shutil.rmtree(work, ignore_errors=True)

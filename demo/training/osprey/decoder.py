@@ -1,7 +1,7 @@
-"""Stages 1 to 3 in one: projector, mask extractor and decoder learn to answer, the tower stays frozen.
+"""Stages 1 to 3 in one: projector, mask extractor and decoder are trained together, the tower stays frozen.
 
-The reference trains them in turn because its decoder is Vicuna. Here the decoder starts from nothing, so
-all three learn together, on packed questions (`osprey_packing.py`) over cached features.
+The reference trains them one after another because its decoder is a trained Vicuna. Here the decoder starts from
+random weights, so all three are trained together, on packed questions (`packing.py`) over cached features.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ QUOTAS: dict[str, int] = {
     "positive negative": 1,
     "picture": 1,
 }
-LONG_KINDS = ("detailed object", "detailed part", "relation check")  # padded apart from the short rows
+LONG_KINDS = ("detailed object", "detailed part", "relation check")  # in a group apart, to save padding
 
 
 _IMAGES_PER_STEP, _LEARNING_RATE = 4, 4e-3
@@ -53,7 +53,7 @@ _EVALUATED_SCENES = 12
 
 @dataclass(frozen=True, slots=True)
 class DecoderBatch:
-    """B images and their questions, in groups of rows of similar length with the kind of every row."""
+    """B images and their questions, in groups of rows of similar length, with the kind of every row."""
 
     image_tokens_BTC: Tensor
     groups: tuple[tuple[QuestionRows, tuple[str, ...]], ...]
@@ -72,7 +72,7 @@ class DecoderData:
             self.by_kind.append(dict(kinds))
 
     def batches(self, images_per_step: int, generator: np.random.Generator) -> Iterator[DecoderBatch]:
-        """Endless shuffled passes over the images; the questions are drawn anew on every visit."""
+        """Yield shuffled passes over the images without end; questions are drawn anew on every visit."""
         images_per_step = min(images_per_step, len(self.by_kind))
         while True:
             order = generator.permutation(len(self.by_kind))
@@ -80,7 +80,7 @@ class DecoderData:
                 yield self.batch(order[start : start + images_per_step].tolist(), generator)
 
     def batch(self, images: list[int], generator: np.random.Generator) -> DecoderBatch:
-        """One visit to each of `images`."""
+        """Draw the questions of one visit to each of `images`."""
         asked = [(image, item) for image in images for item in self._draw(image, generator)]
         groups = []
         for want_long in (False, True):
@@ -91,6 +91,7 @@ class DecoderData:
         return DecoderBatch(tokens, tuple(groups))
 
     def _draw(self, image: int, generator: np.random.Generator) -> Iterator[QuestionItem]:
+        """Draw the questions of one visit to an image, by the quotas of their kinds."""
         for kind, quota in QUOTAS.items():
             items = self.by_kind[image].get(kind, [])
             for number in generator.permutation(len(items))[:quota]:
@@ -98,14 +99,14 @@ class DecoderData:
 
 
 class Progress:
-    """Running loss and share of rows with every token right, kind by kind."""
+    """Running loss, and share of rows with every token right, per kind of question."""
 
     def __init__(self, memory: float = 0.98) -> None:
         self.memory = memory
         self.values: dict[str, list[float]] = {}
 
     def update(self, kinds: tuple[str, ...], losses_L: Tensor, rows_L: Tensor, right_L: Tensor) -> None:
-        """Take in one group of rows."""
+        """Add one group of rows."""
         loss_K = torch.zeros(len(kinds)).index_add(0, rows_L, losses_L.detach().float())
         wrong_K = torch.zeros(len(kinds)).index_add(0, rows_L, (~right_L).float())
         for kind in set(kinds):
@@ -115,12 +116,12 @@ class Progress:
             self.values[kind] = [self.memory * a + (1 - self.memory) * b for a, b in zip(kept, fresh, strict=True)]
 
     def line(self) -> str:
-        """All kinds in one line: loss per question / share right."""
+        """Return all kinds in one line: loss per question / share right."""
         return "  ".join(f"{kind} {loss:.2f}/{100 * right:.0f}%" for kind, (loss, right) in sorted(self.values.items()))
 
 
 def batch_loss(model: OspreyForCausalLM, coder: PromptCoder, batch: DecoderBatch, progress: Progress) -> Tensor:
-    """Weighted mean cross-entropy of all answer tokens."""
+    """Compute the weighted mean cross-entropy of all answer tokens."""
     device = next(model.parameters()).device
     prefix = run_prefix(model, coder, batch.image_tokens_BTC.to(device))
     sums = []
@@ -134,7 +135,7 @@ def batch_loss(model: OspreyForCausalLM, coder: PromptCoder, batch: DecoderBatch
 
 
 def trained_parameters(model: OspreyForCausalLM) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """Freezes the tower; gives everything else by name."""
+    """Freeze the tower and return all other parameters by name."""
     model.model.vision_tower.requires_grad_(False)
     return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
 
@@ -147,9 +148,9 @@ def train_decoder(
     state_path: Path,
     minutes: float,
 ) -> Iterator[tuple[float, str]]:
-    """Train everything but the tower, in place; yields progress in 0..1 and lines for a log.
+    """Train everything except the tower, in place; yield progress (0 to 1) and lines for a log.
 
-    Resumes from `state_path` and saves there every 5 minutes, when it also answers for some unseen scenes.
+    Resumes from `state_path`. Every 5 minutes it saves there and evaluates some unseen scenes.
     """
     optimizers = Optimizers(trained_parameters(model), _LEARNING_RATE, adam_only=("embed_tokens", "lm_head"))
     average, budget, step = Average(model, decay=0.995), Budget(minutes), 0
@@ -159,7 +160,7 @@ def train_decoder(
         average.values, average.steps = state["average"], state["step"]
         budget.used_s, step = state["used_s"], state["step"]
     device = next(model.parameters()).device
-    # With few heads, short rows and a mask, plain attention runs faster backward on a CPU than the fused kernel.
+    # With few heads, short rows and a mask, plain attention has a faster backward pass on a CPU than the fused kernel.
     if device.type == "cpu":
         model.set_attn_implementation("eager")
     batches = DecoderData(features, coder).batches(_IMAGES_PER_STEP, np.random.default_rng((1, step)))

@@ -13,10 +13,10 @@ from torch.nn import functional, grad
 
 
 class DepthwiseBf16(torch.autograd.Function):
-    """7x7 depthwise convolution in bfloat16, two to four times faster backward on a CPU than oneDNN's own.
+    """A 7x7 depthwise convolution in bfloat16, two to four times faster backward on a CPU than oneDNN's.
 
-    The input's gradient is a convolution with the turned kernel; the kernel's gradient is fastest in
-    float32 with channels last.
+    The input's gradient is a convolution with the flipped kernel. The kernel's gradient is fastest in float32 with
+    channels last.
     """
 
     @staticmethod
@@ -41,7 +41,7 @@ class DepthwiseBf16(torch.autograd.Function):
 
 @contextmanager
 def fast_depthwise(tower: nn.Module) -> Iterator[None]:
-    """Route every depthwise convolution of `tower` through `DepthwiseBf16` for a while (training on a CPU)."""
+    """Route every depthwise convolution of `tower` through `DepthwiseBf16` within the block."""
     depthwise = [module for module in tower.modules() if isinstance(module, nn.Conv2d) and module.groups > 1]
     for conv in depthwise:
         conv.forward = partial(_run_depthwise, conv)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""A trained model as a checkpoint folder that `Osprey.from_pretrained` reads, in float16."""
+"""Write a trained model as a checkpoint folder that `Osprey.from_pretrained` reads, in float16."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOKENIZER_FILES = (SENTENCEPIECE_FILE, "added_tokens.json", "special_tokens_map
 
 
 def export(model: OspreyForCausalLM, tokenizer: OspreyTokenizer, tokenizer_folder: Path, out: Path) -> None:
-    """Write weights, config, tokenizer and generation settings into `out`; a README.md there is left alone.
+    """Write weights, config, tokenizer and generation settings into `out`; keep a README.md that is there.
 
     Raises:
         ValueError: a weight does not fit into float16.

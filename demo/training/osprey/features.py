@@ -1,8 +1,8 @@
-"""What the frozen tower gives, computed once: image tokens of every scene, pooled features of every region.
+"""The frozen tower's output, computed once: image tokens of every scene, pooled features of every region.
 
-The tower does not learn after stage 0 (as in the reference), so the later stages never run it. Every region
-is kept twice: under its true mask, and under one as a segmenter would draw it, a little too large or too
-small with a wavering outline; training picks either.
+The tower is not trained after stage 0 (as in the reference), so the later stages never run it. Every region is stored
+twice: under its true mask, and under a mask like a segmenter's, a little too large or too small with an irregular
+outline. Training uses one of them at random.
 
 # N scenes, Q regions of all scenes, V = 2 variants, C channels of all levels, P side of the position mask
 """
@@ -27,7 +27,7 @@ from osprey_model.modeling.osprey import OspreyForCausalLM
 TOKENS_FILE, POOLED_FILE, POSITIONS_FILE = "image_tokens.npy", "pooled.npy", "positions.npy"
 DONE_FILE = "done"
 VARIANTS = 2
-_COARSE = 4  # a wavering mask is made on a grid four times coarser than the picture
+_COARSE = 4  # pixels per cell and side of the grid on which such a mask is drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class FeatureCache:
 
     @classmethod
     def open(cls, folder: Path, records: tuple[SceneRecord, ...]) -> FeatureCache:
-        """Read a finished folder; `records` are those of the scene cache it was made from."""
+        """Read a finished folder; `records` are those of the scene cache that it was made from."""
         tokens, pooled, positions = (
             np.load(folder / name, mmap_mode="r") for name in (TOKENS_FILE, POOLED_FILE, POSITIONS_FILE)
         )
@@ -59,7 +59,7 @@ def compute_features(
     *,
     precision: torch.dtype = torch.bfloat16,
 ) -> Iterator[int]:
-    """Fill `folder` for the first `count` scenes; yields how many are done. A finished folder is left as it is."""
+    """Fill `folder` for the first `count` scenes; yield how many are done. A finished folder stays as it is."""
     if (folder / DONE_FILE).exists():
         yield count
         return
@@ -89,7 +89,7 @@ def compute_features(
 
 
 def region_masks(region_map_HW: NDArray[np.uint8], record: SceneRecord) -> Tensor:
-    """True masks of all regions of a scene, float (R, 1, H, W)."""
+    """Return the true masks of all regions of a scene, float (R, 1, H, W)."""
     inside_RA = np.zeros((len(record.regions), 256), np.bool_)
     for idx, region in enumerate(record.regions):
         inside_RA[idx, list(region.leaf_values)] = True
@@ -97,10 +97,11 @@ def region_masks(region_map_HW: NDArray[np.uint8], record: SceneRecord) -> Tenso
 
 
 def waver(masks_R1HW: Tensor, generator: torch.Generator) -> Tensor:
-    """Masks as a segmenter might draw them: up to about four pixels off, at a quarter of the resolution.
+    """Draw masks as a segmenter might: up to about four pixels off, at a quarter of the resolution.
 
-    A mask that would vanish keeps the cells it touches.
+    A mask that would become empty keeps the cells that it touches.
     """
+    # The threshold on the smoothed coverage moves by one random offset per mask and by smooth random bumps.
     share = functional.avg_pool2d(masks_R1HW, _COARSE)
     smooth = functional.avg_pool2d(share, 3, stride=1, padding=1, count_include_pad=False)
     num, _, height, width = share.shape
@@ -114,7 +115,7 @@ def waver(masks_R1HW: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def pool_levels(levels: dict[str, Tensor], masks_R1HW: Tensor) -> Tensor:
-    """Mean features under each mask, res2..res5 side by side (R, C), exactly as the mask extractor pools."""
+    """Pool mean features under each mask, res2..res5 side by side (R, C), as the mask extractor does."""
     return torch.cat(
         [mask_pool(levels[name], read_mask(masks_R1HW, levels[name].shape[-2:])) for name in LEVELS], dim=-1
     )

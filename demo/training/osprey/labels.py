@@ -47,7 +47,7 @@ class SceneTables:
 
 
 def scene_tables(record: SceneRecord) -> SceneTables:
-    """The tables of one scene. Cells of parts too small to be listed know their object and nothing else."""
+    """Make the lookup tables of one scene. Cells of parts too small to be listed have only their object's targets."""
     targets: dict[str, NDArray[np.int64]] = {name: np.zeros(256, np.int64) for name in TARGET_SIZES}
     object_of: NDArray[np.int64] = np.full(256, -1, np.int64)
     objects = record.regions[: record.num_objects]
@@ -59,7 +59,7 @@ def scene_tables(record: SceneRecord) -> SceneTables:
         targets["object_material"][values] = 1 + MATERIAL_NAMES.index(obj.material)
         for name in ("part", "color", "material"):
             targets[name][values] = UNKNOWN
-    for part in record.regions[record.num_objects :]:  # a part comes before its sub-parts, which win their cells
+    for part in record.regions[record.num_objects :]:  # sub-parts come after their part and overwrite its cells
         values = list(part.leaf_values)
         targets["part"][values] = 1 + PARTS.index(part.part)
         targets["color"][values] = 1 + COLOR_NAMES.index(part.color)
@@ -68,7 +68,7 @@ def scene_tables(record: SceneRecord) -> SceneTables:
 
 
 def region_targets(region: RegionRecord) -> dict[str, int]:
-    """Class numbers of one region (0 is never used: a region is no background)."""
+    """Return the class numbers of one region; 0, the background, is never used."""
     return {
         "category": 1 + CATEGORIES.index(region.category),
         "part": 1 + PARTS.index(region.part),
@@ -78,9 +78,10 @@ def region_targets(region: RegionRecord) -> dict[str, int]:
 
 
 def read_cells(region_map_HW: NDArray[np.uint8], leaf_values: Sequence[int], grid: int) -> Tensor:
-    """Which cells a region covers, float (G, G), as the mask extractor reads them.
+    """Return which cells a region covers, float (G, G), as the mask extractor reads them.
 
-    Its bilinear read looks at the four pixels around a cell's centre; so does this, without making the mask.
+    The mask extractor's bilinear read uses the four pixels around a cell's centre. So does this function, without
+    making the mask.
     """
     inside = np.zeros(256, np.bool_)
     inside[list(leaf_values)] = True
@@ -93,6 +94,7 @@ def read_cells(region_map_HW: NDArray[np.uint8], leaf_values: Sequence[int], gri
 
 
 def _neighbour_bits(obj: RegionRecord, objects: Sequence[RegionRecord]) -> NDArray[np.float32]:
+    """Set a bit for every relation of an object to a category or a colour."""
     bits = np.zeros((len(RELATIONS), len(CATEGORIES) + len(COLOR_NAMES)), np.float32)
     for relation, other in obj.relations:
         row = bits[RELATIONS.index(relation)]

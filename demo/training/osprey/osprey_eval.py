@@ -1,13 +1,14 @@
-"""How well osprey-nano answers on scenes it has not seen: greedy answers, judged by the scene grammar.
+"""Measure how well osprey-nano answers on unseen scenes: greedy answers, checked by the scene grammar.
 
-The same measures as `make eval-demo`, but on ground-truth (or wavering) masks and without the service, so
-it is quick enough to run while the model trains.
+The measures are those of `make eval-demo`, but on true (or irregular) masks and without the service, so that the
+evaluation is fast enough to run during training.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -48,11 +49,18 @@ _PARTS_PER_SCENE = 6
 def evaluate(
     model: OspreyForCausalLM, coder: PromptCoder, features: FeatureCache, count: int, *, wavering: bool = False
 ) -> dict[str, float]:
-    """Share of right answers on the first `count` scenes of `features`, by measure; category on objects only.
+    """Compute the share of right answers on the first `count` scenes of `features`, by measure.
+
+    The category is asked of objects only.
 
     Args:
+        model: the model.
+        coder: encodes its questions.
+        features: of scenes that were not trained on.
+        count: number of scenes.
         wavering: answer on one of the two mask variants at random instead of the true masks.
     """
+    answerer = _SceneModel(model, coder, features)
     generator = np.random.default_rng(0) if wavering else None
     picks = np.random.default_rng(1)
     right: dict[str, list[bool]] = defaultdict(list)
@@ -63,7 +71,7 @@ def evaluate(
         chosen = [*objects, *picks.permutation(parts)[:_PARTS_PER_SCENE].tolist()]
         for field, question in FIELDS.items():
             asked = objects if field == "category" else chosen
-            answers = answer(model, coder, features, idx, question, asked, generator)
+            answers = answerer.answer(idx, question, asked, generator)
             for region, text in zip(asked, answers, strict=True):
                 size = "object" if region in objects else "part"
                 for measure, verdict in judge(scene, areas[region], field, text).items():
@@ -72,7 +80,7 @@ def evaluate(
 
 
 def judge(scene: Scene, area: Area, field: str, text: str) -> dict[str, bool]:
-    """Verdicts on one answer."""
+    """Return which measures an answer meets."""
     if field == "detailed":
         facts = detailed_facts(scene, area, text)
         needed = [facts[name] for name in ("category", "color", "relation")]
@@ -88,35 +96,37 @@ def judge(scene: Scene, area: Area, field: str, text: str) -> dict[str, bool]:
     return {field: text.strip().lower() == truth}
 
 
-def answer(
-    model: OspreyForCausalLM,
-    coder: PromptCoder,
-    features: FeatureCache,
-    scene: int,
-    question: FieldQuestion,
-    regions: Sequence[int],
-    generator: np.random.Generator | None = None,
-) -> list[str]:
-    """Greedy answers to one question on several regions of one scene."""
-    message = question_message(question.text, question.form)
-    items = [(scene, QuestionItem("", message, "", (region,))) for region in regions]
-    rows = pack(features, items, [scene], coder, generator, with_answers=False)
-    tokens = torch.from_numpy(features.image_tokens_NTC[[scene]]).float()
-    device = next(model.parameters()).device
-    limit = max((steps for name, steps in _MAX_NEW_TOKENS.items() if FIELDS[name] is question), default=12)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-        ids_KN = _decode_greedily(model, coder, rows.to(device), tokens.to(device), limit)
-    eos = coder.tokenizer.eos_token_id
-    texts = []
-    for row in ids_KN.tolist():
-        texts.append(coder.tokenizer.decode(row[: row.index(eos)] if eos in row else row))
-    return texts
+@dataclass(frozen=True, slots=True)
+class _SceneModel:
+    """A model with the cached features of the scenes that it is asked about."""
+
+    model: OspreyForCausalLM
+    coder: PromptCoder
+    features: FeatureCache
+
+    def answer(
+        self, scene: int, question: FieldQuestion, regions: Sequence[int], generator: np.random.Generator | None
+    ) -> list[str]:
+        """Answer one question on several regions of one scene, greedily; see `pack` for `generator`."""
+        message = question_message(question.text, question.form)
+        items = [(scene, QuestionItem("", message, "", (region,))) for region in regions]
+        rows = pack(self.features, items, [scene], self.coder, generator, with_answers=False)
+        tokens = torch.from_numpy(self.features.image_tokens_NTC[[scene]]).float()
+        device = next(self.model.parameters()).device
+        limit = max((steps for name, steps in _MAX_NEW_TOKENS.items() if FIELDS[name] is question), default=12)
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+            ids_KN = _decode_greedily(self.model, self.coder, rows.to(device), tokens.to(device), limit)
+        eos = self.coder.tokenizer.eos_token_id
+        texts = []
+        for row in ids_KN.tolist():
+            texts.append(self.coder.tokenizer.decode(row[: row.index(eos)] if eos in row else row))
+        return texts
 
 
 def _decode_greedily(
     model: OspreyForCausalLM, coder: PromptCoder, rows: QuestionRows, image_tokens_1TC: torch.Tensor, limit: int
 ) -> torch.Tensor:
-    """Ids (K, at most `limit`). All rows ask the same question of one region, so none is padded."""
+    """Decode ids (K, at most `limit`) of rows with one question on one region each, so that none is padded."""
     assert int(rows.lengths_K.min()) == int(rows.lengths_K.max()), "rows of one question have one length"
     cache = spread(run_prefix(model, coder, image_tokens_1TC), rows.image_K)
     embeds_KSD = embed_rows(model, rows)

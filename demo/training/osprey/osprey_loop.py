@@ -1,4 +1,4 @@
-"""What both training stages share: a budget, the optimisers, averaged weights, checkpoints to resume from."""
+"""Parts that both trainings share: a time budget, optimisers, averaged weights, snapshots to resume from."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from registry.atomic_writes import Disk
+
 _WARMUP = 0.04  # share of the stage
 _FLOOR = 0.02  # of the peak learning rate, at the end
 
 
 @dataclass
 class Budget:
-    """How long a stage may go on: a number of minutes, over all its resumed runs.
+    """The time of a stage in minutes, over all its resumed runs.
 
-    The schedule follows the share of the budget that is used, so a slower machine trains fewer steps but
-    always ends at the end of the schedule.
+    The learning rate follows the share of the budget that is used, so a slower machine trains fewer steps but
+    always completes the schedule.
     """
 
     minutes: float
@@ -30,7 +32,7 @@ class Budget:
 
     @property
     def progress(self) -> float:
-        """0 at the start, 1 when the budget is used up."""
+        """Share of the budget that is used, 0 to 1."""
         return min(1.0, self.elapsed_s / (60 * self.minutes))
 
     @property
@@ -40,7 +42,7 @@ class Budget:
 
     @property
     def rate(self) -> float:
-        """Factor of the learning rate now: linear warm-up, then a cosine."""
+        """Current factor of the learning rate: linear warm-up, then a cosine."""
         if self.progress < _WARMUP:
             return max(0.02, self.progress / _WARMUP)
         angle = math.pi * (self.progress - _WARMUP) / (1 - _WARMUP)
@@ -50,7 +52,7 @@ class Budget:
 class Optimizers:
     """Muon for the matrices inside the network, AdamW for everything else (tables, heads, convolutions, vectors).
 
-    Muon's updates are scaled to AdamW's size, so one learning rate serves both.
+    Muon's updates are scaled to the size of AdamW's, so both use one learning rate.
     """
 
     def __init__(self, named: Iterable[tuple[str, nn.Parameter]], lr: float, adam_only: tuple[str, ...] = ()) -> None:
@@ -68,7 +70,7 @@ class Optimizers:
             self.all.append(torch.optim.Muon(matrices, lr=lr, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"))
 
     def step(self, rate: float) -> None:
-        """One update at `rate` times the peak learning rate; clears the gradients."""
+        """Update once at `rate` times the peak learning rate and clear the gradients."""
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer in self.all:
             for group in optimizer.param_groups:
@@ -77,9 +79,11 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> list[dict[str, Any]]:
+        """Return the optimisers' states."""
         return [optimizer.state_dict() for optimizer in self.all]
 
     def load(self, states: list[dict[str, Any]]) -> None:
+        """Restore what `state` returned."""
         for optimizer, state in zip(self.all, states, strict=True):
             optimizer.load_state_dict(state)
 
@@ -93,7 +97,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Follow the module; fast at first, so that the random start is forgotten."""
+        """Move the averages towards the module; fast at first, so that the random start is forgotten."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
         named = dict(module.named_parameters())
@@ -110,18 +114,17 @@ class Average:
 
 
 def save_state(path: Path, **parts: Any) -> None:
-    """Write a checkpoint to resume from; a stop in between leaves the one before."""
+    """Write a snapshot to resume from; a stop while writing keeps the one before."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(parts, partial)
-    partial.replace(path)
+    with Disk().replacement(path) as partial:
+        torch.save(parts, partial)
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
-    """What `save_state` wrote, or None. Tensors and plain values only."""
+    """Read what `save_state` wrote, or return None. Tensors and plain values only."""
     return torch.load(path, weights_only=True) if path.exists() else None
 
 
 def total(losses: dict[str, Tensor]) -> Tensor:
-    """Sum of named losses."""
+    """Add named losses."""
     return torch.stack([loss.float() for loss in losses.values()]).sum()

@@ -1,10 +1,7 @@
-"""What osprey-nano is asked about a scene while it learns, with the right answers.
+"""The questions that osprey-nano is trained on, with the right answers.
 
-First of all the product's own questions, in the exact words of `label_config.questions`. Besides them
-short-form and yes/no questions as in Osprey-724K, and a few whose answers teach where things are, which is
-what the last sentence of a detailed description needs.
-
-Neighbours: `demo/scenes/grammar.py` and `demo/scenes/questions.py` (answers), `osprey_packing.py` (ids).
+Most are the product's own questions, in the exact words of `label_config.questions`. There are also short-form and
+yes/no questions as in Osprey-724K, and a few about positions, which the last sentence of a detailed description needs.
 """
 
 from __future__ import annotations
@@ -50,8 +47,9 @@ class QuestionItem:
     """One question and its answer.
 
     Attributes:
-        kind: what is learned; `osprey_packing.QUOTAS` says how often.
-        message: what follows prefix P, with a `<mask><pos>` per region.
+        kind: key of `decoder.QUOTAS`, which sets how often it is asked.
+        message: the text after prefix P, with a `<mask><pos>` per region.
+        answer: the right answer.
         regions: indices of the regions in the order of their placeholders.
     """
 
@@ -62,7 +60,7 @@ class QuestionItem:
 
 
 def areas_of(scene: Scene) -> list[Area]:
-    """All regions of a scene: objects first, then every part followed by its sub-parts."""
+    """List all regions of a scene: objects first, then every part followed by its sub-parts."""
     areas: list[Area] = list(scene.objects)
     for obj in scene.objects:
         for part in obj.parts:
@@ -71,17 +69,17 @@ def areas_of(scene: Scene) -> list[Area]:
 
 
 def owner_of(scene: Scene, area: Area) -> SceneObject:
-    """The object itself, or the one that a part belongs to."""
+    """Return the object itself, or the one that a part belongs to."""
     return area if isinstance(area, SceneObject) else scene.objects[area.object_idx]
 
 
 def part_name(area: Area) -> str:
-    """What part an area is; an object is "whole"."""
+    """Return what part an area is; an object is "whole"."""
     return WHOLE if isinstance(area, SceneObject) else area.name
 
 
 def ask_everything(scene: Scene) -> tuple[QuestionItem, ...]:
-    """Every question on every region of a scene; the same scene gives the same questions."""
+    """Ask every question about every region of a scene; the same scene gives the same questions."""
     rng = np.random.default_rng((scene.seed, 3))
     areas = areas_of(scene)
     items = [item for idx, area in enumerate(areas) for item in _product_questions(scene, area, idx, rng)]
@@ -92,7 +90,7 @@ def ask_everything(scene: Scene) -> tuple[QuestionItem, ...]:
 
 
 def _product_questions(scene: Scene, area: Area, idx: int, rng: np.random.Generator) -> list[QuestionItem]:
-    """Exactly what the fields of a labelling project ask; now and then in other words."""
+    """Ask exactly what the fields of a labeling project ask; sometimes in other words."""
 
     def item(kind: str, question: FieldQuestion, answer: str) -> QuestionItem:
         return QuestionItem(kind, question_message(question.text, question.form), answer, (idx,))
@@ -109,12 +107,13 @@ def _product_questions(scene: Scene, area: Area, idx: int, rng: np.random.Genera
 
 
 def _worded(wordings: tuple[FieldQuestion, ...], rng: np.random.Generator) -> FieldQuestion:
+    """Choose the exact wording, or with a small probability one of the others."""
     exact = rng.random() < _EXACT_WORDING_SHARE
     return wordings[0] if exact else wordings[1 + int(rng.integers(len(wordings) - 1))]
 
 
 def _place_questions(scene: Scene, obj: SceneObject, idx: int) -> list[QuestionItem]:
-    """Where an object is and what is nearest to it: the two facts behind its canonical relation."""
+    """Ask where an object is and what is nearest to it: the two facts behind its canonical relation."""
     message = question_message("Where is {region}?", "part")
     items = [QuestionItem("place", message, place_in_picture(centroid(obj.mask), scene.image_wh), (idx,))]
     if obj.relations:
@@ -125,7 +124,7 @@ def _place_questions(scene: Scene, obj: SceneObject, idx: int) -> list[QuestionI
 
 
 def _short_form(dialogue: Dialogue, areas: Sequence[Area]) -> list[QuestionItem]:
-    """Each turn as a question of its own, with the preamble of the reference's reader."""
+    """Turn each turn into a question of its own, with the preamble of the reference's reader."""
     regions = tuple(_index(areas, region) for region in dialogue.regions)
     items = []
     for turn in dialogue.turns:
@@ -137,6 +136,7 @@ def _short_form(dialogue: Dialogue, areas: Sequence[Area]) -> list[QuestionItem]
 
 
 def _positive_negative(dialogue: Dialogue, areas: Sequence[Area]) -> list[QuestionItem]:
+    """Turn each turn into a question about its region."""
     return [
         QuestionItem(
             "positive negative",
@@ -149,7 +149,7 @@ def _positive_negative(dialogue: Dialogue, areas: Sequence[Area]) -> list[Questi
 
 
 def _picture_questions(scene: Scene, rng: np.random.Generator) -> list[QuestionItem]:
-    """Two questions without a region: is such a thing in the picture?"""
+    """Ask two questions without a region: whether a category is in the picture."""
     present = sorted({obj.category for obj in scene.objects})
     absent = sorted(set(CATALOG) - set(present))
     asked = [(present[int(rng.integers(len(present)))], "yes"), (absent[int(rng.integers(len(absent)))], "no")]
@@ -160,4 +160,5 @@ def _picture_questions(scene: Scene, rng: np.random.Generator) -> list[QuestionI
 
 
 def _index(areas: Sequence[Area], region: Area) -> int:
+    """Return the index of a region among the areas."""
     return next(idx for idx, area in enumerate(areas) if area is region)

@@ -3,8 +3,6 @@
 A cache folder holds, for N scenes in seed order, `images.npy` (the model's own preprocessing, float16),
 `region_maps.npy` (which leaf area every pixel of the picture belongs to) and `records.json` (per scene its
 regions with their ground truth). Masks are not stored: a region is a set of values of the region map.
-
-Neighbours: `demo/scenes` draws, `demo/training/osprey/tower.py` and `osprey_features.py` read.
 """
 
 from __future__ import annotations
@@ -46,7 +44,7 @@ class RegionRecord:
 
 @dataclass(frozen=True, slots=True)
 class SceneRecord:
-    """One scene without its pixels: regions (objects first, then parts) and everything asked about them."""
+    """One scene without its pixels: regions (objects first, then parts) and all questions about them."""
 
     seed: int
     regions: tuple[RegionRecord, ...]
@@ -55,7 +53,7 @@ class SceneRecord:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> SceneRecord:
-        """Read what `dataclasses.asdict` gave, after JSON made lists of its tuples."""
+        """Read the values of `dataclasses.asdict` after JSON has turned their tuples into lists."""
         regions = (
             RegionRecord(
                 **each
@@ -83,7 +81,7 @@ class SceneCache:
         """Read a finished cache folder.
 
         Raises:
-            FileNotFoundError: the folder was never finished; draw it first.
+            FileNotFoundError: the folder is not complete; draw it first.
         """
         data = json.loads((folder / RECORDS_FILE).read_text(encoding="utf-8"))
         records = tuple(SceneRecord.from_json(each) for each in data)
@@ -92,7 +90,7 @@ class SceneCache:
 
 
 def draw_cache(folder: Path, seeds: Sequence[int], image_size: int, processes: int = 1) -> Iterator[int]:
-    """Draw the scenes of `seeds` into `folder`; yields how many are done. A finished folder is left as it is."""
+    """Draw the scenes of `seeds` into `folder`; yield how many are done. A finished folder stays as it is."""
     if (folder / RECORDS_FILE).exists():
         yield len(seeds)
         return
@@ -102,7 +100,7 @@ def draw_cache(folder: Path, seeds: Sequence[int], image_size: int, processes: i
     draw, chunks = partial(_draw, image_size=image_size), list(_chunks(seeds))
     with ExitStack() as stack:
         if processes > 1:
-            # Spawned, not forked: a fork copies the locks of torch's threads.
+            # Spawn instead of fork, because a fork copies the locks of torch's threads.
             pool = stack.enter_context(ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")))
             drawn_chunks = pool.map(draw, chunks)
         else:
@@ -115,12 +113,12 @@ def draw_cache(folder: Path, seeds: Sequence[int], image_size: int, processes: i
                 images[len(records)], maps[len(records)] = image, region_map
                 records.append(record)
             yield len(records)
-    # Written last: a folder without it was never finished.
+    # Written last, because a folder with this file counts as complete.
     (folder / RECORDS_FILE).write_text(json.dumps([dataclasses.asdict(each) for each in records]), encoding="utf-8")
 
 
 def record_of(scene: Scene) -> SceneRecord:
-    """A scene's regions and questions without its pixels."""
+    """Return a scene's regions and questions without its pixels."""
     regions = []
     for area in areas_of(scene):
         owner = owner_of(scene, area)
@@ -130,6 +128,7 @@ def record_of(scene: Scene) -> SceneRecord:
 
 
 def _draw(seeds: Sequence[int], image_size: int) -> list[tuple[NDArray[np.float16], NDArray[np.uint8], SceneRecord]]:
+    """Draw a chunk of scenes: preprocessed picture, region map and record of each."""
     preprocess = ImagePreprocessor(image_size)
     scenes = (make_scene(seed) for seed in seeds)
     return [
@@ -138,11 +137,12 @@ def _draw(seeds: Sequence[int], image_size: int) -> list[tuple[NDArray[np.float1
 
 
 def _chunks(seeds: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cut the seeds into chunks."""
     for start in range(0, len(seeds), _CHUNK):
         yield seeds[start : start + _CHUNK]
 
 
 def new_array(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    """An empty .npy file as a writable memory map."""
+    """Create an .npy file and return it as a writable memory map."""
     array: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
     return array

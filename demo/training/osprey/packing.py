@@ -1,8 +1,8 @@
-"""Many questions on one image in one forward pass: the image's prefix once, every question behind it.
+"""Many questions on one image in one forward pass: one prefix per image, every question behind it.
 
-System prompt, image tokens and overview line are the same for all questions of an image (about 300 of 330
-tokens). They run through the decoder once; their keys and values serve every question row, and gradients
-flow back through them. The loss is that of the questions asked one by one.
+System prompt, image tokens and overview line are the same for all questions of an image (about 300 of 330 tokens).
+They run through the decoder once. Every question row uses their keys and values, and gradients flow back through
+them. The loss equals that of the questions asked one by one.
 
 # B images, T prefix tokens, K question rows, S tokens of the longest row, D decoder width, Q regions in use
 """
@@ -27,11 +27,11 @@ from osprey_model.inputs.prompts import INFERENCE, PREFIX_P
 from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
 
-_DETAIL_WEIGHT = 0.4  # of a detailed description's token against a one-word answer's; its last sentence weighs 1
+_DETAIL_WEIGHT = 0.4  # of a detailed description's tokens before its last sentence; all other tokens weigh 1
 
 
 class PromptCoder:
-    """Questions and answers as ids, split where the shared prefix ends."""
+    """Encodes questions and answers as ids, split where the shared prefix ends."""
 
     def __init__(self, tokenizer: OspreyTokenizer) -> None:
         self.tokenizer = tokenizer
@@ -40,7 +40,7 @@ class PromptCoder:
         self.answer = lru_cache(maxsize=200_000)(self._answer)
 
     def _question(self, message: str) -> tuple[int, ...]:
-        """Ids behind the prefix, up to and with `ASSISTANT:`."""
+        """Encode what follows the prefix, up to and with `ASSISTANT:`."""
         ids = self.tokenizer.encode_prompt(INFERENCE.opening() + PREFIX_P + INFERENCE.turn(message))
         cut = len(self.prefix_ids)
         if ids[:cut] != self.prefix_ids:
@@ -48,12 +48,13 @@ class PromptCoder:
         return tuple(ids[cut:])
 
     def _answer(self, answer: str) -> tuple[int, ...]:
+        """Encode an answer with its end token."""
         return (*self.tokenizer.encode(answer, add_bos=False), self.tokenizer.eos_token_id)
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionRows:
-    """K questions in padded rows, with the Q regions they name.
+    """K questions in padded rows, with the Q regions that they refer to.
 
     `image_K` is the row's image as an index into the batch; `region_at_Q2` holds (row, column of `<mask>`).
     """
@@ -68,7 +69,7 @@ class QuestionRows:
     positions_QPP: Tensor
 
     def to(self, device: torch.device | str) -> QuestionRows:
-        """All tensors on a device."""
+        """Move all tensors to a device."""
         return QuestionRows(*(getattr(self, field.name).to(device) for field in dataclasses.fields(self)))
 
 
@@ -81,12 +82,18 @@ def pack(
     *,
     with_answers: bool = True,
 ) -> QuestionRows:
-    """Rows for (scene, question) pairs.
+    """Pack (scene, question) pairs into rows.
 
     Args:
+        features: the features of all regions.
+        questions: scene index and question of each row.
         images: the scenes of the batch, in the order of their image tokens.
+        coder: encodes questions and answers.
         generator: picks each region's mask variant; None takes the true masks.
-        with_answers: False leaves the rows open behind `ASSISTANT:`, for decoding.
+        with_answers: False ends the rows after `ASSISTANT:`, for decoding.
+
+    Raises:
+        ValueError: the questions' placeholders and regions differ in number.
     """
     ids, labels, weights, region_at, region_rows = [], [], [], [], []
     for row, (scene, item) in enumerate(questions):
@@ -114,8 +121,8 @@ def pack(
 
 
 def run_prefix(model: OspreyForCausalLM, coder: PromptCoder, image_tokens_BTC: Tensor) -> DynamicCache:
-    """Keys and values of the shared prefix of B images."""
-    # The projector reads a level, (B, C, h, w); one row of T cells is the same to it.
+    """Compute the keys and values of the shared prefix of B images."""
+    # The projector reads a level (B, C, h, w). One row of T cells gives the same result.
     images_BTD = model.model.mm_projector(image_tokens_BTC.transpose(1, 2)[:, :, None])
     at = coder.prefix_ids.index(IMAGE_TOKEN_ID)
     device = image_tokens_BTC.device
@@ -128,11 +135,14 @@ def run_prefix(model: OspreyForCausalLM, coder: PromptCoder, image_tokens_BTC: T
 
 
 def spread(cache: DynamicCache, image_K: Tensor) -> DynamicCache:
-    """The prefix of each row's image, row by row. Rows of one image lie together, in the order of the images."""
+    """Repeat the prefix of each row's image, row by row.
+
+    Rows of one image lie together, in the order of the images.
+    """
     counts = torch.bincount(image_K, minlength=len(cache.layers[0].keys)).tolist()
 
     def repeated(values_BNTD: Tensor) -> Tensor:
-        # Not values[image_K]: the gradient of an index is many times slower than that of an expansion.
+        # Not values[image_K], because the gradient of indexing is many times slower than that of an expansion.
         return torch.cat(
             [row.expand(count, -1, -1, -1) for row, count in zip(torch.split(values_BNTD, 1), counts, strict=True)]
         )
@@ -141,8 +151,9 @@ def spread(cache: DynamicCache, image_K: Tensor) -> DynamicCache:
 
 
 def embed_rows(model: OspreyForCausalLM, rows: QuestionRows) -> Tensor:
-    """Question rows as decoder input (K, S, D), region tokens in place."""
+    """Embed question rows as decoder input (K, S, D), with region tokens in their places."""
     embed = model.model.embed_tokens
+    # The placeholders' ids lie beyond the embedding table: embed any id there, then overwrite it.
     row_Q, column_Q = rows.region_at_Q2.unbind(1)
     ids_KS = rows.ids_KS.index_put((row_Q, column_Q), torch.zeros_like(row_Q))
     ids_KS = ids_KS.index_put((row_Q, column_Q + 1), torch.zeros_like(row_Q))
@@ -155,7 +166,7 @@ def embed_rows(model: OspreyForCausalLM, rows: QuestionRows) -> Tensor:
 
 
 def region_tokens(model: OspreyForCausalLM, pooled_QC: Tensor, positions_QPP: Tensor) -> tuple[Tensor, Tensor]:
-    """The mask extractor behind its pooling: mask tokens and position tokens, (Q, D) each."""
+    """Run the mask extractor after its pooling: mask tokens and position tokens, (Q, D) each."""
     extractor = model.mask_extractor
     levels = torch.split(pooled_QC, list(model.sizes.vision_dims), dim=-1)
     level_sum = torch.stack(
@@ -167,7 +178,7 @@ def region_tokens(model: OspreyForCausalLM, pooled_QC: Tensor, positions_QPP: Te
 def answer_losses(
     model: OspreyForCausalLM, prefix: DynamicCache, rows: QuestionRows
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropy of every learned token, its weight, its row, and whether it was the likeliest; all (L,)."""
+    """Compute each learned token's cross-entropy, weight, row and whether it was the likeliest; all (L,)."""
     hidden_KSD = model.model(
         inputs_embeds=embed_rows(model, rows), past_key_values=spread(prefix, rows.image_K)
     ).last_hidden_state
@@ -179,6 +190,7 @@ def answer_losses(
 
 
 def _answer_weights(item: QuestionItem, answer: Sequence[int], coder: PromptCoder) -> list[float]:
+    """Weight the tokens of an answer; of a detailed description the last sentence counts most."""
     if not item.kind.startswith("detailed"):
         return [1.0] * len(answer)
     head = item.answer[: item.answer[:-1].rfind(".") + 1]
@@ -187,6 +199,7 @@ def _answer_weights(item: QuestionItem, answer: Sequence[int], coder: PromptCode
 
 
 def _pad(rows: Sequence[Sequence[float]], fill: float, dtype: torch.dtype) -> Tensor:
+    """Pad rows to the longest one."""
     padded = torch.full((len(rows), max(len(row) for row in rows)), fill, dtype=dtype)
     for number, row in enumerate(rows):
         padded[number, : len(row)] = torch.tensor(row, dtype=dtype)

@@ -1,9 +1,9 @@
-"""Stage 0, in place of CLIP: the ConvNeXt learns to see the demo world, then stays frozen as in the reference.
+"""Stage 0, in place of CLIP: the ConvNeXt is trained on the demo world, then stays frozen as in the reference.
 
-Two kinds of throw-away linear heads tell it what matters: on the cells of its levels (what is drawn here,
-which object is it part of, where is that object, what lies around it) and on the features pooled under
-masks exactly as the mask extractor pools them. What the decoder will be asked is then a nearly linear
-readout of what the tower gives, which is what a pretrained CLIP tower gives the released model.
+Two kinds of temporary linear heads supervise it: on the cells of its levels (what is drawn here, to which object it
+belongs, where that object is, what lies around it) and on the features pooled under masks as the mask extractor pools
+them. The answers to the decoder's questions are then nearly linear in the tower's features, as they are with the
+pretrained CLIP tower of the released model.
 
 # B images, C channels, G grid side of a level, R regions, N neighbour statements
 """
@@ -38,7 +38,7 @@ _BATCH, _LEARNING_RATE = 8, 5e-3
 _SAVE_EVERY_S = 120
 _NEIGHBOURS = "neighbours"
 _PLACE = "place"
-# Factors that bring the losses of regressions and of the many-bit neighbour statements to the others' size.
+# Factors that scale the losses of the regressions and of the many neighbour statements to the size of the others.
 _OWN_PLACE_WEIGHT, _BOX_WEIGHT, _NEIGHBOUR_WEIGHT = 8.0, 4.0, 4.0
 
 
@@ -51,12 +51,13 @@ class Readout(nn.Module):
         self.linear = nn.Linear(width, sum(self.sizes.values()))
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the pieces of the output by name."""
         pieces = self.linear(features).float().split(list(self.sizes.values()), dim=-1)
         return dict(zip(self.sizes, pieces, strict=True))
 
 
 class TowerHeads(nn.Module):
-    """The linear readouts of cells and regions. They are thrown away after the stage."""
+    """The linear heads on cells and regions. They are dropped after the stage."""
 
     def __init__(self, config: OspreyConfig) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class TowerHeads(nn.Module):
         self.regions = Readout(sum(dims.values()), region_sizes)
 
     def forward(self, levels: Mapping[str, Tensor], batch: TowerSample) -> dict[str, Tensor]:
-        """Named losses."""
+        """Compute the losses by name."""
         losses: dict[str, Tensor] = {}
         for level, names in CELL_TARGETS.items():
             outputs = self.cells[level](levels[level].permute(0, 2, 3, 1))
@@ -88,7 +89,7 @@ class TowerHeads(nn.Module):
         return losses
 
     def read_regions(self, levels: Mapping[str, Tensor], batch: TowerSample) -> dict[str, Tensor]:
-        """Target -> logits (B, R, classes), from the mean feature under each mask."""
+        """Compute logits (B, R, classes) per target, from the mean feature under each mask."""
         pooled = []
         for level in LEVELS:
             images = zip(levels[level], batch.region_cells[level], strict=True)
@@ -98,7 +99,7 @@ class TowerHeads(nn.Module):
 
 
 def _place_losses(level: str, outputs: Mapping[str, Tensor], batch: TowerSample) -> dict[str, Tensor]:
-    """Where a cell is, the box of the object it shows, and what lies around that object."""
+    """Compute the losses of a cell's own place, its object's box, and that object's neighbours."""
     inside, wanted = batch.inside[level], batch.places[level]
     place, neighbours = outputs[_PLACE], outputs[_NEIGHBOURS]
     own = functional.mse_loss(place[..., :2], wanted[..., :2])
@@ -113,7 +114,7 @@ def _place_losses(level: str, outputs: Mapping[str, Tensor], batch: TowerSample)
 
 @torch.no_grad()
 def region_accuracy(tower: nn.Module, heads: TowerHeads, data: TowerData, count: int) -> dict[str, float]:
-    """Share of right readouts of the first `count` scenes' regions, target by target."""
+    """Compute the share of right predictions on the first `count` scenes' regions, per target."""
     right: dict[str, list[float]] = {name: [] for name in (*REGION_TARGETS, _NEIGHBOURS)}
     generator, device = np.random.default_rng(0), next(tower.parameters()).device
     for start in range(0, count, 16):
@@ -122,7 +123,7 @@ def region_accuracy(tower: nn.Module, heads: TowerHeads, data: TowerData, count:
             logits = heads.read_regions(tower(batch.image_3SS), batch)
         for name in REGION_TARGETS:
             right[name].append((logits[name].argmax(-1) == batch.region_classes[name]).float().mean().item())
-        # The surest of all neighbour statements: is it true?
+        # Of all neighbour statements only the one with the highest probability is checked.
         surest = logits[_NEIGHBOURS].argmax(-1, keepdim=True)
         right[_NEIGHBOURS].append(batch.region_neighbours_RN.gather(-1, surest).mean().item())
     return {name: float(np.mean(values)) for name, values in right.items()}
@@ -131,9 +132,9 @@ def region_accuracy(tower: nn.Module, heads: TowerHeads, data: TowerData, count:
 def train_tower(
     tower: nn.Module, config: OspreyConfig, scenes: SceneCache, held_out: SceneCache, state_path: Path, minutes: float
 ) -> Iterator[tuple[float, str]]:
-    """Train `tower` in place; yields progress in 0..1 and lines for a log.
+    """Train `tower` in place; yield progress (0 to 1) and lines for a log.
 
-    Resumes from `state_path` and saves there every two minutes, when it also reads out unseen scenes.
+    Resumes from `state_path`. Every two minutes it saves there and evaluates unseen scenes.
     """
     device = next(tower.parameters()).device
     heads = TowerHeads(config).to(device)

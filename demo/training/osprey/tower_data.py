@@ -1,4 +1,4 @@
-"""Batches for the tower: images, half of them mirrored, with what their cells and regions show.
+"""Batches for the tower: images, half of them mirrored, with the targets of their cells and regions.
 
 # B images, S image side, G grid side of a level, R regions, N neighbour statements
 """
@@ -25,14 +25,14 @@ from demo.training.osprey.labels import (
 from demo.training.osprey.osprey_scenes import SceneCache
 from osprey_model.config import LEVELS
 
-# What each level's cells are asked. Coarse levels see whole objects, fine ones what is drawn at the spot.
+# The targets of each level's cells. Coarse levels are trained on whole objects, fine ones on what is drawn at the cell.
 CELL_TARGETS: dict[str, tuple[str, ...]] = {
     "res2": ("part", "color"),
     "res3": ("category", "part", "color", "material"),
     "res4": ("category", "part", "color", "object_color", "object_material"),
     "res5": ("category", "object_color", "object_material"),
 }
-PLACE_LEVELS = ("res4", "res5")  # their cells also know their own place, their object's box and its neighbours
+PLACE_LEVELS = ("res4", "res5")  # with their own place, their object's box and its neighbours as further targets
 REGION_TARGETS = ("category", "part", "color", "material")
 PLACE_SIZE = 6  # own x, y; the object's left, top, right, bottom; all 0..1
 _REGIONS_PER_IMAGE = 10
@@ -41,7 +41,7 @@ _STRIDES = dict(zip(LEVELS, (4, 8, 16, 32), strict=True))
 
 @dataclass(frozen=True, slots=True)
 class TowerSample:
-    """One image and its targets; batched, every tensor gets a leading B."""
+    """One image and its targets. In a batch every tensor has a leading B."""
 
     image_3SS: Tensor
     cells: Mapping[str, Tensor]  # "level.target" -> (G, G) class numbers
@@ -53,7 +53,7 @@ class TowerSample:
     region_neighbours_RN: Tensor
 
     def to(self, device: torch.device) -> TowerSample:
-        """All tensors on a device."""
+        """Move all tensors to a device."""
         return _map([self], lambda tensors: tensors[0].to(device))
 
 
@@ -66,7 +66,7 @@ class TowerData:
         self.tables = [scene_tables(record) for record in scenes.records]
 
     def batches(self, batch_size: int, generator: np.random.Generator) -> Iterator[TowerSample]:
-        """Endless shuffled passes."""
+        """Yield shuffled passes without end."""
         batch_size = min(batch_size, len(self.tables))
         while True:
             order = generator.permutation(len(self.tables))
@@ -74,12 +74,12 @@ class TowerData:
                 yield self.batch(order[start : start + batch_size].tolist(), generator, mirror=True)
 
     def batch(self, picked: list[int], generator: np.random.Generator, *, mirror: bool = False) -> TowerSample:
-        """Scenes `picked`, each mirrored with a chance of one half if `mirror`."""
+        """Make a batch of the scenes `picked`, each mirrored with a probability of one half if `mirror`."""
         samples = [self.sample(idx, generator, mirrored=mirror and bool(generator.random() < 0.5)) for idx in picked]
         return _map(samples, torch.stack)
 
     def sample(self, idx: int, generator: np.random.Generator, *, mirrored: bool) -> TowerSample:
-        """One scene with all of its objects and some of its parts as regions."""
+        """Make the targets of one scene, with all of its objects and some of its parts as regions."""
         step = -1 if mirrored else 1
         region_map = np.ascontiguousarray(self.scenes.region_maps_NHW[idx][:, ::step])
         image = np.array(self.scenes.images_N3SS[idx][..., ::step], dtype=np.float32)
@@ -112,7 +112,7 @@ class TowerData:
 
 
 def _map(samples: Sequence[TowerSample], combine: Callable[[list[Tensor]], Tensor]) -> TowerSample:
-    """One sample whose every tensor is `combine` of the samples' own."""
+    """Combine samples into one whose every tensor is `combine` of the samples' own."""
     values: list[Any] = []
     for field in dataclasses.fields(TowerSample):
         found = [getattr(sample, field.name) for sample in samples]
@@ -124,25 +124,27 @@ def _map(samples: Sequence[TowerSample], combine: Callable[[list[Tensor]], Tenso
 
 
 def _places(owner_GG: NDArray[np.int64], boxes: NDArray[np.float64]) -> Tensor:
-    """Own place of every cell and the box of the object it shows, (G, G, 6)."""
+    """Return the own place of every cell and the box of the object it shows, (G, G, 6)."""
     rows, columns = np.indices(owner_GG.shape)
     own = (np.stack([columns, rows], axis=-1) + 0.5) / len(owner_GG)
     return torch.from_numpy(np.concatenate([own, boxes[owner_GG]], axis=-1).astype(np.float32))
 
 
 def _center_values(region_map_HW: NDArray[np.uint8], grid: int) -> NDArray[np.uint8]:
+    """Return the region map's value at the centre of every cell, (G, G)."""
     step_y, step_x = region_map_HW.shape[0] // grid, region_map_HW.shape[1] // grid
     return region_map_HW[step_y // 2 :: step_y, step_x // 2 :: step_x]
 
 
 def _mirrored(bits_ON: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Swap left and right in neighbour bits."""
     rows = bits_ON.reshape(len(bits_ON), len(RELATIONS), -1)
     order = [RELATIONS.index({"left": "right", "right": "left"}.get(name, name)) for name in RELATIONS]
     return rows[:, order].reshape(bits_ON.shape)
 
 
 def _object_boxes(region_map_HW: NDArray[np.uint8], tables: SceneTables, num_objects: int) -> NDArray[np.float64]:
-    """Left, top, right, bottom of every object in 0..1; the last row (index -1, background) is zero."""
+    """Return left, top, right, bottom of every object, 0 to 1; the last row (index -1, background) is zero."""
     small = tables.object_of[region_map_HW[::4, ::4]]
     height, width = small.shape
     boxes = np.zeros((num_objects + 1, 4))

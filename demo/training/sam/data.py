@@ -1,8 +1,7 @@
 """Scenes rendered once into compact shards, and the dense targets of one of them.
 
-A scene is kept as the picture at SAM's input size and the region map at full size, from which the
-soft target of any region follows. Used by `demo/training/sam/sam_loop.py`; prompts are drawn from the
-same scenes by `demo/training/sam/prompts.py`.
+A scene is stored as the picture at SAM's input size and the region map at full size, from which the soft target of
+any region follows.
 """
 
 from __future__ import annotations
@@ -21,9 +20,10 @@ from numpy.typing import NDArray
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from demo.scenes import Scene, SceneObject, ScenePart, make_scene
+from registry.atomic_writes import Disk
 
 SCENES_PER_SHARD = 25
-PART_CLASSES = 128  # hashed names, only for a head that is thrown away: a collision does no harm
+PART_CLASSES = 128  # hashed names; a collision is harmless, because only the auxiliary head uses them
 NO_LEVEL = -1
 LEVELS = 3  # slots 1..3 of SAM's multimask output: sub-part, part, object
 _MAX_REGIONS = 96
@@ -51,7 +51,7 @@ class TrainingScene:
     part_class: NDArray[np.uint8]
 
     def flipped(self) -> TrainingScene:
-        """The scene in a mirror."""
+        """Mirror the scene left to right."""
         points = self.inner_points.copy()
         points[:, 0] = self.region_map.shape[1] - 1 - points[:, 0]
         return TrainingScene(
@@ -61,25 +61,25 @@ class TrainingScene:
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What the network should say about one scene, on a grid of cells at SAM's low resolution.
+    """The network's targets for one scene, on a grid of cells at SAM's low resolution.
 
-    `coverage` (L, h, w): share of each cell that each present leaf covers; `leaves` (L,) names them.
-    Soft targets say where inside a cell the border runs: thresholded, cells alone would cap the
-    parts' IoU at 0.89 instead of 0.97.
+    `coverage` (L, h, w) is the share of each cell that each present leaf covers; `leaves` (L,) are those leaves.
+    Soft targets hold where inside a cell the border runs. With hard targets the IoU of parts could not exceed 0.89;
+    with soft ones the bound is 0.97.
     """
 
     leaves: NDArray[np.uint8]
     coverage: NDArray[np.float32]
 
     def of(self, members: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Coverage (N, h, w) of regions given by their leaves (N, 256)."""
+        """Return the coverage (N, h, w) of regions given by their leaves (N, 256)."""
         leaf_count, height, width = self.coverage.shape
         flat = members[:, self.leaves].astype(np.float32) @ self.coverage.reshape(leaf_count, -1)
         return flat.reshape(-1, height, width)
 
 
 def targets_of(scene: TrainingScene, cell_px: int) -> Targets:
-    """Coverage of every leaf on cells of `cell_px` full-size pixels."""
+    """Compute the coverage of every leaf on cells of `cell_px` full-size pixels."""
     height, width = (side // cell_px for side in scene.region_map.shape)
     leaves, compact = np.unique(scene.region_map, return_inverse=True)
     rows = np.arange(height * cell_px)[:, None] // cell_px
@@ -92,7 +92,7 @@ def targets_of(scene: TrainingScene, cell_px: int) -> Targets:
 
 
 def training_scene(scene: Scene, image_size: int) -> TrainingScene:
-    """`scene` with its picture resized as SAM will see it."""
+    """Convert a scene, with its picture resized to SAM's input size."""
     levels = np.full((256, LEVELS), NO_LEVEL, np.int16)
     members: list[NDArray[np.bool_]] = []
     points: list[tuple[int, int]] = []
@@ -110,7 +110,7 @@ def training_scene(scene: Scene, image_size: int) -> TrainingScene:
         levels[leaves, 2] = object_idx
         classes[leaves] = _name_class(thing.category)
         for part in thing.parts:
-            # A click on a part without sub-parts means part, part, object; on a sub-part all three differ.
+            # A click on a part without sub-parts means (part, part, object); on a sub-part all three differ.
             leaves = list(part.leaf_values)
             levels[leaves, :2] = add(part)
             classes[leaves] = _name_class(f"{thing.category}/{part.name}")
@@ -123,7 +123,7 @@ def training_scene(scene: Scene, image_size: int) -> TrainingScene:
 
 
 class SceneStore:
-    """Shards of rendered scenes in a folder, filled by a background process in seed order."""
+    """Shards of rendered scenes in a folder, filled by a background process in the order of the seeds."""
 
     def __init__(self, folder: Path, first_seed: int, num_scenes: int, image_size: int) -> None:
         self._folder = folder / f"{first_seed}_{image_size}"
@@ -133,21 +133,21 @@ class SceneStore:
         self.num_shards = -(-num_scenes // SCENES_PER_SHARD)
 
     def start_rendering(self) -> None:
-        """Start the process that renders what is missing; it ends with its parent."""
+        """Start the process that renders the missing shards; it ends with its parent."""
         self._renderer = multiprocessing.get_context("spawn").Process(target=self._render_politely, daemon=True)
         self._renderer.start()
 
     def stop_rendering(self) -> None:
-        """End the process, if there is one; the shards stay."""
+        """End the rendering process, if there is one; the shards stay."""
         if self._renderer is not None:
             self._renderer.terminate()
             self._renderer.join()
 
     def batches(self, batch_size: int, seed: int, start: int) -> Iterator[list[TrainingScene]]:
-        """Batches without end, the same for the same seed, beginning with batch `start`.
+        """Yield batches without end, the same for the same seed, beginning with batch `start`.
 
-        The first pass follows the order of rendering (and waits for it), later ones are shuffled.
-        Half of the scenes are mirrored.
+        The first pass follows the order of rendering and waits for it; later passes are shuffled. Half of the
+        scenes are mirrored.
         """
         per_shard = SCENES_PER_SHARD // batch_size
         number = 0
@@ -175,11 +175,11 @@ class SceneStore:
         return self._folder / f"{shard_idx:05d}.npz"
 
     def _render_politely(self) -> None:
-        os.nice(5)  # the training itself comes first
+        os.nice(5)  # so that rendering does not slow the training down
         self.render_missing()
 
     def render_missing(self) -> None:
-        """Render every shard that is not there yet."""
+        """Render every shard that does not exist yet."""
         self._folder.mkdir(parents=True, exist_ok=True)
         parent = multiprocessing.parent_process()
         for shard_idx in range(self.num_shards):
@@ -196,15 +196,15 @@ class SceneStore:
                 is_ragged = name in ("members", "inner_points")
                 arrays[name] = np.stack([_padded(value) for value in values] if is_ragged else values)
             counts = np.array([len(scene.members) for scene in scenes])
-            partial = path.with_suffix(".partial.npz")
-            np.savez(partial, allow_pickle=False, counts=counts, **arrays)
-            partial.rename(path)  # a reader never sees half a shard
+            # A reader never sees half a shard. An open file, because numpy adds `.npz` to other names.
+            with Disk().replacement(path, durable=False) as partial, partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, counts=counts, **arrays)
 
     def _read(self, shard_idx: int) -> list[TrainingScene]:
         path = self._path(shard_idx)
         while not path.exists():
             if self._renderer is None or not self._renderer.is_alive():
-                raise RuntimeError(f"{path} is missing and nothing renders it; look above for the renderer's error")
+                raise RuntimeError(f"{path} is missing and its renderer has stopped; its error is in the output above")
             time.sleep(_WAIT_S)
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in TrainingScene.__slots__}
@@ -215,9 +215,10 @@ class SceneStore:
 
 
 def _padded(rows: NDArray[np.generic]) -> NDArray[np.generic]:
-    """`rows` with zero rows up to the fixed number per scene, so that scenes stack."""
+    """Pad `rows` with zero rows to the fixed number per scene, so that scenes stack."""
     return np.pad(rows, ((0, _MAX_REGIONS - len(rows)), (0, 0)))
 
 
 def _name_class(name: str) -> int:
+    """Hash a name to a part class; 0 is background."""
     return 1 + zlib.crc32(name.encode()) % (PART_CLASSES - 1)

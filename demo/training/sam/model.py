@@ -1,4 +1,4 @@
-"""The small SAM: its sizes, its first weights, and the head that only training has.
+"""The small SAM: its sizes, its first weights, and the head that exists only in training.
 
 The network itself is segment_anything's, built by `worker/sam/presets.py`.
 """
@@ -39,7 +39,7 @@ _DENSE_CHANNELS = 7  # inside an object; object border; part border; offsets to 
 
 
 def new_sam(config: SamConfig) -> Sam:
-    """A SAM ready to train: sine positions and small relative positions instead of zeros."""
+    """Build a SAM to train, with sine positions and small relative positions instead of zeros."""
     sam = build_sam(config)
     with torch.no_grad():
         sam.image_encoder.pos_embed.copy_(0.3 * _sine_positions(config.embedding_size, config.encoder_dim))
@@ -50,10 +50,10 @@ def new_sam(config: SamConfig) -> Sam:
 
 
 class HalfCopy:
-    """The encoder and the mask decoder in bfloat16, where the CPU's time goes; float32 keeps the weights.
+    """The encoder and the mask decoder in bfloat16; the trained weights stay in float32.
 
-    Casting once per step instead of at every layer (autocast) saves a third of the decoder's time.
-    The prompt encoder stays float32: positions do not survive bfloat16.
+    Most of the CPU's time goes into these two. Casting once per step instead of at every layer (autocast) saves a
+    third of the decoder's time. The prompt encoder stays float32, because positions do not survive bfloat16.
     """
 
     def __init__(self, sam: Sam) -> None:
@@ -64,9 +64,9 @@ class HalfCopy:
         self._pairs = list(zip(masters, copies, strict=True))
 
     def encode(self, pixels_B3HW: Tensor, origins: Sequence[tuple[int, int]]) -> Tensor:
-        """The encoder's embedding (B, C, h, w), also of crops that begin at token `origins` (row, column).
+        """Encode pixels to embeddings (B, C, h, w), also crops that begin at token `origins` (row, column).
 
-        On whole inputs this is `ImageEncoderViT.forward`; a crop gets the positions it would have there.
+        On whole inputs this is `ImageEncoderViT.forward`. A crop gets the positions that it has in the whole input.
         """
         x = self.encoder.patch_embed(pixels_B3HW)  # (B, h, w, D)
         height, width = x.shape[1:3]
@@ -86,13 +86,13 @@ class HalfCopy:
 
     @torch.no_grad()
     def pull_weights(self) -> None:
-        """Take over what the optimiser changed."""
+        """Copy the float32 weights, which the optimiser changes, into the bfloat16 copies."""
         for master, half in self._pairs:
             half.copy_(master)
 
     @torch.no_grad()
     def push_gradients(self) -> None:
-        """Hand the gradients to the float32 weights and forget them here."""
+        """Move the copies' gradients to the float32 weights."""
         for master, half in self._pairs:
             if half.grad is not None:
                 master.grad = half.grad.float()
@@ -102,13 +102,16 @@ class HalfCopy:
 def decode_prompts(
     decoder: MaskDecoder, source: Tensor, positions_1CHW: Tensor, sparse_PNC: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`MaskDecoder.predict_masks` for many prompts on one image, without copying the image per prompt.
+    """Compute `MaskDecoder.predict_masks` for many prompts on one image, without copying the image per prompt.
 
-    The same numbers: the decoder's attention broadcasts, so the first layer reads the image once for
-    all prompts. A fifth less time per step.
+    The numbers are the same. The decoder's attention broadcasts, so the first layer reads the image once for all
+    prompts; a step takes a fifth less time.
 
     Args:
+        decoder: SAM's mask decoder.
         source: image plus dense prompt embedding, (1, C, h, w), or (P, C, h, w) where masks are prompts.
+        positions_1CHW: SAM's position code of the image's tokens.
+        sparse_PNC: the tokens of P prompts.
 
     Returns:
         Logits (P, K, 4h, 4w) of all K mask tokens and their predicted IoUs (P, K).
@@ -126,17 +129,17 @@ def decode_prompts(
 
 @dataclass(frozen=True, slots=True)
 class DenseMaps:
-    """What the auxiliary head says: `cells` (B, 7, h, w) and part `classes` (B, 128, h/4, w/4)."""
+    """Output of the auxiliary head: `cells` (B, 7, h, w) and part `classes` (B, 128, h/4, w/4)."""
 
     cells: Tensor
     classes: Tensor
 
 
 class DenseHead(nn.Module):
-    """Reads objects, borders, centres and part names off the image embedding.
+    """Predicts objects, borders, centres and part names from the image embedding.
 
-    It tells the encoder at every cell what the few prompts of a step could only hint at; the
-    checkpoint does not contain it.
+    It supervises the encoder at every cell, not only where a step's few prompts are. The checkpoint does not
+    contain it.
     """
 
     def __init__(self, width: int) -> None:
@@ -146,18 +149,18 @@ class DenseHead(nn.Module):
         self.classes = nn.Conv2d(width, PART_CLASSES, 1)
 
     def forward(self, embedding_BCHW: Tensor) -> DenseMaps:
-        """Dense maps of the image embeddings."""
+        """Compute the dense maps of image embeddings."""
         return DenseMaps(self.shuffle(self.cells(embedding_BCHW)), self.classes(embedding_BCHW))
 
 
 def _middle(table: Tensor, side: int) -> Tensor:
-    """The rows of a relative position table for distances under `side`."""
+    """Return the rows of a relative position table for distances below `side`."""
     center = len(table) // 2
     return table[center - side + 1 : center + side]
 
 
 def _sine_positions(side: int, dim: int) -> Tensor:
-    """(1, side, side, dim): half of the channels for the row, half for the column."""
+    """Make position codes (1, side, side, dim): half of the channels for the row, half for the column."""
     frequencies = torch.exp(-math.log(100.0) * torch.arange(dim // 4) / (dim // 4))
     angles = torch.arange(side)[:, None] * frequencies[None]
     axis = torch.cat([angles.sin(), angles.cos()], dim=1)  # (side, dim / 2)

@@ -1,7 +1,7 @@
-"""Prompts with their answers, drawn from a scene's ground truth: clicks, boxes, corrections.
+"""Prompts with the regions that they mean, drawn from a scene's ground truth: clicks, boxes, corrections.
 
-Used by `demo/training/sam/sam_loop.py`. Everything here is numpy and in SAM's input frame (pixels of the
-resized picture), which is the full-size pixel times `input_scale`.
+Everything here is numpy and in SAM's input frame (pixels of the resized picture): a full-size pixel times
+`input_scale`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _DEEP_TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class Clicks:
-    """Single positive clicks. `points` (N, 2) input pixels; `regions` (N, 3) what each may mean.
+    """Single positive clicks: `points` (N, 2) in input pixels, `regions` (N, 3) that each may mean.
 
-    A region of -1 is not supervised; -2 says that nothing is there.
+    A region of -1 is not supervised; -2 is the background.
     """
 
     points: NDArray[np.float32]
@@ -34,10 +34,11 @@ class Clicks:
 def draw_clicks(
     scene: TrainingScene, count: int, background: int, input_scale: float, rng: np.random.Generator
 ) -> Clicks:
-    """`count` clicks, the last `background` of them on nothing.
+    """Draw `count` clicks, the last `background` of them on the background.
 
     Regions of all levels are clicked equally often, at their inner point or anywhere inside.
     """
+    # Sorting the pixels by leaf makes a random pixel of a leaf one look-up.
     flat = scene.region_map.ravel()
     order = np.argsort(flat, kind="stable")
     ends = np.cumsum(np.bincount(flat, minlength=256))
@@ -55,7 +56,7 @@ def draw_clicks(
         x, y = scene.inner_points[region].tolist()
         if rng.random() > _INNER_SHARE:
             leaves = np.flatnonzero(scene.members[region] & (sizes > 0))
-            # Of a few random pixels the one deepest inside: people do not aim at borders.
+            # Take the pixel deepest inside of a few random ones, because people do not aim at borders.
             spots = [
                 pixel_of(int(rng.choice(leaves, p=sizes[leaves] / sizes[leaves].sum()))) for _ in range(_DEEP_TRIES)
             ]
@@ -76,7 +77,7 @@ def draw_clicks(
 def draw_boxes(
     scene: TrainingScene, count: int, input_scale: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    """`count` loosely drawn boxes (N, 4) in input pixels and the region each means (N,)."""
+    """Draw `count` imprecise boxes (N, 4) in input pixels, and the region that each means (N,)."""
     height, width = scene.region_map.shape
     boxes, regions = [], []
     for _ in range(count):
@@ -94,12 +95,15 @@ def draw_boxes(
 def draw_correction(
     predicted: NDArray[np.bool_], truth: NDArray[np.bool_], cell_input_px: float, rng: np.random.Generator
 ) -> tuple[tuple[float, float], int]:
-    """A further click where `predicted` and `truth` (h, w, cells) disagree, in input pixels, and its label.
+    """Draw a further click where `predicted` and `truth` (h, w, cells) disagree.
 
-    Where they agree everywhere: any cell of the truth, to include.
+    Where they agree everywhere, the click includes any cell of the truth.
+
+    Returns:
+        The point in input pixels and its label: 1 include, 0 exclude, -1 no point (SAM's padding label).
     """
     wrong = predicted != truth
-    # A border that is off by a cell is nobody's next click; prefer cells whose neighbours are wrong, too.
+    # People do not click a border that is off by one cell, so prefer cells whose neighbours are wrong too.
     padded = np.pad(wrong, 1)
     thick = wrong & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     places = thick if thick.any() else (wrong & ~truth if (wrong & ~truth).sum() > wrong.sum() / 2 else truth)
@@ -112,6 +116,7 @@ def draw_correction(
 
 
 def _same_around(region_map: NDArray[np.uint8], spot: tuple[int, int]) -> int:
+    """Count the pixels near a spot that show the same leaf."""
     x, y = spot
     window = region_map[max(0, y - 4) : y + 5, max(0, x - 4) : x + 5]
     return int((window == region_map[y, x]).sum())

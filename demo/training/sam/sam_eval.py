@@ -1,6 +1,6 @@
-"""How well a segmenter does on scenes it has never seen: one click at each inner point.
+"""Measure how well a segmenter does on scenes it has not seen, with one click at each inner point.
 
-Objects are judged by the candidate the backend would take, parts by the best of the candidates.
+Objects are measured with the candidate that the backend would take, parts with the best of the candidates.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from demo.scenes import TRAIN_SEEDS, ScenePart, make_scene
-from worker.sam.segmenter import Candidate, SamSegmenter
+from worker.sam.segmenter import MaskWithLogits, SamSegmenter
 
-# The end of the training range, which no training run reaches: EVAL_SEEDS stay for the final figures.
+# The end of the training range, which no training run reaches. EVAL_SEEDS are kept for the final figures.
 VALIDATION_SEEDS = TRAIN_SEEDS[-200:]
 _TRUSTED_GAP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Mean IoU per level, and the share of regions under 0.5 (missed altogether)."""
+    """Mean IoU per level, and the share of regions below an IoU of 0.5 (misses)."""
 
     object_iou: float
     part_iou: float
@@ -58,8 +58,8 @@ def measure(segmenter: SamSegmenter, seeds: Iterable[int]) -> Quality:
     )
 
 
-def largest_trusted(candidates: list[Candidate]) -> Candidate:
-    """The largest candidate whose predicted IoU is within 0.1 of the best: what a click takes."""
+def largest_trusted(candidates: list[MaskWithLogits]) -> MaskWithLogits:
+    """Return the largest candidate whose predicted IoU is within 0.1 of the best, as a click does."""
     best = max(candidate.predicted_iou for candidate in candidates)
     return max(
         (candidate for candidate in candidates if candidate.predicted_iou >= best - _TRUSTED_GAP),
@@ -72,5 +72,5 @@ def _best_iou(segmenter: SamSegmenter, key: str, part: ScenePart) -> float:
     return max((_iou(candidate, part.mask) for candidate in found), default=0.0)
 
 
-def _iou(candidate: Candidate, truth: NDArray[np.bool_]) -> float:
+def _iou(candidate: MaskWithLogits, truth: NDArray[np.bool_]) -> float:
     return float((candidate.mask & truth).sum() / (candidate.mask | truth).sum())

@@ -1,7 +1,4 @@
-"""The training loop of the small SAM: optimisers, averaged weights, snapshots, resuming.
-
-Called by `demo/training/sam/__main__.py`; one step of it is `demo/training/sam/step.py`.
-"""
+"""The training loop of the small SAM: optimisers, averaged weights, snapshots, resuming."""
 
 from __future__ import annotations
 
@@ -22,6 +19,7 @@ from demo.training.sam.data import SceneStore
 from demo.training.sam.model import NANO, DenseHead, HalfCopy, new_sam
 from demo.training.sam.sam_eval import VALIDATION_SEEDS, Quality, measure
 from demo.training.sam.step import CROP_PLAN, WHOLE_PLAN, StepReport, train_step
+from registry.atomic_writes import Disk
 from worker.sam.presets import build_sam, save_sam
 from worker.sam.segmenter import SamSegmenter
 
@@ -33,7 +31,7 @@ _SMOOTHING = 0.95
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """A run. `minutes` is the wall time that the learning rate's schedule is stretched over."""
+    """The settings of a run. The learning rate's schedule spans `minutes` of wall time."""
 
     out: Path
     work: Path
@@ -41,7 +39,7 @@ class TrainSettings:
     num_scenes: int = 8000
     batch_size: int = 6  # crops
     whole_batch_size: int = 2
-    whole_every: int = 5  # steps: the others look at crops
+    whole_every: int = 5  # steps; all others train on crops
     matrix_lr: float = 3e-3  # Muon, in AdamW's unit
     other_lr: float = 2e-3  # AdamW
     weight_decay: float = 0.02
@@ -51,7 +49,7 @@ class TrainSettings:
 
 
 class Trainer:
-    """Everything a run changes, so that a snapshot is this object's state."""
+    """The state of a training run. A snapshot saves all of it."""
 
     def __init__(self, settings: TrainSettings, device: torch.device) -> None:
         torch.manual_seed(settings.seed)
@@ -67,11 +65,11 @@ class Trainer:
 
     @property
     def progress(self) -> float:
-        """Share of the run that is done, 0..1."""
+        """Share of the run that is done, 0 to 1."""
         return min(1.0, self.trained_s / (60 * self.settings.minutes))
 
     def run(self, on_step: Callable[[Trainer], None]) -> None:
-        """Train until the minutes are over; snapshots and a validation line in between."""
+        """Train until the minutes are over, with snapshots and a validation line in between."""
         settings = self.settings
         store = SceneStore(settings.work / "scenes", 0, settings.num_scenes, NANO.image_size)
         store.start_rendering()
@@ -91,12 +89,11 @@ class Trainer:
         self.snapshot()
 
     def snapshot(self) -> Quality:
-        """Save the state to resume from and the averaged weights as a checkpoint; validate them."""
+        """Save the state to resume from, save the averaged weights as a checkpoint and validate them."""
         settings = self.settings
         settings.work.mkdir(parents=True, exist_ok=True)
-        partial = settings.work / "state.partial"
-        torch.save(self._state(), partial)
-        partial.rename(settings.work / "state.pt")
+        with Disk().replacement(settings.work / "state.pt") as partial:
+            torch.save(self._state(), partial)
         averaged = build_sam(NANO)
         averaged.load_state_dict(self.average)
         save_sam(averaged, NANO, settings.out)
@@ -112,7 +109,7 @@ class Trainer:
         return quality
 
     def resume(self) -> bool:
-        """Continue from the last snapshot in the work folder; False when there is none."""
+        """Continue from the last snapshot in the work folder; return False when there is none."""
         path = self.settings.work / "state.pt"
         if not path.exists():
             return False
@@ -164,7 +161,7 @@ class Trainer:
 
 
 def _optimizers(sam: nn.Module, head: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the network, AdamW for everything else."""
+    """Make Muon for the matrices inside the network and AdamW for everything else."""
     matrices: list[Tensor] = []
     others: list[Tensor] = list(head.parameters())
     for name, parameter in sam.named_parameters():
@@ -180,7 +177,7 @@ def _optimizers(sam: nn.Module, head: nn.Module, settings: TrainSettings) -> lis
 
 
 def _schedule(progress: float) -> float:
-    """Linear warm-up, then a cosine down to a fiftieth."""
+    """Return the factor of the learning rate: a linear warm-up, then a cosine down to a fiftieth."""
     if progress < _WARM_UP:
         return max(progress / _WARM_UP, 0.02)
     share = (progress - _WARM_UP) / (1 - _WARM_UP)

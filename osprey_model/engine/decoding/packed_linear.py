@@ -1,9 +1,9 @@
-"""The decoder's matrices as the engine multiplies with them.
+"""The decoder's linear layers as the engine runs them.
 
-On a CPU in float32 a copy of each weight is laid out for oneDNN's blocked kernels (what PyTorch's own compiler
-does when it freezes a model): 1.2 times faster with 32 rows, twice as fast for the vocabulary's matrix (DECISIONS.md).
-Everywhere else, and for every layer that is not a plain `nn.Linear` (LoRA, quantised), the model's own module
-runs. A weight that was changed in place or replaced since is laid out again.
+On a CPU in float32 the engine keeps a copy of each weight in the layout of oneDNN's blocked kernels, as PyTorch's
+compiler does when it freezes a model. That is 1.2 times as fast with 32 rows, and twice as fast for the output head.
+Everywhere else, and for every layer that is not a plain `nn.Linear` (LoRA, quantised), the model's own module runs.
+A weight that has been changed in place or replaced is copied again.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from torch.nn import functional
 
 from osprey_model.modeling.osprey import OspreyForCausalLM
 
-# The copies double the memory of the decoder; larger models keep to their own modules.
+# The copies double the memory of the decoder, so larger models run their own modules.
 PACK_LIMIT_BYTES = 1 << 30
-_BLOCKED_FROM_BYTES = 1 << 20  # a smaller matrix stays in the core's cache, and a plain product starts sooner
-_ROWS_HINT = 32  # the layout is good for other numbers of rows too (measured: 1 to 600)
+_BLOCKED_FROM_BYTES = 1 << 20  # smaller matrices fit into the core's cache, where a plain product is faster
+_ROWS_HINT = 32  # the layout is fast for other numbers of rows too (measured: 1 to 600)
 
 
 class Projection:
-    """One or several linear modules over the same input; `__call__` gives their outputs side by side."""
+    """One or several linear modules with the same input; their outputs are concatenated."""
 
     def __init__(self, parent: nn.Module, names: Sequence[str], *, pack: bool) -> None:
-        """Take modules by where they are, so that one that replaces another is found.
+        """Refer to modules by parent and name, so that a module that is replaced later is found.
 
         Args:
-            parent: has the modules.
-            names: of its attributes.
-            pack: use packed copies of plain ones.
+            parent: the module that holds them.
+            names: attributes of `parent`.
+            pack: use packed copies of plain linear layers.
         """
         self._parent = parent
         self._names = tuple(names)
@@ -42,7 +42,7 @@ class Projection:
         self._source: tuple[tuple[int, int], ...] = ()
 
     def __call__(self, x_ND: Tensor) -> Tensor:
-        """(N, D) -> (N, sum of the modules' widths)."""
+        """Multiply (N, D) with the matrices; return (N, sum of the modules' widths)."""
         modules = [getattr(self._parent, name) for name in self._names]
         if not (self._pack and all(_is_plain(module) for module in modules)):
             outputs = [module(x_ND) for module in modules]
@@ -62,7 +62,7 @@ class Projection:
 
 
 class LayerProjections:
-    """The matrices of one decoder layer."""
+    """The four projections of one decoder layer."""
 
     def __init__(self, layer: Any, *, pack: bool) -> None:
         self.qkv = Projection(layer.self_attn, ("q_proj", "k_proj", "v_proj"), pack=pack)
@@ -72,7 +72,7 @@ class LayerProjections:
 
 
 def may_pack(model: OspreyForCausalLM) -> bool:
-    """Whether a model's decoder is multiplied with by packed copies."""
+    """Return whether the engine uses packed copies: CPU, float32, oneDNN available, decoder of at most 1 GiB."""
     weights = [*model.model.layers.parameters(), *model.lm_head.parameters()]
     return (
         all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
@@ -82,5 +82,5 @@ def may_pack(model: OspreyForCausalLM) -> bool:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    # Weights made in inference mode carry no version, so a change of them could not be seen.
+    # Weights created in inference mode have no version counter, so a change could not be detected.
     return type(module) is nn.Linear and module.bias is None and not module.weight.is_inference()

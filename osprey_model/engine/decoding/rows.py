@@ -1,4 +1,4 @@
-"""Rows that are being answered, and the choice of each one's next token.
+"""A row is a prompt with the answer decoded so far. `pick` chooses the next token of every row.
 
 # B rows of a step, V vocabulary
 """
@@ -19,17 +19,19 @@ from osprey_model.engine.decoding.kv_cache import PrefixKv
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One prompt being answered.
+    """One prompt that is being answered.
 
     Attributes:
-        prefix: what it stands behind.
+        prefix: image prefix the row stands behind; None: it stands behind nothing.
         num_prompt: own positions of the prompt, behind the prefix.
-        walk: the closed list it must answer from, None for free text.
-        token_ids: what was decoded so far, without the end token.
-        token_logprobs: the model's log-probability per decoded token, end token included.
-        choice_mass: the smallest share of probability that the allowed tokens had at any step.
-        length: own positions whose keys and values are known.
-        next_token: the last decoded token, which no layer has seen yet.
+        max_new_tokens: limit of decoded tokens.
+        walk: walk through the choices the answer must be from; None for free text.
+        token_ids: tokens decoded so far, without the end token.
+        token_logprobs: the model's log-probability of each decoded token, end token included.
+        choice_mass: the smallest total probability that the allowed tokens had at any step.
+        ended: whether the answer is complete or cancelled.
+        length: own positions whose keys and values are computed.
+        next_token: the last decoded token, which has not been run through the layers yet.
     """
 
     prefix: PrefixKv | None
@@ -45,16 +47,16 @@ class Row:
 
     @property
     def capacity(self) -> int:
-        """Own positions it may come to need; the last token is never run."""
+        """Most own positions that the row can need; the last token is never run."""
         return self.num_prompt + max(self.max_new_tokens - 1, 0)
 
     @property
     def position(self) -> int:
-        """Of the next token in the whole sequence."""
+        """Position of the next token in the whole sequence."""
         return self.length + (0 if self.prefix is None else self.prefix.length)
 
     def confidence(self) -> float:
-        """See `Answer.confidence`."""
+        """Return the confidence of the answer; see `Answer.confidence`."""
         if self.walk is not None:
             return self.walk.probability
         if not self.token_logprobs:
@@ -63,7 +65,13 @@ class Row:
 
 
 def pick(rows: Sequence[Row], logits_BV: Tensor, eos_token_id: int) -> None:
-    """Greedily decode one token per row and note it there; sets `ended`. Ties go to the lower id."""
+    """Choose the most probable token of each row and store it there; set `ended`. Of equal tokens the lower id wins.
+
+    Args:
+        rows: of a step.
+        logits_BV: of these rows.
+        eos_token_id: ends free text.
+    """
     logprobs_BV = logits_BV.log_softmax(dim=-1)
     free = [place for place, row in enumerate(rows) if row.walk is None]
     if free:
@@ -84,14 +92,14 @@ def _take_free(row: Row, token: int, logprob: float, eos_token_id: int) -> None:
 
 
 def _take_closed(rows: Sequence[Row], logprobs_BV: Tensor) -> None:
-    """Rows with a walk: the probabilities of what they allow, in one read from the device."""
+    """Choose the token of every row with a walk; the probabilities of all allowed tokens are read together."""
     closed = [(place, row, row.walk, row.walk.allowed()) for place, row in enumerate(rows) if row.walk is not None]
     offers = [offer for *_, offer in closed]
     at = np.concatenate([place * logprobs_BV.shape[1] + offer for place, _, _, offer in closed])
     flat = logprobs_BV.flatten()[torch.from_numpy(at).to(logprobs_BV.device)].double().cpu().numpy()
     bounds = np.cumsum([len(offer) for offer in offers])[:-1]
     for (_, row, walk, offer), logprobs in zip(closed, np.split(flat, bounds), strict=True):
-        # Every allowed token may be so improbable that its probability underflows: compare from the top.
+        # Relative to the largest: every allowed token may be so improbable that its probability underflows.
         shares = np.exp(logprobs - logprobs.max())
         token = walk.take(offer, shares / shares.sum())
         row.choice_mass = min(row.choice_mass, float(np.exp(logprobs).sum()))

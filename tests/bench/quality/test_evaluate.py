@@ -10,12 +10,13 @@ import httpx
 import numpy as np
 import pytest
 
-from bench.quality.evaluate import LABEL_CONFIG, Evaluator
+from bench.quality.evaluate import Evaluator
 from bench.quality.scores import MEASURES, mask_iou, table
 from bench.service.annotator_page import AnnotatorPage, BackendAnsweredBadlyError, to_backend
 from demo.scenes import Scene, SceneObject, ScenePart, make_scene
 from demo.scenes.grammar import detailed_description, short_description
 from label_config.geometry import encode_bitmask_png
+from label_config.ready_configs import BITMASK
 
 
 class OracleBackend:
@@ -102,9 +103,9 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 def _evaluate(scene: Scene, backend: Any) -> dict[str, float]:
     with httpx.Client(base_url="http://backend", transport=httpx.MockTransport(backend)) as client:
         evaluator = Evaluator(
-            to_backend(client, LABEL_CONFIG.read_text()),
+            to_backend(client, BITMASK.read_text()),
             lambda seed: f"http://pictures/{seed}",
-            LABEL_CONFIG.read_text(),
+            BITMASK.read_text(),
             itertools.count(1),
         )
         rows = table(evaluator.evaluate(scene, parts_per_object=2))
@@ -174,11 +175,11 @@ def test_the_page_sends_its_regions_as_label_studio_does(scene: Scene) -> None:
     backend = OracleBackend(scene)
     with httpx.Client(base_url="http://backend", transport=httpx.MockTransport(backend)) as client:
         page = AnnotatorPage(
-            to_backend(client, LABEL_CONFIG.read_text()),
+            to_backend(client, BITMASK.read_text()),
             5,
             "http://pictures/1",
             scene.image_wh,
-            LABEL_CONFIG.read_text(),
+            BITMASK.read_text(),
         )
         page.open()
         point = scene.objects[0].inner_point_px
@@ -192,11 +193,11 @@ def test_the_page_sends_its_regions_as_label_studio_does(scene: Scene) -> None:
 
     with httpx.Client(base_url="http://b", transport=httpx.MockTransport(lambda _: httpx.Response(500))) as client:
         page = AnnotatorPage(
-            to_backend(client, LABEL_CONFIG.read_text()),
+            to_backend(client, BITMASK.read_text()),
             6,
             "http://pictures/1",
             scene.image_wh,
-            LABEL_CONFIG.read_text(),
+            BITMASK.read_text(),
         )
         with pytest.raises(httpx.HTTPStatusError):
             page.click(*point)
@@ -206,11 +207,11 @@ def test_an_answer_without_a_region_is_an_error(scene: Scene) -> None:
     empty = httpx.MockTransport(lambda _: httpx.Response(200, json={"results": [{"result": []}]}))
     with httpx.Client(base_url="http://b", transport=empty) as client:
         page = AnnotatorPage(
-            to_backend(client, LABEL_CONFIG.read_text()),
+            to_backend(client, BITMASK.read_text()),
             7,
             "http://pictures/1",
             scene.image_wh,
-            LABEL_CONFIG.read_text(),
+            BITMASK.read_text(),
         )
         with pytest.raises(BackendAnsweredBadlyError, match="0 items without one"):
             page.click(1, 1)

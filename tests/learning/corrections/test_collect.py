@@ -1,4 +1,4 @@
-"""Claims about collecting: whatever hints came, the store ends up with what Label Studio says."""
+"""Claims about collecting: for any sequence of hints, the store ends up with the state of Label Studio."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def car(number: int = 1, category: str = "car"):
 
 
 def kept(store: Store) -> list[tuple]:
-    """What the store holds: task, annotation, region, category."""
+    """Return the content of the store: task, annotation, region, category."""
     return [
         (r.region.task, r.region.annotation, r.region.region, r.region.texts.get("category", [""])[0])
         for r in store.regions(PROJECT)
@@ -55,7 +55,7 @@ def kept(store: Store) -> list[tuple]:
 
 
 def says(label_studio) -> list[tuple]:
-    """What Label Studio holds, in the same form."""
+    """Return the content of Label Studio in the same form."""
     found = []
     for task in label_studio.tasks.values():
         for annotation in task["annotations"]:
@@ -67,7 +67,7 @@ def says(label_studio) -> list[tuple]:
 
 
 def tell(collector: Collector, hook) -> None:
-    """A webhook's way into the collector."""
+    """Pass a hint to the collector, as a webhook does."""
     from backend.webhook import hint_of
 
     job = hint_of(hook["action"], hook)
@@ -75,7 +75,7 @@ def tell(collector: Collector, hook) -> None:
 
 
 def test_hints_twice_late_and_in_any_order_converge(label_studio, collector, store):
-    """Hints of thirty changes, shuffled, doubled and some of them lost: one reconcile later both say the same."""
+    """After thirty changes with shuffled, doubled and lost hints, one reconcile makes the store equal again."""
     chance = random.Random(5)
     hooks = []
     for task_id in range(1, 8):
@@ -106,7 +106,7 @@ def test_hints_twice_late_and_in_any_order_converge(label_studio, collector, sto
 
 @pytest.mark.parametrize("action", ["annotate", "update", "delete", "delete_task"])
 def test_each_hint_alone_is_enough(label_studio, collector, store, action):
-    """Created, edited, deleted, task deleted: after the one hint the store is right, without a reconcile."""
+    """One hint of a creation, an edit or a deletion is enough to make the store correct, without a reconcile."""
     label_studio.add_task(1)
     hook = label_studio.annotate(1, car())
     if action != "annotate":
@@ -118,7 +118,7 @@ def test_each_hint_alone_is_enough(label_studio, collector, store, action):
 
 
 def test_deletion_of_an_annotation_that_nobody_stored(label_studio, collector, store):
-    """The hint of its creation was lost, that of its deletion comes: what else is there comes in."""
+    """A hint about a deleted annotation that was never stored brings all other changes of the project."""
     label_studio.add_task(1)
     label_studio.annotate(1, car(1))
     label_studio.annotate(1, car(2))
@@ -127,7 +127,7 @@ def test_deletion_of_an_annotation_that_nobody_stored(label_studio, collector, s
 
 
 def test_change_while_the_task_is_read_is_not_lost(label_studio, collector, store):
-    """Deleted between reading and writing, and another worker was faster: the old state is not written over the new."""
+    """A task that changes, or is stored by another worker, while it is read is not overwritten with the old state."""
     label_studio.add_task(1)
     tell(collector, label_studio.annotate(1, car()))
     hook = label_studio.update(1, 1, car(category="van"))
@@ -145,7 +145,7 @@ def test_change_while_the_task_is_read_is_not_lost(label_studio, collector, stor
 
 
 def test_deleted_while_it_is_read_for_the_first_time(label_studio, collector, store):
-    """Nobody knows yet which task the deleted annotation is of: the next reconcile sees that the task has changed."""
+    """The store does not know the task of the deleted annotation; the next reconcile finds that the task changed."""
     label_studio.add_task(1)
     hook = label_studio.annotate(1, car())
     interrupted = []
@@ -162,7 +162,7 @@ def test_deleted_while_it_is_read_for_the_first_time(label_studio, collector, st
 
 
 def test_forged_hint_stores_nothing_that_is_not_there(label_studio, collector, store):
-    """A hint for a task, a project or an annotation that Label Studio does not know, or of another project."""
+    """A hint about an unknown task, project or annotation, or one of another project, stores nothing."""
     label_studio.add_project(4)
     label_studio.add_task(1)
     label_studio.add_task(2, project=4)
@@ -179,7 +179,7 @@ def test_forged_hint_stores_nothing_that_is_not_there(label_studio, collector, s
 
 
 def test_reconcile_reads_only_what_changed(label_studio, collector, store):
-    """A second reconcile reads nothing; after one edit it reads one task; other tasks are not even listed."""
+    """A second reconcile reads no task, and after one edit one task; tasks are listed only from the watermark on."""
     for task_id in range(1, 30):
         label_studio.add_task(task_id)
         label_studio.annotate(task_id, car())
@@ -194,7 +194,7 @@ def test_reconcile_reads_only_what_changed(label_studio, collector, store):
 
 
 def test_deleted_task_is_found_by_a_full_reconcile(label_studio, collector, store):
-    """No list that is filtered by time names what is gone; the full one does, and asks before it believes."""
+    """A filtered list does not show deletions; a full reconcile does, and asks Label Studio before it deletes."""
     for task_id in (1, 2):
         label_studio.add_task(task_id)
         label_studio.annotate(task_id, car())
@@ -206,7 +206,7 @@ def test_deleted_task_is_found_by_a_full_reconcile(label_studio, collector, stor
 
 
 def test_label_studio_away_in_the_middle_loses_nothing(label_studio, collector, store):
-    """What was stored stays, the next reconcile brings the rest, and a project that cannot be seen is not emptied."""
+    """Tasks stored before the outage stay, the next reconcile stores the rest, and no project is emptied."""
     for task_id in (1, 2, 3):
         label_studio.add_task(task_id)
         label_studio.annotate(task_id, car())
@@ -240,7 +240,7 @@ def test_token_revoked_in_the_middle_ends_the_reconcile(label_studio, collector,
 
 
 def test_config_change_between_rounds(label_studio, collector, store):
-    """Stored regions keep the config they were read with; a later annotation names the control that is gone."""
+    """Stored regions keep the config they were read with; a later annotation names the removed control."""
     label_studio.add_task(1)
     label_studio.annotate(1, car())
     collector.reconcile(PROJECT)
@@ -262,7 +262,7 @@ def test_config_change_between_rounds(label_studio, collector, store):
 
 
 def broken(kind: str) -> list[dict]:
-    """Items of one bad region."""
+    """Return the items of one bad region."""
     items = region("bad00001", WHEEL)
     if kind == "unreadable mask":
         items[0]["value"] = {"imageDataURL": "data:image/png;base64,AAAA"}
@@ -284,7 +284,7 @@ def broken(kind: str) -> list[dict]:
     "kind", ["unreadable mask", "mask of another size", "no mask", "no such control", "long text", "markup"]
 )
 def test_bad_item_is_a_problem_with_task_and_region(label_studio, collector, store, kind):
-    """Each bad item is named and counted, and the good region beside it is stored."""
+    """Each bad item is reported and counted, and the good region beside it is stored."""
     label_studio.add_task(1)
     tell(collector, label_studio.annotate(1, [*broken(kind), *car()]))
     problems = store.problems(PROJECT)
@@ -297,7 +297,7 @@ def test_bad_item_is_a_problem_with_task_and_region(label_studio, collector, sto
     "task", [{"annotations": ["text"]}, {"data": {}}, {"data": None}, {"annotations": [{"id": 7}]}]
 )
 def test_odd_task_is_a_problem(task):
-    """A task whose parts are not what they should be gives a state with a problem, and no exception."""
+    """A malformed task gives a state with a problem and raises no exception."""
     from label_config.reader import read_label_config
 
     whole = {"id": 1, "project": 3, "data": {"image": "/x.png"}, "annotations": [{"id": 7, "result": car()}], **task}
@@ -305,7 +305,7 @@ def test_odd_task_is_a_problem(task):
 
 
 class Pictures:
-    """Images of one size, or none."""
+    """Resolves every reference to an image of one size, or to none."""
 
     def __init__(self, size: tuple[int, int] | None) -> None:
         self.size = size
@@ -317,7 +317,7 @@ class Pictures:
 
 
 def test_image_is_checked_with_its_regions(label_studio, store, source):
-    """An image that is gone, or of another size, is a problem of each region; put right, the problem goes by itself."""
+    """A missing image or one of another size is a problem of each region; with the right image the problem goes."""
     label_studio.add_task(1)
     label_studio.annotate(1, car())
     Collector(store, source, Shares(), Pictures(None)).reconcile(PROJECT)
@@ -333,7 +333,7 @@ def test_image_is_checked_with_its_regions(label_studio, store, source):
 
 
 def test_one_task_that_nobody_foresaw_does_not_keep_the_others_out(label_studio, collector, store, monkeypatch):
-    """It is reported with its number, and read again by the next reconcile."""
+    """An unexpected error is reported with the task's number, and the next reconcile reads the task again."""
     for task_id in (1, 2):
         label_studio.add_task(task_id)
         label_studio.annotate(task_id, car())
@@ -356,7 +356,7 @@ def test_one_task_that_nobody_foresaw_does_not_keep_the_others_out(label_studio,
 
 
 def test_blind_is_what_the_answer_said(label_studio, store, source):
-    """A region says itself whether it was answered blind; one without an answer is as its task."""
+    """The region's meta decides whether it is blind; without meta the task decides."""
     label_studio.add_task(1)
     blind, seen, drawn = car(1), car(2), region("drawn001", CAR, origin="manual")
     for item in blind:
@@ -370,7 +370,7 @@ def test_blind_is_what_the_answer_said(label_studio, store, source):
 
 
 def test_only_projects_that_can_be_served_are_collected():
-    """A project of texts is none of ours."""
+    """A project whose labeling config has no image is not collected."""
     texts = '<View><Text name="text" value="$text"/></View>'
     projects = [{"id": 1, "label_config": CONFIG}, {"id": 2, "label_config": texts}, {"id": 3, "label_config": None}]
     assert served_projects(projects) == [1]

@@ -1,4 +1,4 @@
-"""Claims about the store, on SQLite and PostgreSQL: it says what was saved last, once, in order, to everybody."""
+"""Claims about the store, on SQLite and PostgreSQL: every reader gets the last saved state, once and in order."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ SUGGESTION = {"category": ["truck"], "attribute": ["blue", "metal"]}
 
 
 def noted(store: Store) -> str:
-    """The hash of the project's config, known to the store."""
+    """Return the hash of the project's config, which the store knows."""
     return store.note_project(PROJECT, "street", CONFIG)
 
 
 def state_of(stored_task, config_hash: str, **shares: float):
-    """What the collector makes of a task."""
+    """Return the state that the collector makes from a task."""
     return task_state(read_label_config(CONFIG), config_hash, PROJECT, stored_task, Shares(**{"blind": 0, **shares}))
 
 
 def street(task_id: int = 11, annotation_id: int = 7, texts=CAR):
-    """A corrected car with its wheel, and a drawn tree."""
+    """Return a corrected car with its wheel, and a drawn tree."""
     regions = (
         region("car00001", texts, suggestion=SUGGESTION, origin="prediction-changed"),
         region("wheel001", WHEEL, label="Part", parent="car00001", suggestion=WHEEL),
@@ -49,7 +49,7 @@ def saved(store: Store, *tasks) -> None:
 
 
 def test_region_comes_back_with_everything_about_it(store):
-    """Mask, words, suggestion and provenance of each region are as submitted, in stored order."""
+    """Mask, values, suggestion and provenance of each region are as submitted, in stored order."""
     saved(store, street())
     car, wheel, tree = store.regions(PROJECT)
     expected = state_of(street(), "").annotations[0].regions
@@ -64,7 +64,7 @@ def test_region_comes_back_with_everything_about_it(store):
 
 
 def test_each_field_is_a_pair(store):
-    """What the model said and what was kept, also where only one of them exists."""
+    """Each field has the model's answer and the final value, even if only one of them exists."""
     saved(store, street())
     pairs = {(pair.region_id, pair.field): pair for pair in store.pairs(PROJECT)}
     changed = pairs["car00001", "category"]
@@ -76,7 +76,7 @@ def test_each_field_is_a_pair(store):
 
 
 def test_saving_the_same_again_changes_nothing(store):
-    """Twice the same task: no second region, and the revision stays."""
+    """Saving the same task twice adds no region and keeps the revision."""
     saved(store, street())
     before, revision = list(store.regions(PROJECT)), store.revision(PROJECT)
     saved(store, street())
@@ -84,7 +84,7 @@ def test_saving_the_same_again_changes_nothing(store):
 
 
 def test_new_stamp_alone_is_kept_without_a_revision(store):
-    """A task that Label Studio touched without changing an annotation is not looked at again."""
+    """A changed stamp without a changed annotation is stored, but makes no new revision."""
     saved(store, street())
     revision = store.revision(PROJECT)
     saved(store, {**street(), "updated_at": "2026-11-21T00:00:00Z"})
@@ -93,7 +93,7 @@ def test_new_stamp_alone_is_kept_without_a_revision(store):
 
 
 def test_edit_replaces_and_deletion_leaves_a_tombstone(store):
-    """After an edit only the edited words are there; after a deletion none, but it is known that there was one."""
+    """After an edit only the new values are stored; after a deletion the annotation stays without regions."""
     saved(store, street())
     edited = {**CAR, "category": ["van"]}
     saved(store, street(texts=edited))
@@ -108,7 +108,7 @@ def test_edit_replaces_and_deletion_leaves_a_tombstone(store):
 
 
 def test_removed_task_is_gone_for_readers(store):
-    """A deleted task has no stamp, no region and no problem; a task that never was stored can be removed too."""
+    """A deleted task has no stamp, region or problem; a task that was never stored can be removed, too."""
     saved(store, street())
     assert store.remove_task(PROJECT, 11, store.revision(PROJECT))
     assert not store.remove_task(PROJECT, 11, store.revision(PROJECT))
@@ -117,7 +117,7 @@ def test_removed_task_is_gone_for_readers(store):
 
 
 def test_slower_reader_does_not_overwrite(store):
-    """Two read the same task; the one whose reading began before the other's writing writes nothing."""
+    """If another process stored the task since the reading began, nothing is written."""
     config_hash = noted(store)
     slow = store.revision(PROJECT)
     store.save(state_of({**street(), "annotations": []}, config_hash), store.revision(PROJECT))
@@ -127,7 +127,7 @@ def test_slower_reader_does_not_overwrite(store):
 
 
 def test_order_does_not_depend_on_the_order_of_arrival(store, tmp_path):
-    """Tasks stored in another order are read in the same one."""
+    """Readers get tasks in the same order, whatever the order in which they were stored."""
     tasks = [street(task_id, task_id) for task_id in (5, 2, 9)]
     saved(store, *tasks)
     with Store.open(f"sqlite:///{tmp_path}/other.db") as other:
@@ -138,7 +138,7 @@ def test_order_does_not_depend_on_the_order_of_arrival(store, tmp_path):
 
 
 def test_corrections_since_counts_what_is_new(store):
-    """A trigger sees the regions of new and changed annotations once, and where to go on."""
+    """Regions of new and changed annotations are counted once, and the revision tells where to continue."""
     saved(store, street())
     first = store.corrections_since(PROJECT, 0)
     assert (first.regions, first.corrected_regions) == (3, 1)
@@ -149,7 +149,7 @@ def test_corrections_since_counts_what_is_new(store):
 
 
 def test_hostile_text_survives(store):
-    """100 kB, HTML, placeholders, NUL and a lone surrogate come back as typed, and as a problem where that is one."""
+    """100 kB, HTML, placeholders, NUL and a lone surrogate come back as typed, in values and in problems."""
     words = ["x" * 100_000, "<b>car</b> <region1>", "nul \x00 and \ud83d"]
     nasty = {"category": words[1:2], "short_description": words[2:], "detailed_description": words[:1]}
     saved(store, street(texts=nasty))
@@ -160,7 +160,7 @@ def test_hostile_text_survives(store):
 
 
 def test_problems_are_kept_and_replaced(store):
-    """A task's problems go when the task is put right."""
+    """The problems of a task are replaced when the task is saved again."""
     broken = region("bad00001", {})
     broken[0]["value"] = {"imageDataURL": "data:image/png;base64,AAAA"}
     saved(store, {**street(), "annotations": [annotation(7, broken, region("car00001", CAR))]})
@@ -172,7 +172,7 @@ def test_problems_are_kept_and_replaced(store):
 
 
 def test_blind_regions_can_be_left_out(store):
-    """A blind task's regions are marked, counted, and not given to who asks for none."""
+    """Regions of a blind task are marked and counted, and a reader can leave them out."""
     config_hash = noted(store)
     store.save(state_of(street(), config_hash, blind=1.0), store.revision(PROJECT))
     assert store.counts(PROJECT).blind_regions == 1  # the others say themselves that they were suggested
@@ -186,7 +186,7 @@ def _save_many(url: str, first: int) -> None:
 
 
 def test_processes_and_threads_write_at_the_same_time(database_url):
-    """Two processes, and a reader beside them: every task is there once, and every revision belongs to one write."""
+    """With two writing processes and a reader, every task is stored once and every revision belongs to one write."""
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_save_many, args=(database_url, first)) for first in (100, 110)]
     for writer in writers:
@@ -213,7 +213,7 @@ def test_processes_and_threads_write_at_the_same_time(database_url):
 
 
 def test_older_database_is_migrated_and_newer_refused(database_url):
-    """Steps run in order, once; a failing one leaves everything as it was; a newer schema is refused with advice."""
+    """Migrations run once and in order, a failing one changes nothing, and a newer schema is refused with advice."""
     Store.open(database_url).close()
     engine = create_engine(database_url)
     set_up(engine)
@@ -232,7 +232,7 @@ def test_older_database_is_migrated_and_newer_refused(database_url):
 
 
 def test_unusable_address_is_named():
-    """A URL of nonsense, of an unknown database or to a place that is not there says which setting to correct."""
+    """The error for an invalid URL, an unknown database or a missing place names the setting."""
     for url in (
         "nonsense",
         "oracle9://x/y",

@@ -1,4 +1,4 @@
-"""Claims about exporting from the correction store: the same version as straight from Label Studio."""
+"""Claims about exporting from the correction store: the version is the same as directly from Label Studio."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = 3
 
 
 def annotated(label_studio: LabelStudioProject) -> Settings:
-    """Three tasks with a region each, one text of which holds markup, and one item that cannot be used."""
+    """Fill three tasks with a region each; one value has markup, and one item cannot be used."""
     for task_id in (1, 2, 3):
         label_studio.add_task(task_id)
         items = region(f"car{task_id}", {**CAR, "category": ["<b>car</b>" if task_id == 2 else "car"]})
@@ -29,7 +29,7 @@ def annotated(label_studio: LabelStudioProject) -> Settings:
 
 
 def collected(store: Store, settings: Settings) -> None:
-    """Everything in the store."""
+    """Collect everything into the store."""
     with annotation_source(settings) as source:
         Collector(store, source, Shares(blind=0.0)).reconcile(PROJECT, full=True)
 
@@ -50,7 +50,7 @@ def test_store_and_label_studio_give_one_version(store, label_studio, tmp_path):
 
 
 def test_config_of_today_decides(store, label_studio, tmp_path):
-    """A control that was renamed after the answers were collected: each is kept, named by region, taught nowhere."""
+    """Values of a control that was renamed later are kept and reported by region, but not trained on."""
     settings = annotated(label_studio)
     collected(store, settings)
     store.note_project(PROJECT, "street", CONFIG.replace('name="category"', 'name="object_name"'))
@@ -60,6 +60,6 @@ def test_config_of_today_decides(store, label_studio, tmp_path):
 
 
 def test_unknown_project_says_what_to_run(store):
-    """Nothing collected: an error that names the command."""
+    """The error for a project that was never collected names the command to run."""
     with pytest.raises(NotCollected, match="osprey collect --project 9"):
         submissions_of_store(store, 9)

@@ -1,20 +1,19 @@
-"""Claims about the click file: read by our reader, it is the messages of a click and what people answered."""
+"""Claims about the file of click questions: its entries are the messages of a click with the submitted answers."""
 
 from __future__ import annotations
 
 from label_config.reader import read_label_config
 from learning.export.click_questions import CLICK_TYPES
-from learning.export.version import export_project
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
 from osprey_model.inputs.prompts import question_message
-from tests.support.exports import ALL_TRAINED, street
+from tests.support.exports import ALL_TRAINED, export_project, street
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CONFIG, PROJECT
 
 
 def test_each_entry_is_the_message_of_a_click(tmp_path):
-    """Prefix, form and words are those that the engine makes of the field's question; the mask is the region's."""
+    """Prefix, form and text are those that the engine makes from the field's question; the mask is the region's."""
     version = export_project(PROJECT, [street()], tmp_path, ALL_TRAINED)
     told = {}
     for name, kind in CLICK_TYPES.items():

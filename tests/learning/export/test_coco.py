@@ -1,4 +1,4 @@
-"""Claims about the COCO layout: pycocotools and our readers read it, and masks and texts are the submitted ones."""
+"""Claims about the COCO layout: pycocotools and this project's readers get the submitted masks and values."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import json
 import numpy as np
 from pycocotools.coco import COCO
 
-from learning.export.version import ExportOptions, export_project
+from learning.export.version import ExportOptions
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
+from tests.support.exports import export_project
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, PROJECT, WHEEL, annotation, region, task
 
 
 def exported(tmp_path):
-    """A car, its wheel, and a tree without texts, in COCO format."""
+    """Export a car, its wheel and a tree without values in COCO format."""
     regions = (region("car00001", CAR), region("wheel001", WHEEL, label="Part", parent="car00001"), region("tree1", {}))
     options = ExportOptions(format="coco", held_out_share=0.0)
     return export_project(PROJECT, [task(11, annotation(7, *regions))], tmp_path, options).path
 
 
 def test_pycocotools_reads_masks_categories_and_texts(tmp_path):
-    """Masks are equal to the drawn ones; a part is named as Pascal-Part does; every text is there."""
+    """Masks equal the drawn ones, a part is named as in Pascal-Part, and every value is included."""
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(exported(tmp_path) / "train.json"))
     (image,) = coco.loadImgs(coco.getImgIds())
@@ -39,7 +40,7 @@ def test_pycocotools_reads_masks_categories_and_texts(tmp_path):
 
 
 def test_our_coco_readers_take_it(tmp_path):
-    """`coco_data` gives the categories of what has one; `VGDATA` the captions; both the masks."""
+    """`coco_data` reads the regions with a category, `VGDATA` the captions, both with masks."""
     folder = exported(tmp_path)
     for kind, answers in (("coco_data", ["car", "car:wheel"]), ("VGDATA", [CAR["detailed_description"][0], "car"])):
         source = Source(DataFile(kind, folder / "train.json", folder / "images"))
@@ -50,7 +51,7 @@ def test_our_coco_readers_take_it(tmp_path):
 
 
 def test_sides_number_categories_alike(tmp_path):
-    """A category has one number in both files."""
+    """A category has the same number in both files."""
     made = [
         task(idx, annotation(idx, region(f"r{idx}", {"category": [f"thing {idx}"]})), url=f"/{idx}.png")
         for idx in range(1, 21)

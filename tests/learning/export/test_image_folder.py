@@ -1,4 +1,4 @@
-"""Claims about an export's images: the picture the masks lie on, or a line that says why there is none."""
+"""Claims about the images of an export: each is written as its masks expect it, or a problem has the reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from learning.export.version import ExportOptions, export_project, read_export
+from learning.export.version import ExportOptions, read_export
+from tests.support.exports import export_project
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
@@ -21,14 +22,14 @@ ALL_TRAINED = ExportOptions(held_out_share=0.0)
 
 
 def picture(seed: int, image_wh: tuple[int, int] = WH, mode: str = "RGB") -> Image.Image:
-    """Noise of a size and mode."""
+    """Return an image of noise with a size and mode."""
     channels = {"RGB": 3, "RGBA": 4}[mode]
     pixels = np.random.default_rng(seed).integers(0, 255, (image_wh[1], image_wh[0], channels), np.uint8)
     return Image.fromarray(pixels)
 
 
 def data_url(image: Image.Image, kind: str = "PNG", **options) -> str:
-    """The image inside the task's data."""
+    """Return the image as it is inside a task's data."""
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -36,19 +37,19 @@ def data_url(image: Image.Image, kind: str = "PNG", **options) -> str:
 
 @pytest.fixture
 def resolver(tmp_path):
-    """The workers' own."""
+    """Return the image resolver of the workers."""
     made = ImageResolver(Settings(cache_dir=tmp_path / "cache"))
     yield made
     made.close()
 
 
 def scene(task_id: int, url: str):
-    """A task with one region on that image."""
+    """Return a task with one region on this image."""
     return task(task_id, annotation(task_id, region(f"r{task_id}", CAR, mask=MASK)), url=url)
 
 
 def test_images_are_copied_as_fetched(tmp_path, resolver):
-    """A plain picture keeps its bytes; the trainer's data config finds it and the split names it."""
+    """A plain image keeps its bytes, the trainer's data config finds it, and the split names it."""
     url = data_url(picture(1), "JPEG", quality=80)
     version = export_project(PROJECT, [scene(1, url)], tmp_path / "out", ALL_TRAINED, resolver)
     export = read_export(version.path)
@@ -65,7 +66,7 @@ def test_images_are_copied_as_fetched(tmp_path, resolver):
     ids=["transparent", "turned by EXIF"],
 )
 def test_what_a_trainer_would_see_differently_becomes_png(tmp_path, resolver, image, kind, options):
-    """Transparency and EXIF turning are resolved as on the annotator's page, so that masks fit."""
+    """Transparency and EXIF rotation are resolved as on the annotator's page, so that masks fit."""
     if "exif" in options:
         exif = Image.Exif()
         exif.update(options["exif"])
@@ -78,7 +79,7 @@ def test_what_a_trainer_would_see_differently_becomes_png(tmp_path, resolver, im
 
 
 def test_missing_and_broken_images_are_named_and_the_rest_is_taught(tmp_path, resolver):
-    """Gone, damaged or of another size: the region stays in regions.jsonl, a problem names it, no file teaches it."""
+    """A region with an unusable image stays in regions.jsonl, has a problem, and is in no training file."""
     tasks = [
         scene(1, data_url(picture(1))),
         scene(2, "http://127.0.0.1:9/gone.png"),
@@ -99,7 +100,7 @@ def test_missing_and_broken_images_are_named_and_the_rest_is_taught(tmp_path, re
 
 
 def test_near_copies_are_on_one_side(tmp_path, resolver):
-    """The same photo uploaded twice, once as JPEG, is never trained on and tested with."""
+    """Two uploads of the same photo, one as JPEG, are on the same side of the split."""
     smooth = picture(7, (4, 3)).resize((320, 240), Image.Resampling.BICUBIC)
     mask = np.zeros((240, 320), np.bool_)
     mask[50:90, 40:200] = True
@@ -114,7 +115,7 @@ def test_near_copies_are_on_one_side(tmp_path, resolver):
 
 
 def test_card_shows_figures_and_samples(tmp_path, resolver):
-    """README.md has counts, classes, acceptance, problems, and pictures that are there."""
+    """README.md has counts, classes, acceptance and problems, and its pictures exist."""
     tasks = [scene(idx, data_url(picture(idx))) for idx in range(1, 9)]
     tasks[0]["annotations"][0]["result"][1]["value"]["text"] = ["<script>|car|</script>"]
     version = export_project(PROJECT, tasks, tmp_path / "out", ALL_TRAINED, resolver)

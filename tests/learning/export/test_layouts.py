@@ -1,4 +1,4 @@
-"""Claims about the data configs: our trainer's reader takes a version as it is, with images, masks and weights."""
+"""Claims about the data configs: the trainer's reader opens a version with images, masks and weights."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from PIL import Image
 from learning.export.click_questions import CLICK_TYPES
 from learning.export.layouts import DATA_CONFIGS, PAPER_CONFIGS
 from learning.export.osprey_724k import PART_LEVEL, TYPES
-from learning.export.version import ExportOptions, export_project
+from learning.export.version import ExportOptions
 from osprey_model.data.mixture import Source, read_data_config
 from osprey_model.data.records import FirstDraws
+from tests.support.exports import export_project
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
 
 
 def scene(task_id: int):
-    """A task with its image inside and one region, whose category a person corrected."""
+    """Return a task with an embedded image and one region, whose category an annotator corrected."""
     buffer = io.BytesIO()
     Image.fromarray(np.random.default_rng(task_id).integers(0, 255, (24, 32, 3), np.uint8)).save(buffer, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
@@ -32,7 +33,7 @@ def scene(task_id: int):
 
 
 def test_version_is_a_training_mixture(tmp_path):
-    """Every row of data.json and held_out.json opens; image and mask have one size; no task is on both sides."""
+    """Every row of data.json and held_out.json opens, image and mask have one size, no task is on both sides."""
     options = ExportOptions(held_out_share=0.4)
     images = ImageResolver(Settings(cache_dir=tmp_path / "cache"))
     version = export_project(PROJECT, [scene(idx) for idx in range(1, 13)], tmp_path / "out", options, images)
@@ -57,6 +58,6 @@ def test_version_is_a_training_mixture(tmp_path):
 
 
 def test_without_images_there_is_no_data_config(tmp_path):
-    """Nothing could be trained on, so nothing says so."""
+    """A version without images cannot be trained on, so it has no data config."""
     version = export_project(PROJECT, [scene(1)], tmp_path)
     assert not any((version.path / name).exists() for name in DATA_CONFIGS.values())

@@ -1,4 +1,4 @@
-"""Claims about the five files: read by our golden-checked readers, and by the reference's rules, they say the same."""
+"""Claims about the five files: this project's readers and the released rules both get what was submitted."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from learning.export.osprey_724k import (
     SHORT_FORM,
     TYPES,
 )
-from learning.export.version import ExportOptions, export_project, read_export
+from learning.export.version import ExportOptions, read_export
 from osprey_model.data.mixture import DataFile, Source
 from osprey_model.data.records import FirstDraws
+from tests.support.exports import export_project, street, turns
 from tests.support.exports import exported as read
-from tests.support.exports import street, turns
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 
@@ -36,7 +36,7 @@ WORDS = ["car", "Wall clock", "<b>dog</b>", "a <region1> tree", "region2: cat", 
 
 
 def drawn_items(rng: np.random.Generator, region_id: str, image_wh: tuple[int, int]) -> tuple[list[dict], dict]:
-    """Result items of a random region, and what must come out of them."""
+    """Return the result items of a random region, and the expected result."""
     width, height = image_wh
     rows, columns = np.ogrid[:height, :width]
     center_y, center_x = rng.integers(height), rng.integers(width)
@@ -58,7 +58,7 @@ def drawn_items(rng: np.random.Generator, region_id: str, image_wh: tuple[int, i
 
 @pytest.fixture(scope="module")
 def random_export(tmp_path_factory):
-    """1000 random annotations, exported; and what was drawn, by task."""
+    """Export 1000 random annotations; return the export and what was drawn, by task."""
     rng = np.random.default_rng(0)
     tasks, drawn = [], {}
     for task_id in range(1, NUM_ANNOTATIONS + 1):
@@ -72,12 +72,12 @@ def random_export(tmp_path_factory):
 
 
 def cleaned(words: list[str]) -> str:
-    """What the layout makes of a text, said once more: no angle brackets, single spaces."""
+    """Clean a text as the layout does, written independently: no angle brackets, single spaces."""
     return " ".join(" ".join(words).replace("<", "").replace(">", "").split())
 
 
 def said(version: Any, name: str) -> Counter:
-    """(mask, question, answer) of every turn that our reader gives for one file, both sides together."""
+    """Return (mask, question, answer) of every turn that the reader gives for one file, on both sides."""
     found: Counter = Counter()
     for side in ("train", "held_out"):
         source = Source(DataFile(TYPES[name], version.path / side / name, version.path / "images"))
@@ -94,7 +94,7 @@ def said(version: Any, name: str) -> Counter:
 
 
 def test_readers_give_the_same_regions_texts_and_masks(random_export):
-    """Every text comes back with exactly the mask (IoU 1.0) that it was written for, and nothing else comes back."""
+    """Every text is read back with exactly its own mask (IoU 1.0), and no other text is read."""
     version, drawn = random_export
     regions = [each for made in drawn.values() for each in made if each["mask"].strip(b"\0")]
     for name, field in ((DESCRIPTIONS, "detailed_description"), (CONVERSATIONS, "short_description")):
@@ -127,7 +127,7 @@ def _without_question(turns: Counter) -> Counter:
 
 
 def test_reference_rules_hold(random_export):
-    """By the released reader's rules, written down here once more, no entry of 1000 annotations mixes masks up."""
+    """By the released reader's rules, written again here, no entry of 1000 annotations confuses masks."""
     version, _ = random_export
     entries = read_export(version.path).entries
     assert {name.split("/")[1] for name in entries} == {*TYPES, *CLICK_TYPES}
@@ -161,7 +161,7 @@ def test_reference_rules_hold(random_export):
 
 
 def test_all_annotations_are_accounted_for(random_export):
-    """Regions and problems of the manifest add up to what was drawn; nothing is lost without a line."""
+    """Regions and problems in the manifest add up to the drawn ones, so nothing is lost without a problem."""
     version, drawn = random_export
     export = read_export(version.path)
     lost = {(each.task, each.region) for each in export.problems if each.kind == "mask"}
@@ -177,13 +177,13 @@ def test_all_annotations_are_accounted_for(random_export):
 
 
 def exported(tmp_path, *tasks, **options):
-    """The entries of the tasks by file, with nothing held out."""
+    """Return the entries of the tasks by file, with nothing held out."""
     version = export_project(PROJECT, tasks, tmp_path, ExportOptions(held_out_share=0.0, **options))
     return {name.removeprefix("train/"): found for name, found in read_export(version.path).entries.items()}
 
 
 def test_edited_answers_weigh_more(tmp_path):
-    """What a person changed or wrote stands in an entry of weight 3, what they accepted in one of weight 1."""
+    """Answers that an annotator wrote or changed have weight 3, accepted ones weight 1, in separate entries."""
     suggestion = {**CAR, "category": ["truck"]}
     made = region("car00001", CAR, suggestion=suggestion), region("tree0001", {"category": ["tree"]}, origin="manual")
     entries = exported(tmp_path, task(1, annotation(1, *made)))
@@ -201,7 +201,7 @@ def test_edited_answers_weigh_more(tmp_path):
 
 
 def test_long_annotations_are_cut(tmp_path):
-    """Sixty regions become several entries, each numbered from 1 and with its own masks; none is long."""
+    """Sixty regions become several short entries, each numbered from 1 and with its own masks."""
     made = [region(f"car{idx:05}", CAR) for idx in range(60)]
     entries = exported(tmp_path, task(1, annotation(1, *made)))[SHORT_FORM]
     assert len(entries) > 1
@@ -212,7 +212,7 @@ def test_long_annotations_are_cut(tmp_path):
 
 
 def test_wrong_category_is_the_corrected_mistake_or_one_that_is_absent(tmp_path):
-    """Hard negatives ask for what the model said; easy ones never for what is in the picture."""
+    """A hard negative is the model's mistake; an easy one is never a category in the picture."""
     scenes = [
         task(1, annotation(1, region("a", {"category": ["cat"]}, suggestion={"category": ["dog"]}),
                            region("b", {"category": ["bird"]}))),
@@ -230,7 +230,7 @@ def test_wrong_category_is_the_corrected_mistake_or_one_that_is_absent(tmp_path)
 
 
 def test_one_more_category_changes_few_wrong_ones(tmp_path):
-    """A new category in the project leaves nearly all drawn negatives as they were."""
+    """A new category in the project leaves nearly all drawn negatives unchanged."""
     names = [f"thing {idx}" for idx in range(20)]
     made = [annotation(idx + 1, region(f"r{idx}", {"category": [names[idx % 20]]})) for idx in range(60)]
     scenes = [task(each["id"], each) for each in made]
@@ -242,7 +242,7 @@ def test_one_more_category_changes_few_wrong_ones(tmp_path):
 
 
 def no_questions(entries) -> dict[int, str]:
-    """The negative question of each task."""
+    """Return the negative question of each task."""
     return {
         entry["id"]: entry["conversations"][idx]["value"].split("> ")[1]
         for entry in entries[POSITIVE_NEGATIVE]
@@ -252,7 +252,7 @@ def no_questions(entries) -> dict[int, str]:
 
 
 def test_five_files_say_what_the_texts_support(tmp_path):
-    """Each text lands in its file, asked in the product's words, without the suffixes that the readers add."""
+    """Each value is in its file, with the question of a click and without the suffixes that readers add."""
     entries = read(tmp_path, street()).entries
     assert set(entries) == {*FILES, *CLICK_TYPES}
     (short,), (part,) = entries[SHORT_FORM], entries[PART_LEVEL]
@@ -280,7 +280,7 @@ def test_five_files_say_what_the_texts_support(tmp_path):
 
 
 def test_entries_have_the_layout_that_the_readers_want(tmp_path):
-    """Every entry has name, size, and one annotation with box and RLE per region that its texts name, in order."""
+    """Every entry has name and size, and box and RLE for each region that its texts name, in order."""
     for name, found in read(tmp_path, street()).entries.items():
         for entry in found:
             assert {"id", "file_name", "height", "width", "annotation"} < set(entry)
@@ -302,7 +302,7 @@ def test_entries_have_the_layout_that_the_readers_want(tmp_path):
 
 
 def test_texts_cannot_break_the_layout(tmp_path):
-    """Placeholders, HTML, line breaks and lone surrogates in a text stay text; regions.jsonl keeps them as typed."""
+    """Placeholders, HTML, line breaks and lone surrogates stay text; regions.jsonl keeps them as typed."""
     nasty = {
         "category": ["<b>car</b> {region} <region7>"],
         "detailed_description": ["<region2>: a\n\n<mask><pos> \ud83d </s> <image>"],
@@ -327,7 +327,7 @@ CLOSED = """<View><Image name="image" value="$image"/><KeyPoint name="click" toN
 
 
 def test_closed_controls_are_exported_in_words(tmp_path):
-    """Aliases and paths become the words a person read; what is stored stays beside them, ratings too."""
+    """Aliases and paths become the displayed texts; the stored values are kept as well, also ratings."""
     items = region("car00001", {}, label="Car")
     for name, kind, raw in (
         ("wear", "choices", ["n", "gone"]),
@@ -340,12 +340,12 @@ def test_closed_controls_are_exported_in_words(tmp_path):
     (each,) = export.regions
     assert each.texts == {"wear": ["brand new", "gone"], "part": ["door"]}
     assert each.stored == {"wear": ["n", "gone"], "part": [["car", "door"]], "quality": 4}
-    assert "no longer lists" in export.problems[0].problem
+    assert "no longer in the labeling config" in export.problems[0].problem
     assert ("How worn is <region1>?", "brand new, gone") in turns(export.entries[PART_LEVEL][0])
 
 
 def test_label_is_the_category_where_no_control_asks(tmp_path):
-    """In a config whose labels are categories, the label answers the category question; wrong ones come from others."""
+    """If the labels are categories, the label answers the category question and wrong ones are other labels."""
     project = {**PROJECT, "label_config": CLOSED}
     regions = [region("car00001", {}, label="Car"), region("tree0001", {}, label="Tree")]
     export = read(tmp_path, task(4, annotation(8, *regions)), project=project)
@@ -368,7 +368,7 @@ def test_label_is_the_category_where_no_control_asks(tmp_path):
     ],
 )
 def test_colour_is_never_taught_as_material(tmp_path, texts, suggested, paired):
-    """Attribute values answer colour and material only where their places are certain, else one joint question."""
+    """Attribute values answer colour and material only if their order is certain, else one joint question."""
     suggestion = None if suggested is None else {"attribute": suggested}
     export = read(tmp_path, task(1, annotation(1, region("car00001", {"attribute": texts}, suggestion=suggestion))))
     questions = dict(turns(export.entries[SHORT_FORM][0]))

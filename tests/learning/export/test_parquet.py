@@ -1,4 +1,4 @@
-"""Claims about the Parquet layout: what `datasets` looks for is there, and rows hold what was submitted."""
+"""Claims about the Parquet layout: it has the metadata for `datasets`, and rows hold what was submitted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from learning.export.version import ExportOptions, export_project
+from learning.export.version import ExportOptions
+from tests.support.exports import export_project
 from tests.support.submitted import CAR, PROJECT, annotation, region, task
 from worker.images.resolver import ImageResolver
 from worker.settings import Settings
@@ -22,7 +23,7 @@ MASK[4:12, 5:20] = True
 
 
 def tasks(number: int):
-    """Tasks with an image inside and a region each; texts with a lone surrogate among them."""
+    """Return tasks with an embedded image and a region each; one value has a lone surrogate."""
     made = []
     for idx in range(1, number + 1):
         buffer = io.BytesIO()
@@ -34,7 +35,7 @@ def tasks(number: int):
 
 
 def test_rows_hold_image_mask_and_texts(tmp_path):
-    """Bytes decode to the image, the RLE to the mask, and the texts are the submitted ones."""
+    """Bytes decode to the image and the RLE to the mask, and the values are the submitted ones."""
     images = ImageResolver(Settings(cache_dir=tmp_path / "cache"))
     options = ExportOptions(format="parquet", held_out_share=0.0)
     version = export_project(PROJECT, tasks(3), tmp_path / "out", options, images)
@@ -54,7 +55,7 @@ def test_rows_hold_image_mask_and_texts(tmp_path):
 
 
 def test_features_describe_every_column(tmp_path):
-    """The metadata that `datasets` reads names each column, the image as an Image."""
+    """The metadata that `datasets` reads names each column, and the image as an Image."""
     version = export_project(PROJECT, tasks(1), tmp_path, ExportOptions(format="parquet", held_out_share=0.0))
     schema = pq.read_schema(version.path / "data" / "train-00000-of-00001.parquet")
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
@@ -65,7 +66,7 @@ def test_features_describe_every_column(tmp_path):
 
 
 def test_without_images_the_address_stays(tmp_path):
-    """No bytes, and the address as images.txt shows it."""
+    """A row has no bytes, and the address as in images.txt."""
     version = export_project(PROJECT, tasks(1), tmp_path, ExportOptions(format="parquet", held_out_share=0.0))
     (row,) = pq.read_table(version.path / "data" / "train-00000-of-00001.parquet").to_pylist()
     assert row["image"]["bytes"] is None
@@ -73,7 +74,7 @@ def test_without_images_the_address_stays(tmp_path):
 
 
 def test_split_and_repetition(tmp_path):
-    """Both sides have a file, rows add up, and a second export finds the version of the first."""
+    """Both sides have a file, the rows add up, and a second export finds the version of the first."""
     options = ExportOptions(format="parquet", held_out_share=0.5)
     version = export_project(PROJECT, tasks(12), tmp_path, options)
     rows = {path.name.split("-")[0]: pq.read_table(path).num_rows for path in (version.path / "data").iterdir()}

@@ -1,4 +1,4 @@
-"""Claims about the split: by hash, stable as the project grows, near-duplicates on one side."""
+"""Claims about the split: it is by hash and stable as a project grows, and near-duplicates are on one side."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from learning.export.splits import Picture, groups_of, look_of, sides_of
 
 
 def pictures(number: int, start: int = 1) -> list[Picture]:
-    """Pictures with nothing in common."""
+    """Return pictures that are all different."""
     return [Picture(f"task{idx}.png", idx, f"/upload/{idx}.png") for idx in range(start, start + number)]
 
 
 def test_share_is_held_out_and_growth_moves_nothing():
-    """Of 2000 images a tenth is held out; 2000 more leave every side as it was."""
+    """A tenth of 2000 images is held out; 2000 more change no side."""
     sides = sides_of(pictures(2000), 0.1, 0)
     assert sum(side == "held_out" for side in sides.values()) == pytest.approx(200, abs=45)  # 3.4 sigma
     grown = sides_of(pictures(4000), 0.1, 0)
@@ -29,13 +29,13 @@ def test_share_is_held_out_and_growth_moves_nothing():
 
 
 def test_the_same_address_or_bytes_are_one_group():
-    """Tasks with one address, or different addresses with the same bytes, follow the oldest of them."""
+    """Images with the same address or the same bytes form a group."""
     given = [Picture("a", 5, "/x"), Picture("b", 2, "/x"), Picture("c", 3, "/y", "ab"), Picture("d", 4, "/z", "ab")]
     assert groups_of(given) == [[0, 1], [2, 3]]
 
 
 def test_near_copies_join_and_groups_are_closed():
-    """6 bits apart is near, 7 is not; a chain of near ones is one group."""
+    """Pictures 6 bits apart are near, 7 bits apart are not; a chain of near pictures is one group."""
     looks = [0, 0b111111, 0b111111_111111, 2**63 - 1]
     given = [Picture(str(idx), idx, f"/{idx}", str(idx), look) for idx, look in enumerate(looks)]
     assert groups_of(given) == [[0, 1, 2], [3]]
@@ -44,7 +44,7 @@ def test_near_copies_join_and_groups_are_closed():
 
 
 def test_later_copies_follow_the_first(tmp_path):
-    """A copy that comes later goes where its original is, for any original."""
+    """A later copy is on the side of its original."""
     for idx in range(1, 40):
         original = Picture("a", idx, f"/{idx}", "one", 5)
         alone = sides_of([original], 0.5, 0)["a"]
@@ -52,7 +52,7 @@ def test_later_copies_follow_the_first(tmp_path):
 
 
 def altered(image: Image.Image) -> dict[str, Image.Image]:
-    """Copies as they turn up in real collections."""
+    """Return copies as they occur in real collections."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=60)
     return {
@@ -63,7 +63,7 @@ def altered(image: Image.Image) -> dict[str, Image.Image]:
 
 
 def test_copies_look_the_same_and_other_scenes_do_not():
-    """Of 30 scenes every recompressed, scaled or slightly brighter copy joins its original, and no other scene does."""
+    """At least 28 of 30 recompressed, scaled or brighter copies join their original; no other scene does."""
     images = [make_scene(seed).image for seed in range(30)]
     given = [Picture(str(idx), idx, f"/{idx}", str(idx), look_of(image)) for idx, image in enumerate(images)]
     assert len(groups_of(given)) == 30
@@ -78,6 +78,6 @@ def test_copies_look_the_same_and_other_scenes_do_not():
 
 
 def test_look_of_any_mode():
-    """Grey, palette and tiny images have a look, too."""
+    """Grey, palette and tiny images have a difference hash, too."""
     for mode in ("L", "P", "RGB"):
         assert 0 <= look_of(Image.fromarray(np.zeros((3, 2), np.uint8)).convert(mode)) < 2**64

@@ -1,4 +1,4 @@
-"""Claims about writing: complete or not at all, one writer at a time, whatever kills it."""
+"""Claims about writing an export: a version is complete or absent after any kill, and one process writes a series."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from learning.export.staging import ExportRefused, point, publish, staging_folder, write_file
+from learning.export.staging import ExportRefused, staging_folder
+from registry.atomic_writes import Disk
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_kill_at_every_write_leaves_whole_versions_and_the_next_export_is_clean(tmp_path):
-    """SIGKILL before each of some 70 writes, torn files included: `latest` always names a whole version."""
+    """After SIGKILL before any of some 70 writes, torn files included, `latest` names a complete version."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     script = ROOT / "tests" / "support" / "killed_export.py"
     child = subprocess.run(
@@ -30,19 +31,19 @@ def test_kill_at_every_write_leaves_whole_versions_and_the_next_export_is_clean(
 
 
 def test_folder_appears_complete(tmp_path):
-    """Nothing is at the target until it is published; what is not published disappears."""
+    """The target does not exist before it is published, and a folder that is not published is removed."""
     with staging_folder(tmp_path, "3") as folder:
-        write_file(folder / "deep" / "file", b"x")
+        Disk().write_new(folder / "deep" / "file", b"x")
         assert not (tmp_path / "target").exists()
-        publish(folder, tmp_path / "target")
+        Disk().publish(folder, tmp_path / "target")
     assert (tmp_path / "target" / "deep" / "file").read_bytes() == b"x"
     with staging_folder(tmp_path, "3") as folder:
-        write_file(folder / "file", b"x")
+        Disk().write_new(folder / "file", b"x")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".3.lock", "target"]
 
 
 def test_two_writers_of_one_series(tmp_path):
-    """The second one is refused and told why; another series is free."""
+    """The second writer gets an error with the reason; another series can be written."""
     with staging_folder(tmp_path, "3"):
         with pytest.raises(ExportRefused, match=r"another export of 3 .* is running"), staging_folder(tmp_path, "3"):
             pass
@@ -50,9 +51,12 @@ def test_two_writers_of_one_series(tmp_path):
             pass
 
 
-def test_pointer_is_replaced(tmp_path):
-    """The pointer holds the last name, and no second file stays."""
-    point(tmp_path / "3.latest", "one")
-    point(tmp_path / "3.latest", "two")
-    assert (tmp_path / "3.latest").read_text() == "two\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["3.latest"]
+def test_leftovers_of_a_killed_export_are_removed(tmp_path):
+    """The next export of the series removes its folder and its temporary pointer, not those of another series."""
+    (tmp_path / ".3.incoming").mkdir()
+    (tmp_path / ".3.incoming" / "half").write_bytes(b"x")
+    for series in ("3", "4"):
+        (tmp_path / f".{series}.latest.1-1.new").write_bytes(b"x")
+    with staging_folder(tmp_path, "3") as folder:
+        assert list(folder.iterdir()) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".3.lock", ".4.latest.1-1.new"]

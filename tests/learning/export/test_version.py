@@ -1,7 +1,8 @@
-"""Claims about the export: everything submitted is in it or named, it reads back, and it is the same twice."""
+"""Claims about an export: everything submitted is included or reported, reads back, and is the same twice."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -10,14 +11,14 @@ import pytest
 from job_queue.mask_codec import decode_mask
 from learning.export.osprey_724k import SHORT_FORM
 from learning.export.staging import ExportRefused
-from learning.export.version import export_project, latest_version, read_export
-from tests.support.exports import ALL_TRAINED, exported, street
+from learning.export.version import latest_version, read_export
+from tests.support.exports import ALL_TRAINED, export_project, exported, street
 from tests.support.stored_annotations import region_mask_of
 from tests.support.submitted import CAR, CONFIG, PROJECT, annotation, region, task
 
 
 def test_round_trip_of_every_region(tmp_path):
-    """Mask, texts, suggestion, what was changed and who did it come back exactly."""
+    """Mask, values, suggestion, changed fields and annotator are read back exactly."""
     export = exported(tmp_path, street())
     car, wheel, tree = export.regions
     assert (car.task, car.annotation, car.region, car.annotator) == (11, 7, "car00001", 5)
@@ -38,7 +39,7 @@ def test_round_trip_of_every_region(tmp_path):
 
 
 def test_same_annotations_give_the_same_bytes(tmp_path):
-    """In another order of tasks, into another folder, a second time: the same name and byte for byte the same."""
+    """Another order of tasks, another folder and a repetition give the same name and the same bytes."""
     tasks = [street(), task(2, annotation(9, region("house001", {"category": ["house"]})))]
     one = export_project(PROJECT, tasks, tmp_path / "one")
     written = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in one.path.rglob("*") if path.is_file()}
@@ -55,7 +56,7 @@ def test_same_annotations_give_the_same_bytes(tmp_path):
 
 
 def test_new_annotations_give_a_new_version_with_its_parent(tmp_path):
-    """The old version stays as it is, `latest` points to the new one, and going back points to the old one again."""
+    """The old version stays, `latest` names the new one, and exporting the old content names the old one again."""
     out, more = tmp_path / "out", task(2, annotation(9, region("house001", {"category": ["house"]})))
     first = export_project(PROJECT, [street()], out)
     second = export_project(PROJECT, [street(), more], out)
@@ -71,7 +72,7 @@ def test_new_annotations_give_a_new_version_with_its_parent(tmp_path):
 
 
 def test_manifest_counts(tmp_path):
-    """Counts, changes and model versions of the manifest add up; it names no time, address or person."""
+    """Counts, changes and model versions add up, and no file of the version contains an e-mail address."""
     manifest = exported(tmp_path, street()).manifest
     assert manifest["counts"] == {
         "tasks": 1, "annotations": 1, "skipped_annotations": 0, "regions": 3, "parts": 1, "problems": 0,
@@ -88,20 +89,20 @@ def test_manifest_counts(tmp_path):
 
 
 def test_empty_project_exports_nothing_but_says_so(tmp_path):
-    """No annotation at all: an export with a manifest of zeros."""
+    """Without annotations the manifest has counts of zero."""
     export = exported(tmp_path)
     assert (export.regions, export.entries, export.manifest["counts"]["regions"]) == ((), {}, 0)
 
 
 def test_config_with_windows_line_ends_reads_back(tmp_path):
-    """A config pasted from Windows keeps its bytes, so that its hash holds."""
+    """A config with Windows line ends keeps its bytes, so that its hash holds."""
     export = exported(tmp_path, project={**PROJECT, "label_config": CONFIG.replace("\n", "\r\n")})
     assert "\r\n" in export.label_config
 
 
 @pytest.mark.parametrize("spoil", ["change", "remove", "manifest", "version"])
 def test_spoiled_export_is_refused(tmp_path, spoil):
-    """A changed or missing file, a missing manifest or another schema is refused on reading."""
+    """A changed or missing file, a missing manifest or another schema version is refused."""
     out = export_project(PROJECT, [street()], tmp_path / "out", ALL_TRAINED).path
     if spoil == "change":
         (out / "regions.jsonl").write_text("", encoding="utf-8")
@@ -116,8 +117,44 @@ def test_spoiled_export_is_refused(tmp_path, spoil):
         read_export(out)
 
 
+def test_export_of_another_release_is_read(tmp_path):
+    """Unknown keys in the manifest, a region or a problem are ignored; optional ones take their default."""
+    options, problem = (
+        {"held_out_share": 0.0},
+        {"task": 1, "annotation": None, "region": None, "problem": "gone", "x": 1},
+    )
+    mask = {"size": [2, 3], "counts": "06"}
+    required = {
+        "task": 11, "annotation": 7, "region": "r", "annotator": None, "image": "i.png", "image_wh": [3, 2],
+        "mask": mask, "bbox": [0, 0, 3, 2], "area": 6, "label": None, "parent": None, "is_part": False,
+        "origin": "manual", "score": None, "texts": {"category": ["car"]}, "depth_m": 4.5,
+    }  # fmt: skip
+    files = {
+        "label_config.xml": CONFIG.encode(),
+        "regions.jsonl": json.dumps(required).encode() + b"\n",
+        "problems.jsonl": json.dumps(problem).encode() + b"\n",
+        "images.txt": b"i.png\t11\t/data/i.png\ttrain\t640x480\n",
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    records = {name: {"sha256": hashlib.sha256(data).hexdigest(), "codec": "raw"} for name, data in files.items()}
+    manifest = {"schema_version": 2, "options": options, "files": records, "signature": "a key of another release"}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    export = read_export(tmp_path)
+    (read,) = export.regions
+    assert (read.texts, read.suggestion, read.changed, read.ground_truth) == ({"category": ["car"]}, None, (), False)
+    assert [(each.problem, each.kind) for each in export.problems] == [("gone", "task")]
+    assert (export.images, export.sides) == ({"i.png": "/data/i.png"}, {"i.png": "train"})
+    assert (export.manifest["project"], export.manifest["parents"]) == ({}, [])
+    assert export.manifest["options"] == options
+    del records["regions.jsonl"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ExportRefused, match=r"regions\.jsonl"):
+        read_export(tmp_path)
+
+
 def test_other_files_are_left_alone(tmp_path):
-    """Versions stand beside whatever the folder holds; a file in the place of the folder is refused."""
+    """Other files beside the versions stay; a file in the place of the folder is refused."""
     (tmp_path / "thesis.txt").write_text("years of work")
     export_project(PROJECT, [street()], tmp_path)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"

@@ -1,4 +1,4 @@
-"""The gate with real models: two checkpoints sit the exam of an export version of drawn scenes."""
+"""Claims about the gate with real models: two checkpoints on an export version of drawn scenes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def base_set(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def forgetful(tmp_path_factory):
-    """osprey-nano whose decoder's second half does nothing: the words get worse, everything else is the same."""
+    """Return osprey-nano with half of its decoder layers disabled: worse answers, everything else the same."""
     folder = tmp_path_factory.mktemp("forgetful") / "checkpoint"
     folder.mkdir()
     for file in NANO.iterdir():
@@ -60,7 +60,7 @@ def settings(tmp_path, version, base_set, forgetful) -> Settings:
 
 
 def test_exam_asks_what_a_click_asks(version):
-    """Every whole object: its fields that people filled, with the questions of a click on it."""
+    """The exam has the filled fields of every whole object, with the questions of a click."""
     clicked = questions_for(read_label_config(CONFIG), "Object", part=False)
     for image in read_exam(version).images:
         for region in image.regions:
@@ -69,7 +69,7 @@ def test_exam_asks_what_a_click_asks(version):
 
 
 def test_model_is_right_on_what_it_was_trained_for(version):
-    """osprey-nano on small scenes; equal twice; a region of no image is never skipped."""
+    """osprey-nano answers over 80 % correctly, equally in two runs, and every region is asked."""
     exam = read_exam(version)
     model = Osprey.from_pretrained(NANO)
     outcomes = evaluate(model, exam)
@@ -82,7 +82,7 @@ def test_model_is_right_on_what_it_was_trained_for(version):
 
 
 def test_gate_keeps_the_worse_out_and_lets_the_better_in(settings, version):
-    """The verdict is in version.json."""
+    """The worse model fails and the better passes; the verdict is stored and nothing is promoted."""
     registry = Registry(settings.registry)
     worse = run_gate(settings, "forgetful")
     assert not worse["passed"]
@@ -95,11 +95,12 @@ def test_gate_keeps_the_worse_out_and_lets_the_better_in(settings, version):
     assert registry.champion_name() == "forgetful"  # promotion is a person's, unless configured
     assert (better["champion"], better["data_version"]) == ("forgetful", version.name)
     equal = run_gate(settings, "forgetful")
-    told = next(each["says"] for each in equal["criteria"] if each["name"] == "base" and not each["passed"])
-    assert "since the best champion" in told  # as good as the champion, but what served before it knew more
+    found = next(each["says"] for each in equal["criteria"] if each["name"] == "base" and not each["passed"])
+    assert "compared with the best champion" in found  # as good as the champion, worse than the one before it
 
 
 def test_auto_promotion_where_it_is_configured(settings, monkeypatch):
+    """With auto_promote a passed candidate becomes the champion."""
     registry = Registry(settings.registry)
     registry.promote("forgetful")
     monkeypatch.setattr("learning.gate.run_gate.measure_latency", measure_same)
@@ -110,13 +111,13 @@ def test_auto_promotion_where_it_is_configured(settings, monkeypatch):
 
 
 def measure_same(candidate, champion, images):
-    """Latency is not the claim of the test that uses this."""
+    """Report equal latency, which is not what the calling test is about."""
     measured = measure_latency(candidate, champion, images[:1], rounds=1)
     return dataclasses.replace(measured, candidate_s=measured.champion_s)
 
 
 def test_nothing_held_out_is_a_verdict(settings, tmp_path):
-    """Of few images all may be on the training side: the candidate does not pass, and the verdict says why."""
+    """Without a held-out image the candidate fails, and the verdict has the reason."""
     all_learned = scene_export(tmp_path, range(1_000_200, 1_000_202), held_out_share=0.0)
     verdict = run_gate(settings, "nano", data=all_learned)
     assert not verdict["passed"]
@@ -126,12 +127,13 @@ def test_nothing_held_out_is_a_verdict(settings, tmp_path):
 
 
 def test_candidate_without_a_usable_exam_is_an_error(settings, tmp_path):
+    """A missing export version raises an error."""
     with pytest.raises(ExamUnusable, match="no export version"):
         run_gate(dataclasses.replace(settings, exports=tmp_path), "nano")
 
 
 def test_promotion_wants_the_gate_unless_forced(settings, monkeypatch):
-    """`osprey promote` names the way; --force goes it; list shows the champion; rollback says what serves."""
+    """`osprey promote` asks for the gate, --force skips it, `models list` and `rollback` show the champion."""
     monkeypatch.setenv("OSPREY_REGISTRY", str(settings.registry))
     monkeypatch.setenv("OSPREY_REDIS_URL", "redis://127.0.0.1:1/0")
     runner = CliRunner()

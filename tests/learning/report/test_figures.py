@@ -1,4 +1,4 @@
-"""The figures of the report, counted by hand."""
+"""Claims about the figures of the report, compared with numbers counted by hand."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from job_queue.contracts import ImageRef
 from job_queue.mask_codec import encode_mask
-from learning.report.figures import SeenRegion, figures_of
+from learning.report.figures import SeenRegion, edit_share, figures_of
 from learning.submitted.regions import SubmittedRegion
 
 MASK = np.ones((4, 6), np.bool_)
 
 
 def seen(region: str, texts: dict, suggestion: dict | None, *, annotation: int = 1, is_blind: bool = False, **more):
-    """One region; texts and suggestion as single words."""
+    """Return one region; values and suggestions are given as single texts."""
     suggested = None if suggestion is None else {name: [word] for name, word in suggestion.items()}
     values = {
         "task": annotation, "annotation": annotation, "region": region, "annotator": 1, "image": "i.png",
@@ -29,7 +31,7 @@ def seen(region: str, texts: dict, suggestion: dict | None, *, annotation: int =
 
 
 def test_corrections_are_counted_per_field_and_version():
-    """Two of three categories kept, capitals do not count; the second version comes after the first."""
+    """Corrections are counted per field and version, capitals are ignored, versions are ordered by first use."""
     figures = figures_of([
         seen("a", {"category": "roof", "color": "red"}, {"category": "Roof.", "color": "red"}, updated_at="2026-01-01"),
         seen("b", {"category": "rooftop"}, {"category": "roof"}, updated_at="2026-01-02"),
@@ -48,6 +50,7 @@ def test_corrections_are_counted_per_field_and_version():
 
 
 def test_words_added_or_deleted_are_corrections():
+    """A value that was added or removed counts as a correction."""
     figures = figures_of([
         seen("a", {"category": "car", "color": "red"}, {"category": "car"}),
         seen("b", {"category": "car"}, {"category": "car", "color": "blue"}),
@@ -57,7 +60,7 @@ def test_words_added_or_deleted_are_corrections():
 
 
 def test_blind_and_hand_drawn_regions_are_not_corrections():
-    """Blind ones measure accuracy beside the share kept where words were shown; drawn ones are only counted."""
+    """Blind regions measure accuracy; hand-drawn ones are only counted."""
     figures = figures_of([
         seen("a", {"category": "car"}, {"category": "car"}),
         seen("b", {"category": "bus"}, {"category": "car"}, is_blind=True),
@@ -71,7 +74,7 @@ def test_blind_and_hand_drawn_regions_are_not_corrections():
 
 
 def test_reliability_by_confidence():
-    """Nine of ten kept at 0.95: an error of 0.05."""
+    """With nine of ten accepted at confidence 0.95 the calibration error is 0.05."""
     figures = figures_of([
         seen(str(idx), {"category": "car" if idx else "bus"}, {"category": "car"}, confidence={"category": 0.95})
         for idx in range(10)
@@ -83,7 +86,7 @@ def test_reliability_by_confidence():
 
 
 def test_seconds_per_region_are_per_annotation():
-    """Median of 30 s over three regions and 8 s over one; an annotation without a lead time says nothing."""
+    """It is the median over annotations of lead time per region; annotations without lead time do not count."""
     figures = figures_of([
         *(seen(str(idx), {"category": "car"}, {"category": "car"}, lead_time_s=30.0) for idx in range(3)),
         seen("x", {"category": "car"}, {"category": "car"}, annotation=2, lead_time_s=8.0),
@@ -93,7 +96,7 @@ def test_seconds_per_region_are_per_annotation():
 
 
 def test_arms_of_the_queue_by_what_there_was_to_correct():
-    """Two corrected fields in the one region of the ordered arm, one in two of the drawn arm; bounds over tasks."""
+    """Corrections per 100 regions are computed for each arm; with one arm there is no comparison."""
     ordered = seen("a", {"category": "cat", "color": "red"}, {"category": "dog", "color": "blue"})
     drawn = [
         seen("b", {"category": "cat"}, {"category": "cat"}, annotation=2),
@@ -110,6 +113,7 @@ def test_arms_of_the_queue_by_what_there_was_to_correct():
 
 
 def test_worst_mistakes_are_sure_and_far_off():
+    """The worst mistakes have high confidence and large changes."""
     figures = figures_of([
         seen("near", {"category": "cars"}, {"category": "car"}, confidence={"category": 0.99}),
         seen("unsure", {"category": "tree"}, {"category": "bus"}, confidence={"category": 0.2}),
@@ -119,5 +123,32 @@ def test_worst_mistakes_are_sure_and_far_off():
 
 
 def test_nothing_is_no_error_and_everything_is_json():
+    """No regions give empty figures, and all figures are JSON."""
     assert figures_of([]).rounds == ()
     assert json.loads(json.dumps(figures_of([seen("a", {"c": "x"}, {"c": "y"})]).to_json()))["counts"]["corrected"] == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [("roof", "rooftop", 3 / 7), ("", "abc", 1.0), ("abc", "", 1.0), ("kitten", "sitting", 3 / 7), ("a", "a", 0.0)],
+)
+def test_edit_share(before, after, share):
+    """It is the number of edits divided by the length of the longer text."""
+    assert edit_share(before, after) == pytest.approx(share)
+
+
+def plain_distance(a: str, b: str) -> int:
+    """Return the Levenshtein distance by the plain dynamic program."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        row, above = [i], row
+        for j, y in enumerate(b, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (x != y)))
+    return row[-1]
+
+
+@given(st.text("abc", max_size=12), st.text("abc", max_size=12))
+def test_edit_share_equals_the_textbook(a, b):
+    """It equals the plain dynamic program on random texts."""
+    longest = max(len(a), len(b))
+    assert edit_share(a, b) == pytest.approx(plain_distance(a, b) / longest if longest else 0.0)

@@ -1,4 +1,4 @@
-"""The report page: complete, self-contained, and harmless whatever people wrote."""
+"""Claims about the report page: it is complete and self-contained, and no text can become markup."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def source():
 
 
 class Page(HTMLParser):
-    """Tags and attributes that were parsed."""
+    """Parses a page into tags and attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -52,11 +52,11 @@ def written(source, tmp_path) -> str:
 
 
 def test_page_shows_every_figure_and_loads_nothing(source, tmp_path):
-    """All sections; drawings with names for screen readers; pictures inside; no address, no script."""
+    """All sections are there, charts have names for screen readers, and no address or script is included."""
     text = written(source, tmp_path)
     page = Page(text)
-    for heading in ("Corrections per 100", "How much was edited", "Seconds per region", "Kept, by confidence",
-                    "Blind share", "What was taken for what", "The worst mistakes"):  # fmt: skip
+    for heading in ("Corrections per 100", "How much was edited", "Seconds per region", "Accepted, by confidence",
+                    "Blind regions", "Most frequent replacements", "The worst mistakes"):  # fmt: skip
         assert heading in text
     tags = [tag for tag, _ in page.tags]
     assert not {"script", "link", "iframe", "object"} & set(tags)
@@ -71,7 +71,7 @@ def test_page_shows_every_figure_and_loads_nothing(source, tmp_path):
 
 
 def test_everything_people_wrote_is_escaped(source, tmp_path):
-    """Markup in a label, a field's name, a version, an id and the title is shown as text."""
+    """Markup in a value, a field's name, a version, an id and the title is shown as text."""
     evil = tuple(
         dataclasses.replace(each, region=dataclasses.replace(
             each.region, region=EVIL + each.region.region, model_version=EVIL, texts={EVIL: [EVIL], "x": ["y"]},
@@ -88,6 +88,7 @@ def test_everything_people_wrote_is_escaped(source, tmp_path):
 
 
 def test_versions_stand_in_the_page_and_in_the_figures(source, tmp_path):
+    """The registered versions are in the page and in the JSON file."""
     versions = (
         Examined("v1", "2026-11-20T10:00", "7-abc", "base", True, (), Compared(0.81, 0.64), Compared(0.975, 0.98),
                  "2026-11-20T11:00"),
@@ -105,16 +106,16 @@ def test_versions_stand_in_the_page_and_in_the_figures(source, tmp_path):
 
 
 def test_both_arms_of_the_queue_are_compared(source, tmp_path):
-    """Only where there are two."""
-    assert "Order of the queue" not in written(source, tmp_path)
+    """The section is shown only if there are two arms."""
+    assert "Order of tasks" not in written(source, tmp_path)
     arms = tuple(
         dataclasses.replace(each, arm="random" if each.region.task % 2 else "uncertainty") for each in source.seen
     )
-    assert "Order of the queue" in written(dataclasses.replace(source, seen=arms), tmp_path)
+    assert "Order of tasks" in written(dataclasses.replace(source, seen=arms), tmp_path)
 
 
 def test_image_that_is_gone_leaves_its_reason(source, tmp_path):
-    """The gallery says why; the rest of the page is there."""
+    """The gallery shows the reason for a missing image, and the rest of the page is complete."""
     gone = tuple(dataclasses.replace(each, image=ImageRef("data:image/png;base64,aGVsbG8=", 4)) for each in source.seen)
     text = written(dataclasses.replace(source, seen=gone), tmp_path)
     assert "replace the file" in text
@@ -122,6 +123,7 @@ def test_image_that_is_gone_leaves_its_reason(source, tmp_path):
 
 
 def test_project_without_suggestions_has_a_page(source, tmp_path):
+    """Without suggestions, or without regions, the page says that there is nothing to compare."""
     bare = tuple(
         dataclasses.replace(each, is_blind=False, region=dataclasses.replace(each.region, suggestion=None))
         for each in source.seen
@@ -131,7 +133,7 @@ def test_project_without_suggestions_has_a_page(source, tmp_path):
 
 
 def test_command_reads_an_export_version(tmp_path):
-    """`osprey report --data FOLDER --json FILE` writes both; neither or both sources is a question back."""
+    """`osprey report --data FOLDER --json FILE` writes both files; it wants exactly one source."""
     version = scene_export(tmp_path, range(3))
     page, figures = tmp_path / "page.html", tmp_path / "figures.json"
     runner = CliRunner()
@@ -144,7 +146,7 @@ def test_command_reads_an_export_version(tmp_path):
 
 
 def test_command_reads_the_correction_store(source, tmp_path, monkeypatch):
-    """What was collected, with its blind regions apart; the same figures as from the regions themselves."""
+    """The report of the store has the figures of the stored regions, blind ones separately."""
     with Store.open(url := f"sqlite:///{tmp_path}/corrections.db") as store:
         config_hash = store.note_project(7, "Street scenes", CONFIG)
         for task in sorted({each.region.task for each in source.seen}):
@@ -166,6 +168,7 @@ def test_command_reads_the_correction_store(source, tmp_path, monkeypatch):
 
 
 def test_project_that_nobody_collected_says_what_to_set(tmp_path, monkeypatch):
+    """The error for a project that was never collected names the setting for Label Studio."""
     monkeypatch.setenv("OSPREY_DATABASE_URL", f"sqlite:///{tmp_path}/corrections.db")
     monkeypatch.delenv("OSPREY_LABEL_STUDIO_URL", raising=False)
     refused = CliRunner().invoke(app, ["report", "--project", "7", "--out", str(tmp_path / "page.html")])

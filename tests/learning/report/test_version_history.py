@@ -1,4 +1,4 @@
-"""The registry's versions as the report shows them."""
+"""Claims about the registered versions in the report."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from learning.gate.evaluate import Latency, Outcome
+from learning.gate.evaluate import FieldOutcome, Latency
 from learning.gate.gate import Paired, judge
 from learning.report.version_history import Compared, examined_versions
 from registry.versions import Base, Registry
 
 
-def outcomes(right: int, total: int = 40) -> tuple[Outcome, ...]:
-    """The first `right` of them are; each in an image of its own."""
+def outcomes(right: int, total: int = 40) -> tuple[FieldOutcome, ...]:
+    """Return outcomes, each on its own image; the first `right` of them are correct."""
     return tuple(
-        Outcome(f"i{idx}", idx, idx, "r", "Object", "category", "category", (f"w{idx}",), (f"w{idx}",), 0.9,
+        FieldOutcome(f"i{idx}", idx, idx, "r", "Object", "category", "category", (f"w{idx}",), (f"w{idx}",), 0.9,
                 idx < right, float(idx < right), True, False)
         for idx in range(total)
     )  # fmt: skip
@@ -23,7 +23,7 @@ def outcomes(right: int, total: int = 40) -> tuple[Outcome, ...]:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Registry:
-    """Three versions: one that passed and serves, one that failed, one that was not examined."""
+    """Return a registry of three versions: passed and promoted, failed, without a verdict."""
     trained = tmp_path / "trained"
     trained.mkdir()
     (trained / "adapter_config.json").write_text("{}")
@@ -40,6 +40,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def test_versions_with_their_gate(registry: Registry) -> None:
+    """Each version has its scores, failed criteria and time of promotion; without a verdict they are empty."""
     first, second, third = examined_versions(registry)
     assert (first.name, first.passed, first.failed, first.data_version) == ("v1", True, (), "d1")
     assert first.held_out == Compared(0.95, 0.5)
@@ -52,4 +53,5 @@ def test_versions_with_their_gate(registry: Registry) -> None:
 
 
 def test_an_empty_registry_has_no_versions(tmp_path: Path) -> None:
+    """A registry that does not exist yet has no versions."""
     assert examined_versions(Registry(tmp_path / "none")) == ()

@@ -1,4 +1,4 @@
-"""Claims about regions that no longer fit the config, and about texts nobody can be taught."""
+"""Claims about regions that no longer fit the config, and about values that cannot be trained on."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import numpy as np
 import pytest
 
 from label_config.reader import read_label_config
-from learning.export.version import ExportOptions, export_project, read_export
+from learning.export.version import ExportOptions, read_export
 from learning.submitted.checks import MAX_TEXT_CHARS, fit
 from learning.submitted.regions import regions_of
+from tests.support.exports import export_project
 from tests.support.submitted import CAR, CONFIG, PROJECT, annotation, region, task
 
 ALL_TRAINED = ExportOptions(held_out_share=0.0)
 
 
 def exported(tmp_path, *items, config=CONFIG):
-    """One annotation of these regions under a config, read back."""
+    """Export one annotation of these regions under a config, and read it back."""
     project = {**PROJECT, "label_config": config}
     return read_export(export_project(project, [task(4, annotation(8, *items))], tmp_path, ALL_TRAINED).path)
 
 
 def without_category(config: str) -> str:
-    """The config after somebody renamed the control."""
+    """Return the config with a renamed control."""
     assert 'name="category"' in config
     return config.replace('name="category"', 'name="object_name"')
 
 
 def test_answer_of_a_removed_control_is_kept_and_named(tmp_path):
-    """The config changed between rounds: the old answer is in `stored`, named with task and region, taught nowhere."""
+    """The value of a removed control is in `stored` and reported with task and region, but not trained on."""
     suggestion = {"category": ["truck"]}
     export = exported(tmp_path, region("car00001", CAR, suggestion=suggestion), config=without_category(CONFIG))
     (car,) = export.regions
@@ -42,7 +43,7 @@ def test_answer_of_a_removed_control_is_kept_and_named(tmp_path):
 
 
 def test_region_collected_under_an_older_config(tmp_path):
-    """What a store kept from before is held against the config of today in the same way."""
+    """A region from the store is checked against the present config in the same way."""
     old = read_label_config(CONFIG)
     (car,), _ = regions_of(old, task(4), annotation(8, region("car00001", CAR)), "x.png")
     fitted, problems = fit(read_label_config(without_category(CONFIG)), car)
@@ -53,14 +54,14 @@ def test_region_collected_under_an_older_config(tmp_path):
 
 
 def test_removed_label_and_choice_are_named(tmp_path):
-    """A label that the config no longer lists is exported as it is, and named."""
+    """A label that is no longer in the config is exported as it is, and reported."""
     export = exported(tmp_path, region("car00001", CAR, label="Thing"))
     assert export.regions[0].label == "Thing"
     assert [(each.kind, each.region) for each in export.problems] == [("control", "car00001")]
 
 
 def test_a_huge_text_is_not_taught(tmp_path):
-    """100 kB: kept whole in regions.jsonl, named, in no training file; the region's other texts are taught."""
+    """A text of 100 kB is kept in regions.jsonl and reported, but in no training file; other values are trained on."""
     huge = "very " * 20_000
     export = exported(tmp_path, region("car00001", {**CAR, "detailed_description": [huge]}))
     assert export.regions[0].stored["detailed_description"] == [huge]
@@ -73,7 +74,7 @@ def test_a_huge_text_is_not_taught(tmp_path):
 
 @pytest.mark.parametrize("text", ["<b>car</b>", "<region1>", "x > y"])
 def test_markup_in_a_text_is_named(tmp_path, text):
-    """It is written without brackets, and a problem says so with the words as typed."""
+    """A text with markup is written without brackets, and the problem has the text as typed."""
     export = exported(tmp_path, region("car00001", {"category": [text]}))
     (problem,) = export.problems
     assert (problem.task, problem.annotation, problem.region, problem.kind) == (4, 8, "car00001", "text")
@@ -82,7 +83,7 @@ def test_markup_in_a_text_is_named(tmp_path, text):
 
 
 def test_text_without_a_region_is_named_with_its_id(tmp_path):
-    """An answer whose mask is gone: task, annotation and region id, and the rest is exported."""
+    """A value without a mask is reported with task, annotation and region id; the rest is exported."""
     lost = {"id": "lost", "type": "textarea", "from_name": "category", "to_name": "image", "value": {"text": ["car"]}}
     export = exported(tmp_path, [lost], region("car00001", CAR))
     (problem,) = export.problems
@@ -91,7 +92,7 @@ def test_text_without_a_region_is_named_with_its_id(tmp_path):
 
 
 def test_one_region_of_another_size_does_not_cost_the_others(tmp_path):
-    """The commonest size of the annotation counts, wherever the odd one stands."""
+    """The most frequent size of an annotation is kept, whatever the position of the other one."""
     odd = region("odd00001", CAR, mask=np.ones((4, 6), np.bool_))
     export = exported(tmp_path, odd, region("car00001", CAR), region("car00002", CAR))
     assert [each.region for each in export.regions] == ["car00001", "car00002"]

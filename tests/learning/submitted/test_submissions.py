@@ -1,4 +1,4 @@
-"""Claims about reading tasks: what cannot be used is named, and the rest is there."""
+"""Claims about reading tasks: what cannot be used is reported, and the rest is read."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from tests.support.submitted import CAR, annotation, region, task
 
 
 def broken_items() -> dict[str, dict]:
-    """One stored item per thing that can be wrong, by the words of the problem."""
+    """Return one item per kind of fault, by a part of the expected problem."""
     good = region("x0000001", {})[0]
     return {
         "cannot be read": good | {"id": "b1", "value": {"imageDataURL": "data:image/png;base64,AAAA"}},
         "1024x768 pixels, got": good | {"id": "b2", "value": {"imageDataURL": small_png()}},
         "has no area": good | {"id": "b3", "from_name": "point", "value": {"x": 1, "y": 2, "width": 0.2}},
-        "still pending": good | {"id": "b4", "from_name": "box", "value": {"x": 1, "y": 2, "width": 5, "height": 5}},
+        "not answered": good
+        | {"id": "b4", "from_name": "box", "value": {"x": 1, "y": 2, "width": 5, "height": 5}},
         "belongs to 'text'": good | {"id": "b5", "to_name": "text"},
         "whole image": good | {"id": "b6", "type": "choices", "from_name": "quality", "value": {"choices": ["good"]}},
         "relation": {"type": "relation", "from_id": "a", "to_id": "b"},
@@ -34,13 +35,13 @@ def broken_items() -> dict[str, dict]:
 
 
 def small_png() -> str:
-    """A bitmask of another size than its image."""
+    """Return a bitmask with another size than its image."""
     return encode_bitmask_png(np.ones((4, 6), dtype=np.bool_))
 
 
 @pytest.mark.parametrize("words", list(broken_items()))
 def test_what_cannot_be_used_is_named_and_the_rest_exported(tmp_path, words):
-    """An unusable item is a line of problems.jsonl with its task, annotation and region; the good region is there."""
+    """An unusable item gives a problem with task, annotation and region; the good region is exported."""
     item = broken_items()[words]
     export = exported(tmp_path, task(4, annotation(8, [item], region("car00001", CAR))))
     assert [each.region for each in export.regions] == ["car00001"]
@@ -60,20 +61,20 @@ def test_what_cannot_be_used_is_named_and_the_rest_exported(tmp_path, words):
     ("broken", "words"),
     [
         (task(4, annotation(8, region("car00001", CAR))) | {"data": {}}, "no image under 'image'"),
-        (task(4, {"result": []}), "annotation without a number"),
-        ({"id": "x"}, "task without a number"),
-        (task(4, annotation(8) | {"result": "text"}), "no list but str"),
+        (task(4, {"result": []}), "annotation has no number"),
+        ({"id": "x"}, "task has no number"),
+        (task(4, annotation(8) | {"result": "text"}), "expected a list as result, got str"),
     ],
 )
 def test_broken_task_is_named(tmp_path, broken, words):
-    """A task or annotation that cannot be read is named and does not stop the others."""
+    """A task or annotation that cannot be read is reported, and the others are exported."""
     export = exported(tmp_path, broken, street())
     assert len(export.regions) == 3
     assert words in export.problems[0].problem
 
 
 def test_regions_of_another_image_size_are_named(tmp_path):
-    """All regions of an entry share one raster; one of another size is named instead of misplaced."""
+    """A region whose size differs from the rest of its annotation is reported and left out."""
     other = region("car00002", {})
     for item in other:
         item.update(original_width=6, original_height=4, value={"imageDataURL": small_png()})
@@ -83,7 +84,7 @@ def test_regions_of_another_image_size_are_named(tmp_path):
 
 
 def test_skipped_annotations_and_notices_are_no_data(tmp_path):
-    """A skipped annotation is only counted; a message of the assistant is nobody's annotation."""
+    """A skipped annotation is only counted, and a notice of the backend is no region."""
     notice = {
         "id": "n",
         "type": "textarea",
@@ -109,12 +110,12 @@ def test_skipped_annotations_and_notices_are_no_data(tmp_path):
     ],
 )
 def test_image_names(url, name):
-    """Names are plain, unique by task, and hold no underscore, at which the readers would cut."""
+    """File names are plain, unique by task, and without underscores, where the readers would cut them."""
     assert image_file_name(5, url) == name
 
 
 def test_image_inside_the_task_is_named_by_its_hash(tmp_path):
-    """A picture inside the task's data does not land in the list of images, only its hash does."""
+    """An embedded image is listed by its hash, not with its data."""
     url = "data:image/png;base64," + "A" * 1000
     export = exported(tmp_path, task(4, annotation(8, region("car00001", CAR)), url=url))
     ((name, shown),) = export.images.items()
@@ -124,7 +125,7 @@ def test_image_inside_the_task_is_named_by_its_hash(tmp_path):
 
 @pytest.mark.parametrize("name", ["bitmask_and_brush_meta", "polygon", "vector"])
 def test_annotations_recorded_from_label_studio(tmp_path, name):
-    """Annotations as a real server stored them: every region comes back with mask, texts and meta."""
+    """Every region that a real server stored is read with mask, values and meta."""
     stored = stored_annotation(name)
     export = exported(tmp_path, task(stored["task"], stored))
     assert {each.region for each in export.regions} == {item["id"] for item in stored["result"]}

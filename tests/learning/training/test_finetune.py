@@ -1,4 +1,4 @@
-"""Claims about fine-tunes: a version of corrections becomes a candidate, once, whatever is killed on the way."""
+"""Claims about fine-tunes: an export version becomes one candidate, whatever step is killed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from learning.training.options import FineTuneOptions
 from learning.training.triggers import trained_revision
 from osprey_model import Osprey
 from osprey_model.weights.checkpoint import fingerprint
+from registry.sets_in_making import WAITING, SetNotMade, maker, plan
 from registry.versions import Registry
 from tests.support.scene_exports import scene_export
 from worker.settings import Settings
@@ -30,18 +31,18 @@ FACTS = {"project": 7, "store_revision": 12}
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export version of four scenes."""
+    """Return an export version of four scenes."""
     return scene_export(tmp_path_factory.mktemp("exports"), range(40, 44), held_out_share=0.3)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, data: Path) -> Settings:
-    """A registry of its own; the version replays itself."""
+    """Return settings with an empty registry; the version replays itself."""
     return Settings(registry=tmp_path / "registry", replay=data / "held_out.json", exports=data.parent)
 
 
 def test_candidate_and_its_successor(settings: Settings, data: Path) -> None:
-    """The candidate loads on its base and says where it comes from; the next one begins with the champion's adapter."""
+    """The candidate loads on its base and has its origin; the next one starts from the champion's adapter."""
     first = train_candidate(settings, data, OPTIONS, facts=FACTS)
     registry = Registry(settings.registry)
     assert (first.version.kind, first.version.parents, first.version.data_version) == ("adapter", ("base",), data.name)
@@ -62,7 +63,7 @@ def test_candidate_and_its_successor(settings: Settings, data: Path) -> None:
 
 
 def test_same_corrections_are_learned_once(settings: Settings, data: Path) -> None:
-    """The second call finds the version of the first."""
+    """A second call returns the version of the first."""
     first = train_candidate(settings, data, OPTIONS)
     again = train_candidate(settings, data, OPTIONS)
     assert (again.version.name, again.is_new) == (first.version.name, False)
@@ -72,7 +73,7 @@ def test_same_corrections_are_learned_once(settings: Settings, data: Path) -> No
 CHILD = """
 import dataclasses, sys
 from pathlib import Path
-from tests.worker.learning.test_finetune import OPTIONS
+from tests.learning.training.test_finetune import OPTIONS
 from learning.gate.exam import ExamUnusable
 from learning.training.finetune import train_candidate
 from worker.settings import Settings
@@ -94,7 +95,7 @@ KILL_AT = (
 
 
 def test_killed_fine_tune_goes_on(tmp_path: Path, data: Path) -> None:
-    """Each run goes on where the one before was killed; in the end there is one version, with its verdict."""
+    """Each run continues the killed one before it, and in the end there is one version with its verdict."""
     command = [sys.executable, "-c", CHILD, str(tmp_path / "registry"), str(data)]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "OMP_NUM_THREADS": "1"}
     registry, trained = Registry(tmp_path / "registry"), []
@@ -112,7 +113,7 @@ def test_killed_fine_tune_goes_on(tmp_path: Path, data: Path) -> None:
 
 
 def run_until(command, environ, kill_here) -> list[tuple[str, int, int]]:
-    """Run a child and kill it where `kill_here` says; its progress."""
+    """Run a child process, kill it where `kill_here` returns True, and return its progress."""
     seen = []
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
         assert child.stdout is not None
@@ -127,7 +128,7 @@ def run_until(command, environ, kill_here) -> list[tuple[str, int, int]]:
 
 
 def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path, tmp_path: Path) -> None:
-    """A version that was exported without images is refused by name."""
+    """A version without images or without a training side is refused, and so is a missing registry."""
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "manifest.json").write_bytes((data / "manifest.json").read_bytes())
@@ -141,7 +142,7 @@ def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path
 
 
 def test_a_base_set_that_cannot_be_asked_stops_before_training(settings: Settings, data: Path, tmp_path: Path) -> None:
-    """Hours of training for a candidate that cannot be examined would be for nothing; without the gate it trains."""
+    """An unusable base set fails before training if the gate is to run, and is ignored otherwise."""
     nowhere = dataclasses.replace(settings, base_set=tmp_path / "nowhere")
     with pytest.raises(ExamUnusable, match="OSPREY_BASE_SET names an export version"):
         train_candidate(nowhere, data, dataclasses.replace(OPTIONS, gate=True))
@@ -149,8 +150,31 @@ def test_a_base_set_that_cannot_be_asked_stops_before_training(settings: Setting
     assert train_candidate(nowhere, data, OPTIONS).is_new
 
 
+def test_a_set_that_is_being_made_is_waited_for_and_one_that_failed_is_not(
+    settings: Settings, data: Path, tmp_path: Path
+) -> None:
+    """Replay and, with a gate, the base set; its failure stands in the message, and nothing is trained."""
+    truth = tmp_path / "truth"
+    waits = dataclasses.replace(settings, replay=truth / "replay" / "data.json")
+    with pytest.raises(RuntimeError, match="no space"), maker(truth, 2):
+        raise RuntimeError("no space")
+    with pytest.raises(SetNotMade, match="no space"):
+        train_candidate(waits, data, OPTIONS)
+    told: list[str] = []
+
+    def on_progress(what: str, done: int, total: int) -> None:
+        told.append(what)
+        if what == WAITING:
+            with maker(truth, 1):
+                (truth / "replay").symlink_to(data)
+
+    plan(truth)
+    assert train_candidate(waits, data, OPTIONS, on_progress=on_progress).is_new
+    assert told[0] == WAITING
+
+
 def test_options_from_command_environment_and_checkpoint(tmp_path: Path) -> None:
-    """What is given counts more than a variable, that more than the checkpoint's file, that more than the default."""
+    """Arguments override variables, those the checkpoint's file, and that the defaults."""
     environ = {
         "OSPREY_FINETUNE_LEARNING_RATE": "3e-3",
         "OSPREY_FINETUNE_VOCABULARY": "off",
@@ -177,12 +201,14 @@ def test_options_from_command_environment_and_checkpoint(tmp_path: Path) -> None
     ],
 )
 def test_a_checkpoints_options_are_checked(tmp_path: Path, text: str, message: str) -> None:
+    """A malformed finetune.json is refused with the reason."""
     (tmp_path / "finetune.json").write_text(text)
     with pytest.raises(ValueError, match=message):
         FineTuneOptions.for_checkpoint(tmp_path, {})
 
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:
+    """The error names the variable or the option that is wrong."""
     with pytest.raises(ValueError, match="OSPREY_FINETUNE_EPOCHS"):
         FineTuneOptions.for_checkpoint(tmp_path, {"OSPREY_FINETUNE_EPOCHS": "many"})
     with pytest.raises(ValueError, match="rank"):

@@ -1,4 +1,4 @@
-"""Claims about the mixture of new and old entries."""
+"""Claims about mixing new and old entries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from osprey_model.data.mixture import read_data_config
 
 
 def config(folder: Path, **files: int) -> Path:
-    """A data config with files of so many numbered entries."""
+    """Write a data config with files of numbered entries."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, count in files.items():
@@ -23,12 +23,12 @@ def config(folder: Path, **files: int) -> Path:
 
 
 def ids(path: Path) -> list[str]:
-    """The entries of all files of a data config."""
+    """Return the ids of the entries in all files of a data config."""
     return [entry["id"] for file in read_data_config(path) for entry in json.loads(file.ann_file.read_text())]
 
 
 def test_as_many_old_as_the_ratio_says(tmp_path: Path) -> None:
-    """Every new entry once, and ratio times as many old ones, of every file its share."""
+    """The mixture has every new entry once and `ratio` old ones per new one, from every file."""
     new, old = config(tmp_path / "new", a=10), config(tmp_path / "old", b=200, c=100)
     mixture = write_mixture(new, old, 3.0, tmp_path / "run", seed=0)
     found = ids(mixture.path)
@@ -43,7 +43,7 @@ def test_as_many_old_as_the_ratio_says(tmp_path: Path) -> None:
 
 
 def test_same_seed_same_sample(tmp_path: Path) -> None:
-    """A run that continues reads what it read before; another seed reads other entries."""
+    """The same seed gives the same sample, another seed another one."""
     new, old = config(tmp_path / "new", a=10), config(tmp_path / "old", b=200)
     first, again, other = (
         ids(write_mixture(new, old, 1.0, tmp_path / str(idx), seed=seed).path) for idx, seed in enumerate((0, 0, 1))
@@ -53,14 +53,14 @@ def test_same_seed_same_sample(tmp_path: Path) -> None:
 
 
 def test_too_few_old_ones_are_all_taken(tmp_path: Path) -> None:
-    """And none where there is no replay data."""
+    """If there are too few old entries all are used, and without replay data none."""
     new, old = config(tmp_path / "new", a=10), config(tmp_path / "old", b=4)
     assert write_mixture(new, old, 1.0, tmp_path / "run", seed=0).replayed == 4
     assert write_mixture(new, None, 1.0, tmp_path / "run2", seed=0).replayed == 0
 
 
 def test_unusable_replay_is_named(tmp_path: Path) -> None:
-    """A missing file, an empty one, a COCO file: which, and what to do."""
+    """The error for a missing, an empty and a COCO file names the file and the next step."""
     new = config(tmp_path / "new", a=1)
     with pytest.raises(ReplayUnusable, match="no entry"):
         write_mixture(new, config(tmp_path / "empty", b=0), 1.0, tmp_path / "run", seed=0)

@@ -20,7 +20,7 @@ def tokenizer(golden_dir: Path) -> OspreyTokenizer:
 
 
 def test_exactly_the_answers_are_learned(tokenizer: OspreyTokenizer) -> None:
-    """Two turns: their answers with </s>, nothing of the questions."""
+    """In a conversation of two turns, the labels are the two answers with their </s>, and no token of the questions."""
     encoded = encode_conversation(tokenizer, [(f"{PREFIX_P}What is <mask><pos>?", "a dog"), ("Why?", "It barks.")])
     learned = [label for label in encoded.labels if label != IGNORE_INDEX]
     expected = [*tokenizer.encode("a dog</s>", add_bos=False), *tokenizer.encode("It barks.</s>", add_bos=False)]
@@ -28,7 +28,7 @@ def test_exactly_the_answers_are_learned(tokenizer: OspreyTokenizer) -> None:
 
 
 def test_a_placeholder_inside_an_answer_is_not_learned(tokenizer: OspreyTokenizer) -> None:
-    """Its ids have no row in the output head."""
+    """Placeholder ids have no row in the output head, so their labels are ignored."""
     encoded = encode_conversation(tokenizer, [(f"{PREFIX_P}Which?", "this: <mask><pos>")])
     assert max(encoded.labels) < tokenizer.vocab_size
     assert tokenizer.mask_token_id in encoded.input_ids
@@ -36,13 +36,13 @@ def test_a_placeholder_inside_an_answer_is_not_learned(tokenizer: OspreyTokenize
 
 @pytest.mark.parametrize("roles", [["human"], ["human", "human"], ["gpt", "human"], ["human", "gpt", "gpt", "human"]])
 def test_turns_that_do_not_alternate_are_refused(roles: list[str]) -> None:
-    """The reference drops or masks such samples silently."""
+    """Roles that do not alternate raise an error; the reference drops or masks such samples silently."""
     with pytest.raises(ValueError, match="alternate"):
         turns_of([{"from": role, "value": "x"} for role in roles])
 
 
 def test_a_batch_is_padded_right_and_a_real_unk_counts(tokenizer: OspreyTokenizer) -> None:
-    """The attention mask comes from lengths, not from the padding id."""
+    """The attention mask is made from the lengths, not from the padding id."""
     long = encode_conversation(tokenizer, [(f"{PREFIX_P}What is <mask><pos>?", "a dog")])
     short = encode_conversation(tokenizer, [("<unk> why?", "yes")])
     image = torch.ones(3, 4, 4)

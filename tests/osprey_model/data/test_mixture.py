@@ -1,4 +1,4 @@
-"""Bad entries are named and fatal or left out; random choices are repeatable; names and masks stay paired."""
+"""Bad entries raise an error or are left out; random choices can be repeated; names and masks stay paired."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from osprey_model.data.json_index import BadFile
-from osprey_model.data.mixture import READERS, BadEntry, DataFile, MixtureDataset, Source, read_data_config
+from osprey_model.data.mixture import (
+    READERS,
+    BadEntry,
+    DataFile,
+    MixtureDataset,
+    SampleBuilder,
+    Source,
+    read_data_config,
+)
 from osprey_model.data.records import FirstDraws, PixelReader, RandomDraws
 from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.inputs.tokenizer import OspreyTokenizer
@@ -41,7 +49,7 @@ def short_form(data: Path, *edits: Edit) -> DataFile:
 
 def mixture(golden_dir: Path, *sources: Source, **options: Any) -> MixtureDataset:
     tokenizer = OspreyTokenizer.from_folder(golden_dir / "tokenizer")
-    return MixtureDataset(sources, tokenizer=tokenizer, read_image=PixelReader(ImagePreprocessor(32)), **options)
+    return MixtureDataset(sources, SampleBuilder(tokenizer, PixelReader(ImagePreprocessor(32))), **options)
 
 
 BAD: dict[str, Edit] = {
@@ -56,7 +64,7 @@ BAD: dict[str, Edit] = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_a_bad_entry_is_named_or_skipped(what: str, data: Path) -> None:
-    """Its error has file and index; skipping leaves exactly it out and counts it."""
+    """The error names file and index; with on_error="skip" only this entry is left out, and it is listed."""
     file = short_form(data, lambda _: None, BAD[what])
     with pytest.raises(BadEntry, match=r"osprey_short_form\.json, entry 1: "):
         Source(file)
@@ -78,17 +86,18 @@ BAD_WHEN_READ: dict[str, Edit] = {
 
 @pytest.mark.parametrize("what", BAD_WHEN_READ)
 def test_a_bad_image_or_mask_is_named_or_replaced(what: str, data: Path, golden_dir: Path) -> None:
-    """The sample is fatal with file and index, or the next one takes its place and is counted."""
+    """The error names file and index; with on_error="skip" the next sample replaces it, and it is listed."""
     source = Source(short_form(data, BAD_WHEN_READ[what]))
     with pytest.raises(BadEntry, match=r"osprey_short_form\.json, entry 0: "):
         mixture(golden_dir, source)[0]
     skipping = mixture(golden_dir, source, on_error="skip")
     assert skipping[0].ids == skipping[1].ids
-    assert skipping.num_skipped == 1
+    (problem,) = skipping.replaced()
+    assert problem.where == 0
 
 
 def test_an_annotation_of_no_image_is_reported(data: Path) -> None:
-    """COCO format: the annotation's index is named."""
+    """In COCO format, the error names the index of an annotation whose image does not exist."""
     path = data / "coco.json"
     content = json.loads(path.read_text())
     content["annotations"][2]["image_id"] = 999
@@ -102,7 +111,7 @@ def test_an_annotation_of_no_image_is_reported(data: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "[{}", '[{"a": 1} {"b": 2}]', "[1, 2]", '[{"a": [}]', "{}", "[{},]"])
 def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
-    """Neither truncated JSON nor the wrong layout passes as an empty data set."""
+    """Truncated JSON and a wrong layout raise an error; they are not read as an empty data set."""
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(BadFile, match=r"broken\.json"):
@@ -110,14 +119,14 @@ def test_a_broken_file_is_refused(text: str, tmp_path: Path) -> None:
 
 
 def test_brackets_and_quotes_in_texts_do_not_split_entries(data: Path) -> None:
-    """A text may hold what JSON itself is made of."""
+    """A text may contain brackets, quotes and backslashes."""
     awkward = 'a "quoted" ]}{[ \\ text'
     file = short_form(data, lambda entry: entry["conversations"][1].update(value=awkward))
     assert Source(file).record(0, FirstDraws()).turns[0][1] == awkward
 
 
 def test_yes_no_masks_follow_the_names(data: Path) -> None:
-    """Regions named in another order bring their own masks; the reference mixes them up."""
+    """Masks are in the order in which the text names the regions; the reference pairs them wrongly."""
     path = data / "osprey_lvis_positive_negative.json"
     file = DataFile("OspreyLVISPosNeg", path, data / "imgs")
     in_order = Source(file).record(0, FirstDraws()).masks()
@@ -131,7 +140,7 @@ def test_yes_no_masks_follow_the_names(data: Path) -> None:
 
 
 def test_vcr_names_are_corrected_by_default(data: Path) -> None:
-    """Object 2 is a person; the released code calls it by the class of object 3."""
+    """Object 2 is a person; the released code gives it the class of object 3."""
     images, path = data / "vcr", data / "vcr" / "train.jsonl"
     corrected = Source(DataFile("vcr", path, images)).record(0, FirstDraws()).turns
     released = Source(DataFile("vcr_released", path, images)).record(0, FirstDraws()).turns
@@ -140,7 +149,7 @@ def test_vcr_names_are_corrected_by_default(data: Path) -> None:
 
 
 def test_choices_depend_on_seed_epoch_and_index_only(data: Path, golden_dir: Path) -> None:
-    """The same sample twice is equal; over epochs the wording of its question changes."""
+    """A sample read twice is equal; its question's wording changes from epoch to epoch."""
     source = Source(DataFile("VGDATA", data / "vg.json", data / "imgs"))
     dataset = mixture(golden_dir, source, seed=3)
     first = dataset[0].ids.input_ids
@@ -153,7 +162,7 @@ def test_choices_depend_on_seed_epoch_and_index_only(data: Path, golden_dir: Pat
 
 
 def test_a_sample_has_at_most_so_many_regions(data: Path) -> None:
-    """Visual Genome takes three of an image's regions, drawn anew each time."""
+    """A Visual Genome sample has three of an image's regions, drawn again each time."""
     path = data / "vg.json"
     content = json.loads(path.read_text())
     original = content["annotations"][0]
@@ -167,7 +176,7 @@ def test_a_sample_has_at_most_so_many_regions(data: Path) -> None:
 
 
 def test_a_data_config_names_files_relative_to_itself(data: Path, golden_dir: Path) -> None:
-    """All rows together are one data set, in order."""
+    """Paths are relative to the config's folder; the rows form one data set, in their order."""
     rows = [
         {"type": "OspreyShortForm", "ann_file": "osprey_short_form.json", "img_prefix": "imgs"},
         {"type": "coco_data", "ann_file": "coco.json", "img_prefix": "imgs"},
@@ -181,7 +190,7 @@ def test_a_data_config_names_files_relative_to_itself(data: Path, golden_dir: Pa
 
 
 def test_an_unknown_type_lists_the_known_ones(data: Path) -> None:
-    """A typing error in a data config is easy to correct."""
+    """The error for an unknown type lists all known types."""
     with pytest.raises(ValueError, match="OspreyConversations") as caught:
         Source(DataFile("OspreyConversation", data / "coco.json", data))
     assert all(name in str(caught.value) for name in READERS)

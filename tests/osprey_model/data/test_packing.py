@@ -1,4 +1,4 @@
-"""Questions packed behind one prefix are learned exactly as they are one by one."""
+"""Questions packed behind one prefix have the same loss as the questions one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from osprey_model.config import IGNORE_INDEX
 from osprey_model.data.collate import Sample, collate
 from osprey_model.data.conversation import SampleTooLong, encode_conversation
-from osprey_model.data.mixture import BadEntry, DataFile, MixtureDataset, Source
+from osprey_model.data.mixture import BadEntry, DataFile, MixtureDataset, SampleBuilder, Source
 from osprey_model.data.packing import QuestionRow, encode_rows
 from osprey_model.data.records import PixelReader
 from osprey_model.inputs.preprocess import ImagePreprocessor
@@ -41,24 +41,24 @@ def tokenizer() -> OspreyTokenizer:
 
 @pytest.fixture(scope="module")
 def nano_model() -> OspreyForCausalLM:
-    """The small checkpoint: a trained decoder looks at everything it may see."""
+    """The small checkpoint. Its decoder is trained, so it would use positions that it must not attend to."""
     return load_osprey(NANO)
 
 
 def rows() -> list[QuestionRow]:
-    """The rows as messages."""
+    """Return the rows as messages."""
     return [QuestionRow(question_message(text, form), answer) for text, form, answer in ROWS]
 
 
 def image_and_masks(model: OspreyForCausalLM) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random pixels and a mask per row."""
+    """Return random pixels, and a mask per row."""
     draw = torch.Generator().manual_seed(3)
     side = model.sizes.image_size
     return torch.randn(3, side, side, generator=draw), (torch.rand(3, 40, 50, generator=draw) > 0.6).float()
 
 
 def test_packed_loss_is_that_of_the_rows_alone(nano_model: OspreyForCausalLM, tokenizer: OspreyTokenizer) -> None:
-    """Same positions, same attention: each row's own mean loss, weighted by the square root of the answer's length."""
+    """The packed loss is the mean of each row's own loss, weighted by the square root of the answer's length."""
     image, masks = image_and_masks(nano_model)
     packed = Sample(encode_rows(tokenizer, rows(), template=INFERENCE), image, masks)
     alone, counts = [], []
@@ -74,7 +74,7 @@ def test_packed_loss_is_that_of_the_rows_alone(nano_model: OspreyForCausalLM, to
 
 
 def test_packed_and_plain_samples_share_a_batch(nano_model: OspreyForCausalLM, tokenizer: OspreyTokenizer) -> None:
-    """A batch of a packed and a plain sample has the losses of the two, weighted by what each counts."""
+    """A batch of a packed and a plain sample has the weighted mean of their two losses."""
     image, masks = image_and_masks(nano_model)
     packed = Sample(encode_rows(tokenizer, rows(), template=INFERENCE), image, masks)
     ids = encode_conversation(tokenizer, [(PREFIX_P + rows()[0].message, "a boat")], template=INFERENCE)
@@ -88,7 +88,7 @@ def test_packed_and_plain_samples_share_a_batch(nano_model: OspreyForCausalLM, t
 
 
 def test_weight_of_a_question(nano_model: OspreyForCausalLM, tokenizer: OspreyTokenizer) -> None:
-    """A question of weight 2 counts as if it were there twice."""
+    """A question of weight 2 has the effect of including the question twice."""
     image, masks = image_and_masks(nano_model)
     heavy = [QuestionRow(row.message, row.answer, 2.0 if idx == 1 else 1.0) for idx, row in enumerate(rows())]
     twice = [rows()[0], rows()[1], rows()[1], rows()[2]]
@@ -103,7 +103,7 @@ def test_weight_of_a_question(nano_model: OspreyForCausalLM, tokenizer: OspreyTo
 
 
 def test_positions_begin_again_at_every_row() -> None:
-    """Prefix 0..2, then each row from 3."""
+    """The prefix has the positions 0..2; every row begins at 3."""
     row_ids = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, -1], [0, 0, 0, 0, 1, 2, 2, -1, -1]])
     positions = packed_positions(row_ids)
     assert positions[0, :8].tolist() == [0, 1, 2, 3, 4, 3, 4, 5]
@@ -111,7 +111,7 @@ def test_positions_begin_again_at_every_row() -> None:
 
 
 def test_only_the_longest_row_must_fit(tokenizer: OspreyTokenizer) -> None:
-    """Rows stand at the same positions, so their sum may be longer than the decoder's context."""
+    """Rows have the same positions, so their total length may exceed the decoder's context."""
     ids = encode_rows(tokenizer, rows() * 20, template=INFERENCE)
     prefix = ids.row_ids.count(0) + 15  # the image counts 16 positions
     longest = max(ids.row_ids.count(row) for row in (1, 2, 3))
@@ -136,17 +136,15 @@ def entry() -> dict[str, object]:
 
 
 def source(folder: Path, *entries: object) -> Source:
-    """A file of entries beside its picture."""
+    """Write a file of entries and its image."""
     (folder / "questions.json").write_text(json.dumps(entries))
     Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(folder / "my_picture.png")
     return Source(DataFile("OspreyQuestions", folder / "questions.json", folder))
 
 
 def test_reader_pairs_masks_answers_and_weights(tmp_path: Path, tokenizer: OspreyTokenizer) -> None:
-    """Masks follow the questions, not the annotations; the picture's whole name counts."""
-    data = MixtureDataset(
-        [source(tmp_path, entry())], tokenizer=tokenizer, read_image=PixelReader(ImagePreprocessor(64))
-    )
+    """Masks are in the order of the questions, not of the annotations; the image's file name is not shortened."""
+    data = MixtureDataset([source(tmp_path, entry())], SampleBuilder(tokenizer, PixelReader(ImagePreprocessor(64))))
     sample = data[0]
     assert sample.masks is not None
     assert sample.masks[0, 20, 35] == 1
@@ -169,7 +167,7 @@ def test_reader_pairs_masks_answers_and_weights(tmp_path: Path, tokenizer: Ospre
     ],
 )
 def test_bad_question_is_named(tmp_path: Path, change: dict[str, object], said: str) -> None:
-    """File, entry and what is wrong."""
+    """The error names file, entry and reason."""
     bad = entry()
     bad["questions"][0].update(change)
     with pytest.raises(BadEntry, match=said):

@@ -1,4 +1,4 @@
-"""An engine over the golden model: random weights, but every part is there and greedy answers differ."""
+"""An engine with the golden model. Its weights are random, but it has every part, and its greedy answers differ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def golden_tokenizer(golden_dir: Path) -> OspreyTokenizer:
 
 @pytest.fixture
 def osprey(golden_model: OspreyForCausalLM, golden_tokenizer: OspreyTokenizer) -> Osprey:
-    """Fresh caches for each test."""
+    """An engine with empty caches for each test."""
     return Osprey(golden_model, golden_tokenizer, model_version="golden")
 
 
@@ -31,7 +31,7 @@ def image(golden_dir: Path) -> Image.Image:
 
 @pytest.fixture
 def masks() -> list[np.ndarray]:
-    """Three regions at other resolutions than the image's."""
+    """Three regions, in resolutions other than the image's."""
     grid_y, grid_x = np.mgrid[0:97, 0:143]
     disc = (grid_y - 40) ** 2 + (grid_x - 60) ** 2 < 25**2
     box = np.zeros((200, 300), bool)

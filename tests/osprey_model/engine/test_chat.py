@@ -1,4 +1,4 @@
-"""`Osprey.chat` against the reference's own greedy answers, which come from other prefixes than the engine's."""
+"""`Osprey.chat` against the reference's greedy answers, whose prompts have other prefixes than the engine's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from osprey_model.modeling.splice import PlaceholderMismatch
 
 
 def turns_of_prompt(prompt: str) -> list[tuple[str, str | None]]:
-    """A rendered prompt back into its turns."""
+    """Parse a rendered prompt into its turns."""
     turns: list[tuple[str, str | None]] = []
     for part in prompt.removeprefix(f"{INFERENCE.system} ").split("</s>"):
         message, answer = part.removeprefix("USER: ").rsplit(" ASSISTANT:", 1)
@@ -33,7 +33,7 @@ def turns_of_prompt(prompt: str) -> list[tuple[str, str | None]]:
     ["short", "category_tiny_mask", "multi_region", "multi_turn", "image_only", "text_only"],
 )
 def test_the_references_greedy_answers(name: str, osprey: Osprey, golden_dir: Path) -> None:
-    """Several regions, several turns, no region, no image: the shared prefix is cut where a prompt differs."""
+    """Conversations with several regions, several turns, no region or no image give the reference's greedy answers."""
     facts = json.loads((golden_dir / "cases" / "cases.json").read_text())[name]
     tensors = load_file(golden_dir / "cases" / f"{name}.safetensors")
     image = Image.open(golden_dir / facts["image"]) if facts.get("image") else None
@@ -47,14 +47,14 @@ def test_the_references_greedy_answers(name: str, osprey: Osprey, golden_dir: Pa
 
 
 def test_prefix_p_is_put_before_a_bare_message(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """A message without <image> is asked as the product asks."""
+    """A message without <image> gets prefix P, as the product's questions do."""
     bare = osprey.chat(image, masks[:1], [("What is <mask><pos>?", None)], max_new_tokens=4)
     written = "<image>\nThis provides an overview of the picture.\nWhat is <mask><pos>?"
     assert bare == osprey.chat(image, masks[:1], [(written, None)], max_new_tokens=4)
 
 
 def test_conversations_of_every_form(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """A string, pairs and role dicts; {region} stands for the placeholder."""
+    """A string, pairs and role dicts give equal answers; {region} stands for the placeholder."""
     expected = osprey.chat(image, masks[:1], [("What is <mask><pos>?", None)], max_new_tokens=4)
     assert osprey.chat(image, masks[:1], "What is {region}?", max_new_tokens=4) == expected
     roles = [{"role": "user", "content": "What is {region}?"}]
@@ -67,14 +67,14 @@ def test_conversations_of_every_form(osprey: Osprey, image: Image.Image, masks: 
 
 
 def test_an_answer_from_a_list(osprey: Osprey, image: Image.Image) -> None:
-    """Also in a chat, also about the whole image."""
+    """In a chat about the whole image, an answer can be chosen from a list."""
     answer = osprey.chat(image, [], "Is it day or night?", choices=("day", "night"))
     assert answer.text in ("day", "night")
     assert answer.confidence + answer.alternatives[0].probability == pytest.approx(1.0, abs=1e-4)
 
 
 def test_what_does_not_fit_is_named(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """Counts of masks, masks without an image, a second image, an answered conversation, a prompt without room."""
+    """The error names wrong numbers of masks, no or a second image, an answered conversation and a full context."""
     with pytest.raises(PlaceholderMismatch, match="1 <mask> placeholders but 2 masks"):
         osprey.chat(image, masks[:2], [("What is <mask><pos>?", None)])
     with pytest.raises(PlaceholderMismatch, match="2 <mask> placeholders but 1 masks"):

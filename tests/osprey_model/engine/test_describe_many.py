@@ -1,4 +1,4 @@
-"""`Osprey.describe_many`: several images in one batch equal one call each; what is bad fails alone."""
+"""`Osprey.describe_many`: one batch gives the answers of one call per image, and bad input fails alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ CLOSED = Question(prompts.CATEGORY, choices=("hat", "hat rack", "Katze", "猫"))
 
 @pytest.fixture
 def images(image: Image.Image) -> list[Image.Image]:
-    """Three pictures with other contents."""
+    """Three images with different contents."""
     return [image, image.rotate(90), image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]
 
 
 def requests_on(images: list[Image.Image], masks: list[np.ndarray]) -> list[ImageRequest]:
-    """Image i has i + 1 regions, with other questions each."""
+    """Create requests in which image i has i + 1 regions, each image with other questions."""
     questions = [(SHORT, LONG), (CLOSED, LONG), (LONG, CLOSED, SHORT)]
     return [
         ImageRequest(image, tuple(RegionRequest((mask,), questions[idx]) for mask in masks[: idx + 1]))
@@ -31,7 +31,7 @@ def requests_on(images: list[Image.Image], masks: list[np.ndarray]) -> list[Imag
 
 
 def assert_same(left: list[list[Answer | Failure]], right: list[list[Answer]]) -> None:
-    """Equal texts and choices, numbers up to rounding."""
+    """Check that texts and values are equal, and numbers up to rounding."""
     assert [len(row) for row in left] == [len(row) for row in right]
     for one, other in zip([a for row in left for a in row], [a for row in right for a in row], strict=True):
         assert isinstance(one, Answer)
@@ -43,7 +43,7 @@ def assert_same(left: list[list[Answer | Failure]], right: list[list[Answer]]) -
 def test_several_images_in_one_batch_equal_one_call_each(
     osprey: Osprey, images: list[Image.Image], masks: list[np.ndarray]
 ) -> None:
-    """The callback sees each answer once, under its image, region and question."""
+    """One batch gives the answers of one call per image; the callback gets each answer once, with its indices."""
     requests = requests_on(images, masks)
     seen: dict[tuple[int, int, int], Answer] = {}
     together = osprey.describe_many(requests, lambda i, r, q, answer: seen.update({(i, r, q): answer}))
@@ -61,7 +61,7 @@ def test_several_images_in_one_batch_equal_one_call_each(
 def test_towers_of_several_images_run_as_one_batch(
     osprey: Osprey, images: list[Image.Image], masks: list[np.ndarray]
 ) -> None:
-    """One pass for three images; an image that comes twice is encoded once; all are kept and counted."""
+    """Three images take one pass of the tower; an image that occurs twice is encoded once; all are cached."""
     batches = []
     handle = osprey.model.model.vision_tower.register_forward_hook(lambda _m, args, _o: batches.append(len(args[0])))
     try:
@@ -112,7 +112,7 @@ def test_towers_of_several_images_run_as_one_batch(
 def test_a_bad_region_fails_alone(
     bad: RegionRequest, kind: str, said: str, osprey: Osprey, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """The regions before and behind it are answered as if it were not there."""
+    """The regions before and behind a bad one get the answers that they get without it."""
     good = [RegionRequest((mask,), (SHORT, CLOSED)) for mask in masks[:2]]
     ((first, failed, last),) = osprey.describe_many([ImageRequest(image, (good[0], bad, good[1]))])
     (failure,) = failed
@@ -124,7 +124,7 @@ def test_a_bad_region_fails_alone(
 
 
 def test_a_bad_question_leaves_its_region_unharmed(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """Only the question that is wrong fails."""
+    """Only the bad question of a region fails."""
     region = RegionRequest((masks[0],), (SHORT, Question("What is {region}?", mask_idx=3), CLOSED))
     (((one, failure, other),),) = osprey.describe_many([ImageRequest(image, (region,))])
     assert isinstance(one, Answer)
@@ -134,7 +134,7 @@ def test_a_bad_question_leaves_its_region_unharmed(osprey: Osprey, image: Image.
 
 
 def test_a_bad_image_fails_alone(osprey: Osprey, image: Image.Image, masks: list[np.ndarray], tmp_path) -> None:
-    """A file that ends too early, no image at all, a path to nothing, one a thousand times as long as wide."""
+    """A truncated file, no image, a missing file and an extreme aspect ratio fail; the good image is answered."""
     image.save(tmp_path / "whole.png")
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:-2000])
     regions = tuple(RegionRequest((mask,), (SHORT, CLOSED)) for mask in masks)
@@ -147,7 +147,7 @@ def test_a_bad_image_fails_alone(osprey: Osprey, image: Image.Image, masks: list
 
 
 def test_images_of_any_size(osprey: Osprey, masks: list[np.ndarray]) -> None:
-    """One pixel, and 12000 x 9000 of them, in one call; no regions; masks of another resolution."""
+    """Images of 1 x 1 and 12000 x 9000 pixels are answered in one call; without regions the result is empty."""
     regions = (RegionRequest((masks[0],), (SHORT,)), RegionRequest((np.ones((1, 1), bool),), (SHORT,)))
     sizes = [(1, 1), (12_000, 9_000)]
     requests = [ImageRequest(Image.new("RGB", size, "teal"), regions, str(size)) for size in sizes]
@@ -160,7 +160,7 @@ def test_images_of_any_size(osprey: Osprey, masks: list[np.ndarray]) -> None:
 def test_an_error_of_the_caller_leaves_the_engine_usable(
     osprey: Osprey, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """A callback that raises ends its own call; the next call finds nothing of it."""
+    """A callback that raises ends its own call only; the next call answers as a new engine does."""
 
     def refuse(*_: object) -> None:
         raise KeyError("enough")

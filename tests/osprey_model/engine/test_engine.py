@@ -1,4 +1,4 @@
-"""`Osprey.describe`: the fast path equals the plain one, and every promise of its docstring."""
+"""`Osprey.describe` gives the answers of the plain path, and keeps every promise of its docstring."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_one_shared_prefix_batch_equals_one_generate_per_question(
 
 
 def test_batch_size_changes_nothing(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """Decoded together, in twos, or one by one: the same answers."""
+    """Questions decoded together, in pairs or one by one get the same answers."""
     requests = [RegionRequest((mask,), QUESTIONS) for mask in masks]
     together = osprey.describe(image, requests)
     in_twos = Osprey(osprey.model, osprey.tokenizer, model_version="golden", max_batch_rows=2).describe(image, requests)
@@ -57,7 +57,7 @@ def test_batch_size_changes_nothing(osprey: Osprey, image: Image.Image, masks: l
 def test_on_answer_gets_every_answer_once_and_short_ones_first(
     osprey: Osprey, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """The callback sees (region, question, answer) in the order rows end, the same objects that are returned."""
+    """The callback gets the returned answers with region and question index, in the order in which rows end."""
     seen: dict[tuple[int, int], Answer] = {}
     answers = osprey.describe(
         image,
@@ -70,7 +70,7 @@ def test_on_answer_gets_every_answer_once_and_short_ones_first(
 
 
 def test_choices_are_never_left(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """A random model, whatever it would rather say, answers with a listed value; alternatives are other ones."""
+    """A model with random weights answers with a listed choice; its alternatives are the other choices."""
     choices = ("hat", "hat rack", "lamp", "Traffic_light", "old chair")
     question = Question(prompts.CATEGORY, choices=choices)
     for row in osprey.describe(image, [RegionRequest((mask,), (question,)) for mask in masks]):
@@ -86,7 +86,7 @@ def test_choices_are_never_left(osprey: Osprey, image: Image.Image, masks: list[
 
 
 def test_multiple_choices_come_once_each(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """A list holds listed values, each at most once."""
+    """With `multiple`, the values are listed choices, each at most once."""
     choices = ("red", "blue", "dark green")
     question = Question("What is the color of {region}?", "part", choices=choices, multiple=True)
     for row in osprey.describe(image, [RegionRequest((mask,), (question,)) for mask in masks]):
@@ -97,7 +97,7 @@ def test_multiple_choices_come_once_each(osprey: Osprey, image: Image.Image, mas
 
 
 def test_mask_idx_picks_the_mask(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """Question 1 asks about the second mask, as if it were the region's own."""
+    """A question with mask_idx 1 gets the answer that the second mask gets as a region of its own."""
     part, whole = masks[0], masks[1]
     both = RegionRequest((part, whole), (CATEGORY, Question(prompts.CATEGORY, mask_idx=1, max_new_tokens=6)))
     (own, of_whole) = osprey.describe(image, [both])[0]
@@ -108,7 +108,7 @@ def test_mask_idx_picks_the_mask(osprey: Osprey, image: Image.Image, masks: list
 
 
 def test_an_image_is_encoded_once(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """Warm, then two calls: the tower runs once; a pixel changed, it runs again."""
+    """After `warm`, two calls run the tower once; a changed pixel makes it run again."""
     calls = []
     handle = osprey.model.model.vision_tower.register_forward_hook(lambda *_: calls.append(1))
     try:
@@ -129,7 +129,7 @@ def test_an_image_is_encoded_once(osprey: Osprey, image: Image.Image, masks: lis
 def test_regions_between_the_sample_points(
     osprey: Osprey, image: Image.Image, side: int, height: int | None, width: int | None
 ) -> None:
-    """Specks and thin lines: what a level loses is told, and the finer read loses nothing at any level."""
+    """For specks and thin lines a warning names the lost levels; with the finer read no level is lost."""
     finer = Osprey(osprey.model, osprey.tokenizer, model_version="golden", finer_mask_read=True)
     told = set()
     for at in (side // 2 - 1, side // 3, side // 5 + 1):
@@ -153,7 +153,7 @@ def test_regions_between_the_sample_points(
 
 
 def test_a_vanished_region_says_so(osprey: Osprey, image: Image.Image) -> None:
-    """The warning names kind, levels and the remedy."""
+    """The warning names the kind, the levels and the remedy."""
     speck = np.zeros((1920, 1920), bool)
     speck[1011:1013, 1011:1013] = True
     ((answer,),) = osprey.describe(image, [speck], [CATEGORY])
@@ -163,7 +163,7 @@ def test_a_vanished_region_says_so(osprey: Osprey, image: Image.Image) -> None:
 
 
 def test_an_empty_mask_is_an_error(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """There is nothing to describe: never an answer about the surroundings."""
+    """An empty mask raises an error; it never gets an answer about the surroundings."""
     with pytest.raises(EmptyMask, match=r"region 1, mask 0: .*an empty one of 143x97; draw it again"):
         osprey.describe(image, [masks[0], np.zeros((97, 143), bool)], [CATEGORY])
     with pytest.raises(EmptyMask, match=r"mask 0: "):
@@ -171,7 +171,7 @@ def test_an_empty_mask_is_an_error(osprey: Osprey, image: Image.Image, masks: li
 
 
 def test_masks_and_questions_apart(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """describe(image, masks, questions) is the same as requests spelled out; strings are questions too."""
+    """describe(image, masks, questions) equals the same requests written out; strings are questions too."""
     spelled_out = osprey.describe(image, [RegionRequest((mask,), QUESTIONS[:2]) for mask in masks])
     assert osprey.describe(image, masks, QUESTIONS[:2]) == spelled_out
     assert osprey.describe(image, masks=masks, questions=[CATEGORY.text], max_new_tokens=6) == osprey.describe(
@@ -186,7 +186,7 @@ def test_masks_and_questions_apart(osprey: Osprey, image: Image.Image, masks: li
 def test_images_of_every_kind_give_one_answer(
     osprey: Osprey, image: Image.Image, masks: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """PIL, a path, numpy, torch with channels first, floats: the same pixels, the same answer."""
+    """PIL, a path, numpy, torch with channels first, and floats give the same answer for the same pixels."""
     pixels = np.asarray(image)
     image.save(tmp_path / "image.png")
     (expected,) = osprey.describe(image, masks[:1], [CATEGORY])
@@ -200,7 +200,7 @@ def test_images_of_every_kind_give_one_answer(
 
 
 def test_nothing_asked_is_nothing_answered(osprey: Osprey, image: Image.Image) -> None:
-    """No regions, or a region without questions."""
+    """Without regions or questions the result is empty."""
     assert osprey.describe(image, []) == []
     assert osprey.describe(image, [RegionRequest((), ())]) == [[]]
 
@@ -215,13 +215,13 @@ def test_nothing_asked_is_nothing_answered(osprey: Osprey, image: Image.Image) -
     ],
 )
 def test_bad_masks_are_named(osprey: Osprey, image: Image.Image, mask: object, said: str) -> None:
-    """Wrong rank, 0..255 values, no pixels, half an RLE: an error that says which mask and what came."""
+    """Wrong rank, values 0..255, no pixels and an incomplete RLE raise an error that describes the input."""
     with pytest.raises(BadMask, match=said):
         osprey.describe(image, [RegionRequest((mask,), (CATEGORY,))])
 
 
 def test_bad_questions_are_named(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """No region named, a placeholder smuggled in, a mask that is not there, a prompt without room."""
+    """A missing {region}, a special token, a missing mask, an unknown form and a full context raise an error."""
     cases = [
         (Question("What is this?"), "names {region} exactly once"),
         (Question("What is {region}? <mask><pos>"), "may not hold special tokens"),
@@ -236,7 +236,7 @@ def test_bad_questions_are_named(osprey: Osprey, image: Image.Image, masks: list
 
 
 def test_from_pretrained(osprey: Osprey, image: Image.Image, masks: list[np.ndarray], tmp_path: Path) -> None:
-    """A saved folder answers the same; its version changes with its weights."""
+    """A saved folder gives the same answers; its version changes with its weights."""
     save_checkpoint(osprey.model, tmp_path / "model")
     osprey.tokenizer.save_json(tmp_path / "model" / "tokenizer.json")
     loaded = Osprey.from_pretrained(tmp_path / "model")

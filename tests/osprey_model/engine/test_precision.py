@@ -1,4 +1,4 @@
-"""The same numbers on every call, in every precision: the released code changes its own after the first call."""
+"""Every call gives the same numbers, in every precision. (The released code changes its precision after the first.)"""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_every_call_gives_the_same_bits(
     image: Image.Image,
     masks: list[np.ndarray],
 ) -> None:
-    """Cold, warm, after other images, chats and plain forward passes, and in a cache that was emptied."""
+    """Answers are equal with empty and filled caches, and after other images, chats and plain forward passes."""
     osprey = Osprey(load_osprey(golden_dir, dtype=dtype), golden_tokenizer, model_version="16 bit")
     ids = torch.tensor([golden_tokenizer.encode_prompt("<image>\nWhat is <mask><pos>?")])
     pixels = ImagePreprocessor(osprey.model.sizes.image_size)(image)[None]

@@ -1,4 +1,4 @@
-"""The scheduler: whatever is in flight, every answer is the plain path's; priorities, budgets, cancelling."""
+"""The scheduler: every answer is that of the plain path, whatever else runs; priorities, budgets, cancelling."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from osprey_model.engine.decoding.rows import Row
 from osprey_model.engine.decoding.static_step import StaticStep
 from osprey_model.engine.engine import Osprey
 from osprey_model.engine.requests import Answer, Failure, ImageRequest, Question, RegionRequest
-from osprey_model.engine.running_batch import Budget, Lane
-from osprey_model.engine.scheduler import EngineSession
+from osprey_model.engine.running_batch import Budget, RunningBatch
+from osprey_model.engine.scheduler import Scheduler
 from osprey_model.inputs import prompts
 from osprey_model.inputs.tokenizer import OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
@@ -28,7 +28,7 @@ LONG = Question(prompts.DETAILED_DESCRIPTION, max_new_tokens=20)
 
 
 def random_question(rng: random.Random) -> Question:
-    """Free or from a list, of any length and form."""
+    """Create a question of random form and length, free or with choices."""
     text, form = rng.choice([(prompts.CATEGORY, "region"), ("What is {region}?", "region"), ("Name {region}", "part")])
     if rng.random() < 0.5:
         return Question(text, form, max_new_tokens=rng.randint(1, 9))
@@ -37,7 +37,7 @@ def random_question(rng: random.Random) -> Question:
 
 
 def random_requests(rng: random.Random, pictures: list[Image.Image]) -> list[ImageRequest]:
-    """One to four images, some of them twice, with zero to four regions each."""
+    """Create requests on one to four images, some of them twice, with zero to four regions each."""
     requests = []
     for _ in range(rng.randint(1, 4)):
         regions = []
@@ -54,7 +54,7 @@ def random_requests(rng: random.Random, pictures: list[Image.Image]) -> list[Ima
 def test_every_answer_is_the_plain_paths(
     seed: int, static: bool, golden_model: OspreyForCausalLM, golden_tokenizer: OspreyTokenizer, image: Image.Image
 ) -> None:
-    """Random images in flight, regions, questions and lengths; few slots, one image in flight, an LRU that forgets."""
+    """Random images, questions, arrival times, budgets and cache sizes: every answer is that of the plain path."""
     rng = random.Random(seed)
     pictures = [image, image.rotate(90), image.rotate(180)]
     requests = random_requests(rng, pictures)
@@ -70,15 +70,15 @@ def test_every_answer_is_the_plain_paths(
     parts = dataclasses.replace(
         osprey._parts, static=lambda: StaticStep(osprey._decoder, capture=False) if static else None
     )
-    session = EngineSession(parts, budget)
+    scheduler = Scheduler(parts, budget)
     results: dict[tuple[int, int, int], Answer | Failure] = {}
     for idx, request in enumerate(requests):
-        session.add(request, lambda r, q, answer, idx=idx: results.update({(idx, r, q): answer}))
+        scheduler.add(request, lambda r, q, answer, idx=idx: results.update({(idx, r, q): answer}))
         for _ in range(rng.randint(0, 3)):  # later requests come while earlier ones are being answered
-            session.step()
-    while not session.is_idle:
-        session.step()
-        assert session.num_rows <= budget.rows
+            scheduler.step()
+    while not scheduler.is_idle:
+        scheduler.step()
+        assert scheduler.num_rows <= budget.rows
     for i, request in enumerate(requests):
         for r, region in enumerate(request.regions):
             for q, question in enumerate(region.questions):
@@ -91,59 +91,59 @@ def test_every_answer_is_the_plain_paths(
 
 
 def test_slots_stay_within_the_budget(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """Sixty regions and four hundred take the same memory of keys and values."""
+    """Sixty and four hundred regions need the same memory of keys and values."""
     used = []
     for num_regions in (60, 400):
-        session = EngineSession(osprey._parts, Budget(rows=16, positions=1024))
+        scheduler = Scheduler(osprey._parts, Budget(rows=16, positions=1024))
         regions = tuple(RegionRequest((masks[idx % 3],), (SHORT,)) for idx in range(num_regions))
         answered = []
-        session.add(ImageRequest(image, regions), lambda r, q, answer, answered=answered: answered.append(answer))
-        while not session.is_idle:
-            session.step()
-            assert len(session._lanes[0].rows) <= 16
+        scheduler.add(ImageRequest(image, regions), lambda r, q, answer, answered=answered: answered.append(answer))
+        while not scheduler.is_idle:
+            scheduler.step()
+            assert len(scheduler._batches[0].rows) <= 16
         assert len(answered) == num_regions
-        used.append(session._lanes[0].kv.num_bytes)
+        used.append(scheduler._batches[0].kv.num_bytes)
     shape = osprey._decoder.kv_shape
     per_position = 2 * shape.num_layers * shape.num_kv_heads * shape.head_dim * 4
     assert used[0] == used[1] <= 1024 * per_position
 
 
 def test_masks_are_read_when_their_turn_comes_and_forgotten(osprey: Osprey, image: Image.Image) -> None:
-    """A thousand regions hold the tokens of a batch, not of a thousand."""
-    session = EngineSession(osprey._parts, Budget(rows=8))
+    """Of a thousand regions, only the tokens of one batch are held at a time."""
+    scheduler = Scheduler(osprey._parts, Budget(rows=8))
     regions = tuple(RegionRequest((np.ones((9, 9), bool),), (SHORT, LONG)) for _ in range(1000))
-    job = session.add(ImageRequest(image, regions), lambda *_: None)
+    job = scheduler.add(ImageRequest(image, regions), lambda *_: None)
     for _ in range(60):
-        session.step()
-        assert len(job.seen) <= 8
-    session.cancel(job)
-    assert session.is_idle
+        scheduler.step()
+        assert len(job.encoded) <= 8
+    scheduler.cancel(job)
+    assert scheduler.is_idle
 
 
 def test_a_click_is_answered_before_the_bulk_goes_on(
     osprey: Osprey, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """From the next token on; the bulk's answers stay what they were."""
+    """A click is answered from the next token on, and the bulk's answers do not change."""
     bulk = ImageRequest(image, tuple(RegionRequest((mask,), (LONG,) * 4) for mask in masks))
     click = ImageRequest(image.rotate(90), (RegionRequest((masks[0],), (SHORT, LONG)),))
-    session, log = osprey.session(), []
+    scheduler, log = osprey.scheduler(), []
 
     def hand_over(who: str) -> Callable[..., None]:
         return lambda r, q, answer: log.append((who, r, q, answer))
 
-    session.add(bulk, hand_over("bulk"), priority=1)
+    scheduler.add(bulk, hand_over("bulk"), priority=1)
     for _ in range(5):
-        session.step()
-    assert (session.num_rows, log) == (12, [])
-    session.add(click, hand_over("click"), priority=0)
+        scheduler.step()
+    assert (scheduler.num_rows, log) == (12, [])
+    scheduler.add(click, hand_over("click"), priority=0)
     steps = 0
     while sum(who == "click" for who, *_ in log) < 2:
-        session.step()
+        scheduler.step()
         steps += 1
     assert steps <= LONG.max_new_tokens + 1
     assert {who for who, *_ in log} == {"click"}
-    while not session.is_idle:
-        session.step()
+    while not scheduler.is_idle:
+        scheduler.step()
     fresh = Osprey(osprey.model, osprey.tokenizer, model_version="golden")
     for who, request in (("bulk", bulk), ("click", click)):
         expected = fresh.describe(request.image, request.regions)
@@ -154,7 +154,7 @@ def test_a_click_is_answered_before_the_bulk_goes_on(
 def test_a_thousand_choices_cost_no_pass_more_than_two(
     osprey: Osprey, image: Image.Image, masks: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The passes through the layers are those of the tokens an answer has, however long the list is."""
+    """The number of passes is the answer's number of tokens, however long the list is."""
     passes = []
     run_layers = osprey._decoder._run_layers
 
@@ -176,43 +176,43 @@ def test_a_thousand_choices_cost_no_pass_more_than_two(
         assert total == pytest.approx(1.0, abs=1e-3)
 
 
-def test_what_nobody_waits_for_is_not_run(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """A cancelled request neither runs on nor answers; the others do."""
-    session, log = osprey.session(), []
+def test_a_cancelled_request_does_not_run(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
+    """A cancelled request neither runs on nor delivers results; the others do."""
+    scheduler, log = osprey.scheduler(), []
     requests = [ImageRequest(image, tuple(RegionRequest((mask,), (LONG,)) for mask in masks)) for _ in range(2)]
-    first = session.add(requests[0], lambda *result: log.append("first"))
-    session.add(requests[1], lambda *result: log.append("second"))
-    session.step()
-    assert session.num_rows == 6
-    session.cancel(first)
-    assert session.num_rows == 3
-    while not session.is_idle:
-        session.step()
+    first = scheduler.add(requests[0], lambda *result: log.append("first"))
+    scheduler.add(requests[1], lambda *result: log.append("second"))
+    scheduler.step()
+    assert scheduler.num_rows == 6
+    scheduler.cancel(first)
+    assert scheduler.num_rows == 3
+    while not scheduler.is_idle:
+        scheduler.step()
     assert log == ["second"] * 3
 
 
 def test_rows_that_end_make_room(osprey: Osprey, image: Image.Image, masks: list[np.ndarray]) -> None:
-    """A waiting question comes in when enough slots are free, not when the whole batch has ended."""
-    session = EngineSession(osprey._parts, Budget(rows=4))
+    """A waiting question is admitted when enough slots are free, not when the whole batch has ended."""
+    scheduler = Scheduler(osprey._parts, Budget(rows=4))
     questions = (SHORT, LONG, SHORT, LONG, SHORT, SHORT)
     done = []
-    session.add(ImageRequest(image, (RegionRequest((masks[0],), questions),)), lambda r, q, _: done.append(q))
-    while not session.is_idle:
-        session.step()
+    scheduler.add(ImageRequest(image, (RegionRequest((masks[0],), questions),)), lambda r, q, _: done.append(q))
+    while not scheduler.is_idle:
+        scheduler.step()
     assert sorted(done) == [0, 1, 2, 3, 4, 5]
     assert set(done[:4]) == {0, 2, 4, 5}, "the last two short ones ran beside the long ones"
 
 
 @torch.inference_mode()
 def test_an_ended_rows_slot_is_taken_by_the_last(osprey: Osprey) -> None:
-    """Rows that run lie in slots 0..n-1."""
-    lane = Lane(osprey._decoder, osprey.tokenizer.eos_token_id, Budget())
-    lane.kv.reserve(4, 16, num_used=0)
+    """After rows have ended, the others lie in slots 0..n-1, with their keys and values."""
+    batch = RunningBatch(osprey._decoder, osprey.tokenizer.eos_token_id, Budget())
+    batch.kv.reserve(4, 16, num_used=0)
     rows = [Row(None, num_prompt=3, max_new_tokens=2, length=3) for _ in range(4)]
     for slot, row in enumerate(rows):
-        lane.kv.keys[:, slot] = float(slot)
-        lane.rows.append(row)
-    lane.drop([rows[0], rows[3]])
-    assert len(lane.rows) == 2
-    at = [lane.rows.index(row) for row in (rows[1], rows[2])]
-    assert [float(lane.kv.keys[0, slot, 0, 0, 0]) for slot in at] == [1.0, 2.0]
+        batch.kv.keys[:, slot] = float(slot)
+        batch.rows.append(row)
+    batch.cancel([rows[0], rows[3]])
+    assert len(batch.rows) == 2
+    at = [batch.rows.index(row) for row in (rows[1], rows[2])]
+    assert [float(batch.kv.keys[0, slot, 0, 0, 0]) for slot in at] == [1.0, 2.0]

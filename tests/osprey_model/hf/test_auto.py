@@ -34,7 +34,7 @@ SMALL_DECODER = OspreyConfig(
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The released layout with a small decoder."""
+    """A folder in the released layout, with a small decoder."""
     folder = tmp_path_factory.mktemp("released")
     write_released_config(folder, SMALL_DECODER)
     write_released_tokenizer(folder, SMALL_DECODER.vocab_size, NANO)
@@ -49,7 +49,7 @@ def logits_of(model: OspreyForCausalLM, processor: OspreyProcessor) -> torch.Ten
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_saved_and_loaded_the_logits_are_the_same(dtype: torch.dtype, tmp_path: Path) -> None:
-    """nano -> save_pretrained (safetensors) -> Auto classes: every bit of the logits, with image and mask."""
+    """After save_pretrained and loading by the Auto classes, the logits with image and mask are equal in every bit."""
     model = AutoModelForCausalLM.from_pretrained(NANO, dtype=dtype)
     processor = AutoProcessor.from_pretrained(NANO)
     assert isinstance(model, OspreyForCausalLM)
@@ -70,7 +70,7 @@ def test_saved_and_loaded_the_logits_are_the_same(dtype: torch.dtype, tmp_path: 
 
 
 def test_a_released_folder(released: Path, tmp_path: Path) -> None:
-    """Sharded .bin, rotary buffers, LlamaTokenizer in its tokenizer_config: the same as through our own loader."""
+    """A folder with sharded .bin, rotary buffers and a LlamaTokenizer config loads as through our own loader."""
     processor = AutoProcessor.from_pretrained(released)
     model = AutoModelForCausalLM.from_pretrained(released, dtype=torch.float32)
     own = load_osprey(released)
@@ -87,7 +87,7 @@ def test_a_released_folder(released: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["nano", "golden"])
 def test_the_auto_tokenizer_has_the_exact_ids(folder: str, golden_dir: Path, tmp_path: Path) -> None:
-    """From tokenizer.model beside a LlamaTokenizer's config, and saved again."""
+    """AutoTokenizer has the exact ids from tokenizer.model beside a LlamaTokenizer config, and after saving."""
     source = NANO if folder == "nano" else golden_dir / "tokenizer"
     exact = OspreyTokenizer.from_folder(source)
     (tmp_path / "config.json").write_text((NANO / "config.json").read_text())
@@ -103,7 +103,7 @@ def test_the_auto_tokenizer_has_the_exact_ids(folder: str, golden_dir: Path, tmp
 
 
 def test_the_generation_config_is_kept(released: Path, tmp_path: Path) -> None:
-    """vicuna's values survive our loading and saving; greedy stays the default."""
+    """vicuna's generation config survives loading and saving; greedy decoding stays the default."""
     model = load_osprey(released)
     save_checkpoint(model, tmp_path)
     for kept in (model.generation_config, GenerationConfig.from_pretrained(tmp_path)):
@@ -112,7 +112,7 @@ def test_the_generation_config_is_kept(released: Path, tmp_path: Path) -> None:
 
 
 def test_transformers_loading_is_strict_too(tmp_path: Path) -> None:
-    """A tensor less, one more, one of another shape: an error that names it, not a warning."""
+    """A missing, an additional or a misshapen tensor raises an error that names it, not a warning."""
     model = AutoModelForCausalLM.from_pretrained(NANO)
     for change, said in (
         (lambda state: state.pop("mask_extractor.res2.bias"), "1 missing: mask_extractor.res2.bias"),

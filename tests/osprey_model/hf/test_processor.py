@@ -51,7 +51,7 @@ def masks() -> list[np.ndarray]:
 def test_generate_equals_the_engine(
     osprey: Osprey, processor: OspreyProcessor, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """One region, two regions of different mask sizes, several turns, image only, text only: the same text."""
+    """One region, regions of different mask sizes, several turns, image only and text only give the engine's text."""
     conversations: list[tuple[Any, list[Any], Any]] = [
         (image, masks[:1], DETAILED),
         (image, masks[1:], DETAILED),
@@ -72,7 +72,7 @@ def test_generate_equals_the_engine(
 def test_a_batch_equals_its_samples(
     osprey: Osprey, processor: OspreyProcessor, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """Rows of unequal length, one without image: padded for generation, the same answers."""
+    """A batch of samples of unequal length, one without image, gives the answers of the single samples."""
     samples = [(image, masks[:1], DETAILED), (None, None, "What is a boat?"), (image, masks, "{region} or {region}?")]
     batch = processor(*map(list, zip(*samples, strict=True)))
     generated = osprey.model.generate(**batch, max_new_tokens=LIMIT)
@@ -87,7 +87,7 @@ def test_a_batch_equals_its_samples(
 def test_beams_and_dicts(
     osprey: Osprey, processor: OspreyProcessor, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """transformers' other ways to generate keep the prompt in front of every sequence."""
+    """With beams, several sequences and dict outputs, every sequence begins with the prompt."""
     inputs = processor(image, masks[:1], DETAILED)
     output = osprey.model.generate(
         **inputs, max_new_tokens=6, num_beams=3, num_return_sequences=2, return_dict_in_generate=True
@@ -110,7 +110,7 @@ def test_forward_takes_the_same_inputs(
 def test_saved_it_reads_back_the_same(
     processor: OspreyProcessor, image: Image.Image, masks: list[np.ndarray], tmp_path: Path
 ) -> None:
-    """A processor's own folder needs no model beside it."""
+    """A saved processor can be read without a model in its folder."""
     processor.save_pretrained(tmp_path)
     loaded = OspreyProcessor.from_pretrained(tmp_path)
     assert loaded.image_size == processor.image_size == 256
@@ -122,7 +122,7 @@ def test_saved_it_reads_back_the_same(
 def test_a_rendered_prompt_is_taken_as_it_is(
     processor: OspreyProcessor, image: Image.Image, masks: list[np.ndarray]
 ) -> None:
-    """transformers' two steps, template and call, give what one step gives."""
+    """Template and call in two steps give the inputs of one step."""
     messages = [{"role": "user", "content": DETAILED}]
     prompt = processor.apply_chat_template(messages)
     assert prompt.endswith("description of <mask><pos>? ASSISTANT:")
@@ -131,7 +131,7 @@ def test_a_rendered_prompt_is_taken_as_it_is(
 
 
 def test_decode_shows_the_image(processor: OspreyProcessor, image: Image.Image) -> None:
-    """-200 is no id of the vocabulary."""
+    """Ids with -200, which is not in the vocabulary, can be decoded."""
     ids = processor(image, None, "What is this?")["input_ids"][0]
     assert "<image>" in processor.decode(ids, skip_special_tokens=False)
     assert "<image>" not in processor.batch_decode([ids])[0]
@@ -155,7 +155,7 @@ def test_decode_shows_the_image(processor: OspreyProcessor, image: Image.Image) 
 def test_what_does_not_fit_is_named(
     arguments: dict[str, Any], error: type[Exception], said: str, processor: OspreyProcessor, image: Image.Image
 ) -> None:
-    """Each names the sample and what to do."""
+    """Each error names the sample and what to do."""
     given = {"images": image, "masks": [np.ones((4, 4))], "text": "What is {region}?", **arguments}
     with pytest.raises(error, match=said):
         processor(**given)

@@ -1,4 +1,4 @@
-"""Images as callers have them: one picture in every form is the same RGB picture."""
+"""An image in any accepted form becomes the same RGB image."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ OPAQUE = np.concatenate([RGB, np.full((7, 9, 1), 255, np.uint8)], axis=-1)
     ids=lambda given: f"{type(given).__name__}-{getattr(given, 'dtype', '')}-{tuple(getattr(given, 'shape', ()))}",
 )
 def test_colour_in_every_form(given: Any) -> None:
-    """Channels last or first, 8 and 16 bit, floats, with an opaque alpha."""
+    """Channels last or first, 8 and 16 bit, floats and an opaque alpha give the same RGB image."""
     image = as_image(given)
     assert image.mode == "RGB"
     assert np.array_equal(np.asarray(image), RGB)
@@ -58,12 +58,12 @@ def test_colour_in_every_form(given: Any) -> None:
     ],
 )
 def test_grey_in_every_form(given: Any) -> None:
-    """One channel, PIL's 16- and 32-bit modes."""
+    """One channel, and PIL's 16- and 32-bit modes, give the same grey image."""
     assert np.array_equal(np.asarray(as_image(given)), np.repeat(GREY[..., None], 3, axis=-1))
 
 
 def test_other_modes_of_pil() -> None:
-    """Palette, CMYK, bits; transparency is laid over white, also in a palette."""
+    """Palette, CMYK and 1-bit images are converted; transparent pixels become white, also in a palette."""
     solid = Image.new("RGB", (4, 4), (10, 200, 30))
     assert as_image(solid.convert("P", palette=Image.Palette.ADAPTIVE)).getpixel((0, 0)) == (10, 200, 30)
     assert as_image(solid.convert("CMYK")).getpixel((0, 0)) == (10, 200, 30)
@@ -74,7 +74,7 @@ def test_other_modes_of_pil() -> None:
 
 
 def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
-    """Masks refer to the pixels as stored, so a picture that says "turn me" is not turned; file and PIL alike."""
+    """An image whose EXIF orientation asks for a rotation is not rotated, because masks refer to stored pixels."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(RGB).save(tmp_path / "turned.png", exif=exif)
@@ -97,13 +97,13 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_image(given: Any, said: str) -> None:
-    """Batches, odd channel counts, no pixels, normalised values: the error says what came."""
+    """Batches, odd numbers of channels, no pixels and normalised values raise an error that describes the input."""
     with pytest.raises(BadImage, match=said):
         as_image(given)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    """Missing, not an image, truncated - by path and through PIL, which reads pixels late."""
+    """A missing, a truncated and a non-image file raise an error, by path and through PIL, which reads pixels late."""
     with pytest.raises(FileNotFoundError, match=r"no image file at .*nothing\.png"):
         as_image(tmp_path / "nothing.png")
     (tmp_path / "text.png").write_text("hello")

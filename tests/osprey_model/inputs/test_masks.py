@@ -1,4 +1,4 @@
-"""Masks as callers have them."""
+"""A mask in any accepted form becomes the same tensor."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def read_only(mask: np.ndarray) -> np.ndarray:
     ],
 )
 def test_every_form_of_one_mask(given: object) -> None:
-    """Bool, integers, floats, views, read-only arrays, tensors, lists, both COCO RLEs."""
+    """Bool, integers, floats, views, read-only arrays, tensors, lists and both COCO RLEs give the same mask."""
     assert as_mask(given).tolist() == MASK.tolist()
 
 
 @pytest.mark.parametrize("given", [np.full((2, 2), 0.5), np.full((2, 2), 2), np.full((2, 2), -1), MASK[0]])
 def test_what_is_no_mask(given: np.ndarray) -> None:
-    """Soft values, larger ones, negative ones, one row: the message says what came."""
+    """Soft, larger and negative values, and a single row, raise an error that describes what was given."""
     with pytest.raises(BadMask, match="expected a mask of"):
         as_mask(given)
 
@@ -61,13 +61,13 @@ def test_what_is_no_mask(given: np.ndarray) -> None:
     ],
 )
 def test_what_cannot_be_read(given: object, said: str) -> None:
-    """Paths, ragged lists, NaN, damaged RLEs."""
+    """Paths, ragged lists, NaN and damaged RLEs raise an error."""
     with pytest.raises(BadMask, match=said):
         as_mask(given)
 
 
 @pytest.mark.parametrize("given", [np.zeros((2, 3), bool), {"size": [2, 3], "counts": [6]}])
 def test_an_empty_mask(given: object) -> None:
-    """Has nothing to describe."""
+    """A mask without a pixel raises `EmptyMask`."""
     with pytest.raises(EmptyMask, match="an empty one of 3x2"):
         as_mask(given)

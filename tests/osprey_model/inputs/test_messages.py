@@ -1,4 +1,4 @@
-"""Conversations in three forms, and the ones that cannot be continued."""
+"""Conversations in three forms become turns; those that cannot be continued raise an error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from osprey_model.inputs.messages import BadMessages, as_turns
     ],
 )
 def test_every_form(given: Any, turns: list[tuple[str, str | None]]) -> None:
-    """All become turns."""
+    """A string, pairs and role dicts become turns."""
     assert as_turns(given) == turns
 
 
@@ -38,12 +38,12 @@ def test_every_form(given: Any, turns: list[tuple[str, str | None]]) -> None:
         ([("a",)], r"turn 0: expected \(message, answer or None\)"),
         ([{"role": "system", "content": "a"}], "message 0 has the unknown role 'system'; known: user, assistant"),
         ([{"role": "assistant", "content": "a"}], "message 0 is of role 'assistant', expected 'user'"),
-        ([("a", "b"), ("\ud800", None)], "turn 1 is no valid Unicode"),
+        ([("a", "b"), ("\ud800", None)], "turn 1 is not valid Unicode"),
         ([{"role": "user", "content": [1]}], "message 0: expected content as a string, got list"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "whose last answer is None"),
     ],
 )
 def test_what_cannot_be_continued(given: Any, said: str) -> None:
-    """The message names the entry and what was expected."""
+    """The error names the entry and what was expected."""
     with pytest.raises(BadMessages, match=said):
         as_turns(given)

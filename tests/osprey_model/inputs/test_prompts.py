@@ -1,4 +1,4 @@
-"""The literal words, and the clean-up of answers."""
+"""The literal prompts, and the clean-up of answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GOLDEN_EVAL = Path(__file__).parents[2] / "data" / "golden" / "eval"
 
 
 def test_the_part_form_is_the_trained_sentence() -> None:
-    """Spelling and all, for one region and for several."""
+    """The part form has the training data's spelling, for one region and for several."""
     assert prompts.question_message("What is the color of {region}?", "part") == (
         "Ther are 1 part region in the picture: region1<mask><pos>. What is the color of region1? "
         "Answer the question using a single word or phrase."
@@ -28,14 +28,14 @@ def test_the_part_form_is_the_trained_sentence() -> None:
 
 
 def test_the_image_comes_first() -> None:
-    """Remove, strip, put in front: prefix X becomes a lone dot line, P stays."""
+    """The image-token rule turns prefix X into a line with a dot, and does not change prefix P."""
     assert prompts.image_first("<image>.\nThis provides an overview of the picture.\n") == prompts.PREFIX_X.rstrip()
     assert prompts.image_first("What is this?\n<image>") == "<image>\nWhat is this?"
     assert prompts.image_first("What is this?") == "What is this?"
 
 
 def test_the_released_demo_clean_up_behind_its_option() -> None:
-    """Every row of the golden table, colon rule included."""
+    """With the colon rule, every row of the golden table is reproduced."""
     rows = json.loads((GOLDEN_EVAL / "demo_postprocess.json").read_text())["rows"]
     assert len(rows) > 10
     for row in rows:
@@ -54,12 +54,12 @@ def test_the_released_demo_clean_up_behind_its_option() -> None:
     ],
 )
 def test_by_default_colons_stay_and_repeats_end_the_text(decoded: str, shown: str) -> None:
-    """What the released rule cuts or misses."""
+    """By default, text with colons is kept, and repeats are cut that the released rule misses."""
     assert prompts.clean_description(decoded) == shown
 
 
 def test_the_other_paths() -> None:
-    """LVIS/PACO categories and RefCOCOg captions, with and without the colon rule."""
+    """LVIS and PACO categories and RefCOCOg captions are cleaned, with and without the colon rule."""
     assert prompts.clean_category(" traffic light, red. ") == "traffic light  red "
     assert prompts.clean_category("Answer: dog.", colon_rule=True) == " dog "
     assert prompts.clean_caption("a dog. a cat.") == "a dog.\n a cat.\n"

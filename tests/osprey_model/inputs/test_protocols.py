@@ -1,4 +1,4 @@
-"""Prompts and clean-up of every path of the released code, against what its own code wrote."""
+"""Prompts and clean-up of every script of the released code, against texts that the released code wrote."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def golden(name: str) -> Any:
     ],
 )
 def test_prompts(name: str, file: str, question: str | None) -> None:
-    """Character by character, the lone dot line included."""
+    """Prompts equal the released code's in every character, also the line with a dot."""
     assert INFERENCE.prompt([(PROTOCOLS[name].message(question), None)]) == golden(file)["prompt"]
 
 
 def test_prompts_without_a_golden_file() -> None:
-    """The demo's two newlines; questions of a file name `<region>`."""
+    """The demo's prefix has two newlines; questions from a file name `<region>`."""
     assert PROTOCOLS["demo_short"].message() == (
         PREFIX_D + "Please give me a short description of <mask><pos>. Using a short phrase."
     )
@@ -47,13 +47,13 @@ def test_prompts_without_a_golden_file() -> None:
 
 
 def test_categories_as_the_metric_gets_them() -> None:
-    """LVIS and PACO, with the colon rule."""
+    """LVIS and PACO categories are cleaned as in the released code, with the colon rule."""
     for row in golden("referring_classification")["rows"]:
         assert PROTOCOLS["category"].clean(row["raw_prediction"], colon_rule=True) == row["processed_prediction"]
 
 
 def test_captions_as_they_are_written() -> None:
-    """RefCOCOg, with the colon rule."""
+    """RefCOCOg captions are cleaned as in the released code, with the colon rule."""
     facts = golden("refcocog_caption")
     written = [row["caption"] for row in facts["captions_out"]]
     cleaned = [PROTOCOLS["refcocog_caption"].clean(text, colon_rule=True) for text in facts["predictions"]]
@@ -61,7 +61,7 @@ def test_captions_as_they_are_written() -> None:
 
 
 def test_pope_is_lower_case() -> None:
-    """And nothing else."""
+    """A POPE answer is converted to lower case and not changed otherwise."""
     facts = golden("pope")
     answers = [line["answer"] for line in facts["answer_file_lines"]]
     assert [PROTOCOLS["pope"].clean(text) for text in facts["raw_answers"]] == answers
@@ -78,6 +78,6 @@ def test_pope_is_lower_case() -> None:
     ],
 )
 def test_colons_stay_unless_the_old_rule_is_asked_for(name: str, plain: str, with_rule: str) -> None:
-    """Per path: off by default; Ferret-bench and open vocabulary never had it."""
+    """The colon rule is off by default; Ferret-bench and open vocabulary never apply it."""
     assert PROTOCOLS[name].clean(" It is 10:30: late.</s>") == plain
     assert PROTOCOLS[name].clean(" It is 10:30: late.</s>", colon_rule=True) == with_rule

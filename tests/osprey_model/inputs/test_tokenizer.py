@@ -1,4 +1,4 @@
-"""What a tokenizer refuses; its ids are checked in `parity/test_tokenization.py`."""
+"""Files that the tokenizer does not accept. Its ids are checked in `parity/test_tokenization.py`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 
 def test_a_folder_without_tokenizer(tmp_path: Path) -> None:
-    """The message names both files it looked for."""
+    """The error names both files that were expected."""
     with pytest.raises(FileNotFoundError, match=r"tokenizer\.model or tokenizer\.json"):
         OspreyTokenizer.from_folder(tmp_path)
 
 
 def test_another_kind_of_tokenizer(tmp_path: Path) -> None:
-    """WordPiece is no BPE, and a BPE without byte tokens is no LLaMA vocabulary."""
+    """A WordPiece tokenizer, and a BPE without byte tokens, raise an error."""
     (tmp_path / "tokenizer.json").write_text(json.dumps({"model": {"type": "WordPiece"}}))
     with pytest.raises(ValueError, match="'WordPiece' tokenizer; Osprey's is BPE"):
         OspreyTokenizer.from_folder(tmp_path)
@@ -26,7 +26,7 @@ def test_another_kind_of_tokenizer(tmp_path: Path) -> None:
 
 
 def test_saved_json_reads_back_the_same(golden_dir: Path, tmp_path: Path) -> None:
-    """Also with merges written the old way, as one string each."""
+    """A saved tokenizer.json has the same ids, also with merges in the old form of one string each."""
     original = OspreyTokenizer.from_folder(golden_dir / "tokenizer")
     original.save_json(tmp_path / "tokenizer.json")
     text = "USER: What is <mask><pos>? ASSISTANT: Zürich\n12.</s>"

@@ -1,4 +1,4 @@
-"""Reading masks at the grids of the tower, and what vanishes there."""
+"""Masks are read at the grids of the tower, where small regions may vanish."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def levels_of(config: OspreyConfig) -> dict[str, torch.Tensor]:
 
 
 def test_pooling_is_the_mean_under_the_mask() -> None:
-    """Uncovered cells weigh nothing; an empty mask gives zeros, not NaN."""
+    """Cells that are not covered have no weight; an empty mask gives zeros, not NaN."""
     level = torch.arange(8.0).view(2, 2, 2)
     cells = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]])
     assert mask_pool(level, cells).tolist() == [[1.5, 5.5], [0.0, 0.0]]
 
 
 def test_a_speck_between_sample_points_vanishes_unless_read_finely() -> None:
-    """The default mirrors the released models; the option finds the one cell, and changes nothing else."""
+    """By default a speck vanishes, as in the released models; the finer read finds its cell only."""
     masks = torch.zeros(2, 1, 512, 512)
     masks[0, 0, 240:242, 260:262] = 1
     masks[1, 0, 64:320, 64:320] = 1
@@ -35,7 +35,7 @@ def test_a_speck_between_sample_points_vanishes_unless_read_finely() -> None:
 
 
 def test_an_empty_mask_gives_the_biases_alone(tiny_config: OspreyConfig) -> None:
-    """Whatever the image shows, the mask token of an empty region is the same."""
+    """The mask token of an empty region does not depend on the image."""
     extractor = MaskExtractor(tiny_config)
     empty = torch.zeros(1, 20, 30)
     levels = levels_of(tiny_config)
@@ -45,7 +45,7 @@ def test_an_empty_mask_gives_the_biases_alone(tiny_config: OspreyConfig) -> None
 
 
 def test_float32_inside_whatever_the_features_are(tiny_config: OspreyConfig) -> None:
-    """bfloat16 features under autocast still give float32 tokens, close to those of float32 features."""
+    """bfloat16 features under autocast give float32 tokens, close to those of float32 features."""
     extractor = MaskExtractor(tiny_config)
     levels = levels_of(tiny_config)
     masks = torch.zeros(1, 64, 64, dtype=torch.bool)
@@ -59,7 +59,7 @@ def test_float32_inside_whatever_the_features_are(tiny_config: OspreyConfig) -> 
 
 
 def test_each_region_is_read_by_itself(tiny_config: OspreyConfig) -> None:
-    """Regions of one call do not touch each other's tokens."""
+    """The tokens of a region do not depend on the other regions of the call."""
     extractor = MaskExtractor(tiny_config)
     levels = levels_of(tiny_config)
     masks = torch.rand(3, 50, 70) > 0.7

@@ -1,4 +1,4 @@
-"""Placeholders: what goes where, and every way the counts can disagree."""
+"""Every placeholder gets its token, and placeholders that do not fit raise an error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MASK, POSITION = 50, 51
 
 
 def table(ids: Tensor) -> Tensor:
-    """An embedding table of 50 rows that says which id it was asked for."""
+    """An embedding table of 50 rows whose values are the id that was looked up."""
     assert int(ids.max()) < MASK
     assert int(ids.min()) >= 0
     return ids[..., None].expand(*ids.shape, 2).float()
@@ -47,7 +47,7 @@ def splice_ids(
 
 
 def test_every_placeholder_gets_its_token() -> None:
-    """Image tokens at -200, the k-th region at the k-th `<mask>`, its position at the next id, whatever that is."""
+    """Image tokens stand at -200, the k-th mask token at the k-th `<mask>`, its spatial token at the next id."""
     ids = [1, IMAGE_TOKEN_ID, 7, MASK, POSITION, 8, MASK, 9, 10]
     batch = splice_ids(ids, 2, labels=ids)
     assert batch.inputs_embeds_BTD[0, :, 0].tolist() == [1, 70, 71, 7, 100, 200, 8, 101, 201, 10]
@@ -57,7 +57,7 @@ def test_every_placeholder_gets_its_token() -> None:
 
 
 def test_rows_of_unequal_length_are_padded_on_the_right() -> None:
-    """One sample with image, one without; the padding ids themselves never reach the decoder."""
+    """Samples with and without image are padded on the right; padding ids are not embedded."""
     batch = splice(
         torch.tensor([[1, IMAGE_TOKEN_ID, 5], [1, 6, 0]]),
         embed=table,
@@ -86,6 +86,6 @@ def test_rows_of_unequal_length_are_padded_on_the_right() -> None:
     ],
 )
 def test_what_does_not_fit_is_named(ids: list[int], num_regions: int, image: bool, said: str) -> None:
-    """Never a silently shifted region: the error says which sample and both numbers."""
+    """If placeholders do not fit, an error names the sample and both numbers; no region is shifted silently."""
     with pytest.raises(PlaceholderMismatch, match=said):
         splice_ids(ids, num_regions, IMAGE_2TOKENS if image else None)

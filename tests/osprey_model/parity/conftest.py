@@ -1,4 +1,4 @@
-"""One test per case and per reader of whatever golden set is compared with."""
+"""Parametrise the tests over the cases and readers of the golden set in use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHIPPED = Path(__file__).parents[2] / "data" / "golden" / "osprey_tiny_a"
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`case_name` and `reader_name` are those of the set's own lists."""
+    """Take the values of `case_name` and `reader_name` from the golden set."""
     folder = Path(os.environ.get("OSPREY_GOLDEN_DIR", SHIPPED))
     if not (folder / "cases" / "cases.json").is_file():
         raise pytest.UsageError(f"OSPREY_GOLDEN_DIR: expected a golden set with cases/cases.json in it, got {folder}")

@@ -30,7 +30,7 @@ def case(case_name: str, golden_dir: Path) -> SimpleNamespace:
 
 
 def assert_matches(tensors: dict[str, Tensor], name: str, got: Tensor, atol: float) -> None:
-    """Compare with the golden tensor `name` where this copy of the set has it."""
+    """Compare with the golden tensor `name`, if this copy of the set has it."""
     if name in tensors:
         torch.testing.assert_close(got, tensors[name], atol=atol, rtol=0, msg=lambda text: f"{name}: {text}")
 
@@ -50,7 +50,7 @@ def test_preprocessing(golden_dir: Path, golden_model: OspreyForCausalLM) -> Non
 
 
 def test_preprocessing_at_the_released_size(golden_dir: Path) -> None:
-    """At 512 the probes and means of the reference come out."""
+    """At size 512 the pixels have the reference's probes and means."""
     for facts in json.loads((golden_dir / "preprocess" / "preprocess.json").read_text()):
         got = ImagePreprocessor(512)(Image.open(golden_dir / "preprocess" / f"raw_{facts['index']}.png"))
         torch.testing.assert_close(got.mean(dim=(1, 2)), torch.tensor(facts["out_512_mean"]), atol=2e-4, rtol=0)

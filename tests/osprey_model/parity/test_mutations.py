@@ -1,4 +1,4 @@
-"""The parity tests are sharp: each of nine plausible mistakes moves the numbers far beyond their tolerance."""
+"""The parity tests detect each of nine plausible mistakes: it moves the numbers far beyond the tolerance."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ MUTATIONS: dict[str, Callable[[int], dict[str, Any]]] = {
 
 @torch.inference_mode()
 def largest_error(model: OspreyForCausalLM, golden_dir: Path) -> float:
-    """Of mask and position tokens over the cases."""
+    """Return the largest error of mask and position tokens over all cases."""
     worst = 0.0
     for path in sorted((golden_dir / "cases").glob("*.safetensors")):
         tensors = load_file(path)
@@ -105,7 +105,7 @@ def largest_error(model: OspreyForCausalLM, golden_dir: Path) -> float:
 def test_a_planted_mistake_is_noticed(
     name: str, golden_model: OspreyForCausalLM, golden_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the mistake within tolerance, with it at least a hundred times outside."""
+    """Without the mistake the numbers are within tolerance, with it at least a hundred times outside."""
     assert largest_error(golden_model, golden_dir) < ATOL_BEFORE_DECODER
     for attribute, replacement in MUTATIONS[name](golden_model.sizes.mask_shape).items():
         monkeypatch.setattr(mask_extractor, attribute, replacement)

@@ -1,4 +1,4 @@
-"""Every reader gives what the reference's reader gives on the same files, its random draws taken out."""
+"""Every reader gives the samples of the reference's reader for the same files, without random choices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
-from osprey_model.data.mixture import READERS, DataFile, Source
+from osprey_model.data.mixture import READERS, DataFile, SampleBuilder, Source
 from osprey_model.data.records import FirstDraws, PixelReader
 from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.inputs.prompts import TRAINING, image_first
@@ -22,7 +22,7 @@ def tokenizer(golden_dir: Path) -> OspreyTokenizer:
 
 
 def test_every_type_is_compared(golden_dir: Path) -> None:
-    """The golden files cover the whole table of readers."""
+    """There is a golden file for every reader that the reference has."""
     expected = json.loads((golden_dir / "data" / "expected.json").read_text())
     # The reference has no golden file of these: its own off-by-one names corrected, LLaVA, our packed questions.
     ours = {"vcr_released", "llava", "OspreyQuestions"}
@@ -30,7 +30,7 @@ def test_every_type_is_compared(golden_dir: Path) -> None:
 
 
 def test_reader_equals_the_reference(reader_name: str, golden_dir: Path, tokenizer: OspreyTokenizer) -> None:
-    """Number of samples, prompts, ids, labels, masks and image statistics at 512."""
+    """Number of samples, prompts, ids, labels, masks and image statistics at size 512 equal the reference's."""
     folder = golden_dir / "data"
     facts = json.loads((folder / "expected.json").read_text())[reader_name]
     # The golden numbers have the reference's off-by-one class names.
@@ -43,9 +43,8 @@ def test_reader_equals_the_reference(reader_name: str, golden_dir: Path, tokeniz
         record = source.record(position, FirstDraws())
         turns = [(image_first(message), answer) for message, answer in record.turns]
         assert TRAINING.prompt(turns) == expected["prompt"]
-        sample = source.sample(
-            position, FirstDraws(), tokenizer=tokenizer, read_image=PixelReader(ImagePreprocessor(512))
-        )
+        builder = SampleBuilder(tokenizer, PixelReader(ImagePreprocessor(512)))
+        sample = source.sample(position, FirstDraws(), builder)
         assert sample.ids.input_ids == expected["input_ids"]
         assert sample.ids.labels == expected["labels"]
         assert sample.masks is not None

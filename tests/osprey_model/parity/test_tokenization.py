@@ -23,7 +23,7 @@ def expected(golden_dir: Path) -> dict[str, Any]:
 def tokenizer(
     request: pytest.FixtureRequest, golden_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> OspreyTokenizer:
-    """Built from each of the two files alone."""
+    """The tokenizer, built from each of the two files alone."""
     folder = tmp_path_factory.mktemp("tokenizer")
     source = {"tokenizer.model": "tokenizer.model", "tokenizer.json": "reference_fast_tokenizer.json"}[request.param]
     shutil.copy(golden_dir / "tokenizer" / source, folder / request.param)
@@ -31,21 +31,21 @@ def tokenizer(
 
 
 def test_plain_text(tokenizer: OspreyTokenizer, expected: dict[str, Any]) -> None:
-    """Edge cases: spaces around placeholders, byte fallback, special tokens; and back to text."""
+    """Placeholders between spaces, byte fallback and special tokens have the reference's ids, and decode to text."""
     for row in expected["plain_text"]:
         assert tokenizer.encode(row["text"]) == row["input_ids"], row["text"]
         assert tokenizer.decode(row["input_ids"]) == row["decoded"]
 
 
 def test_prompts(tokenizer: OspreyTokenizer, expected: dict[str, Any]) -> None:
-    """Every inference prompt of the reference, image and region ids included."""
+    """Every inference prompt has the reference's ids, image and region ids included."""
     assert expected["mask_token_id"] == tokenizer.mask_token_id
     for row in expected["inference"]:
         assert tokenizer.encode_prompt(row["prompt"]) == row["input_ids"], row["name"]
 
 
 def test_templates(expected: dict[str, Any]) -> None:
-    """System prompts and separators."""
+    """System prompts and separators equal the reference's."""
     for name, template in (("inference", INFERENCE), ("training", TRAINING)):
         reference = expected["templates"][name]
         assert template.system == reference["system"]
@@ -54,7 +54,7 @@ def test_templates(expected: dict[str, Any]) -> None:
 
 
 def test_training_ids_and_labels(tokenizer: OspreyTokenizer, expected: dict[str, Any]) -> None:
-    """Conversations -> prompt, ids and labels of the training code, stage 1's plain template included."""
+    """Prompt, ids and labels of conversations equal those of the training code, also with stage 1's plain template."""
     assert expected["training"]
     for row in expected["training"]:
         turns = turns_of(row["conversation"])

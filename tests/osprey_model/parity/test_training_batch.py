@@ -27,7 +27,7 @@ def tensors(golden_dir: Path) -> dict[str, Tensor]:
 
 @pytest.fixture
 def model(golden_model: OspreyForCausalLM) -> OspreyForCausalLM:
-    """A copy to train: everything but the tower."""
+    """A copy of the model in which everything but the tower is trained."""
     trained = copy.deepcopy(golden_model)
     trained.requires_grad_(True)
     trained.model.vision_tower.requires_grad_(False)
@@ -49,7 +49,7 @@ def batch_loss(model: OspreyForCausalLM, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def test_merged_labels_mask_and_embeddings(golden_model: OspreyForCausalLM, tensors: dict[str, Tensor]) -> None:
-    """The splice of a padded batch: labels, attention mask, embeddings at real positions."""
+    """The splice of a padded batch has the reference's labels, attention mask, and embeddings at real positions."""
     batch = golden_model.embed_batch(
         tensors["input_ids"],
         tensors["images"],
@@ -64,7 +64,7 @@ def test_merged_labels_mask_and_embeddings(golden_model: OspreyForCausalLM, tens
 
 
 def test_loss_and_gradients(model: OspreyForCausalLM, tensors: dict[str, Tensor], expected: dict[str, Any]) -> None:
-    """Loss to 1e-4, the norm of every gradient to a thousandth, the stored gradients value by value."""
+    """The loss equals the reference's to 1e-4, every gradient's norm to a thousandth, stored gradients by value."""
     loss = batch_loss(model, tensors)
     assert loss.item() == pytest.approx(expected["loss"], abs=1e-4)
     loss.backward()

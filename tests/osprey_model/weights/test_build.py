@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 
 
 def test_the_full_size_preset_has_exactly_the_released_keys() -> None:
-    """688 names with their shapes, rotary buffers included, without allocating a byte of weights."""
+    """The preset has 688 names with the released shapes, rotary buffers included; no weights are allocated."""
     config = PRESETS["osprey-7b"]
     state = to_reference(build_osprey(config, device="meta").state_dict(), config)
     expected = json.loads((GOLDEN / "osprey_7b_state_dict.json").read_text())
@@ -28,7 +28,7 @@ def test_the_full_size_preset_has_exactly_the_released_keys() -> None:
 
 
 def test_a_saved_model_loads_with_the_same_outputs(tiny_model: OspreyForCausalLM, tmp_path: Path) -> None:
-    """config.json and model.safetensors are all there is to a model."""
+    """A model loaded from its config.json and model.safetensors has the same outputs."""
     save_checkpoint(tiny_model, tmp_path)
     loaded = load_osprey(tmp_path)
     assert loaded.sizes == tiny_model.sizes
@@ -39,7 +39,7 @@ def test_a_saved_model_loads_with_the_same_outputs(tiny_model: OspreyForCausalLM
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_mask_extractor_stays_float32(tiny_model: OspreyForCausalLM, tmp_path: Path, dtype: torch.dtype) -> None:
-    """Loading in 16 bit casts everything else."""
+    """Loading in 16 bit casts everything except the mask extractor."""
     save_checkpoint(tiny_model, tmp_path)
     loaded = load_osprey(tmp_path, dtype=dtype)
     assert {parameter.dtype for parameter in loaded.mask_extractor.parameters()} == {torch.float32}
@@ -48,13 +48,13 @@ def test_the_mask_extractor_stays_float32(tiny_model: OspreyForCausalLM, tmp_pat
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_a_config_survives_its_json(name: str) -> None:
-    """to_dict and from_dict are inverse, through JSON."""
+    """from_dict restores the config from the JSON of to_dict."""
     config = OspreyConfig.preset(name)
     assert OspreyConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_transformers_own_saving_and_loading(tiny_model: OspreyForCausalLM, tmp_path: Path) -> None:
-    """save_pretrained and the Auto classes: equal outputs, and the extractor stays float32 in bfloat16."""
+    """After save_pretrained and the Auto classes outputs are equal, and the extractor is float32 in bfloat16."""
     tiny_model.save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert isinstance(loaded, OspreyForCausalLM)

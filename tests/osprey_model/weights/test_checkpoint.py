@@ -1,4 +1,4 @@
-"""Weights load completely or not at all, from every layout a checkpoint comes in."""
+"""Weights are loaded completely or not at all, from every layout of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from osprey_model.config import OspreyConfig
 from osprey_model.modeling.osprey import OspreyForCausalLM
 from osprey_model.modeling.weight_names import CheckpointError, to_reference
 from osprey_model.weights.build import build_osprey, load_osprey
-from osprey_model.weights.checkpoint import load_vision_tower, load_weights, save_checkpoint
+from osprey_model.weights.checkpoint import load_vision_tower, save_checkpoint
 
 GAMMA = ".blocks.0.gamma"
 
 
 @pytest.fixture
 def reference_state(tiny_model: OspreyForCausalLM) -> dict[str, Tensor]:
-    """What a released checkpoint of this size would hold, in bfloat16, rotary buffers included."""
+    """The state dict of a released checkpoint of this size, in bfloat16, rotary buffers included."""
     state = {name: tensor.to(torch.bfloat16) for name, tensor in tiny_model.state_dict().items()}
     return to_reference(state, tiny_model.sizes)
 
 
 def write_released_layout(folder: Path, config: OspreyConfig, state: dict[str, Tensor], num_shards: int = 3) -> None:
-    """Sharded pytorch .bin with an index."""
+    """Write sharded pytorch .bin files with an index."""
     (folder / "config.json").write_text(json.dumps(config.to_dict()))
     weight_map = {name: f"pytorch_model-{idx % num_shards}.bin" for idx, name in enumerate(sorted(state))}
     for shard in set(weight_map.values()):
@@ -43,7 +43,7 @@ def assert_same_weights(model: OspreyForCausalLM, state: dict[str, Tensor]) -> N
 def test_sharded_bin_of_a_released_checkpoint(
     tiny_config: OspreyConfig, reference_state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """Shards, bfloat16 and rotary buffers; every weight arrives."""
+    """All weights of a checkpoint in shards, in bfloat16, with rotary buffers, are loaded."""
     write_released_layout(tmp_path, tiny_config, reference_state)
     assert_same_weights(load_osprey(tmp_path), reference_state)
 
@@ -51,7 +51,7 @@ def test_sharded_bin_of_a_released_checkpoint(
 def test_gamma_may_be_called_weight(
     tiny_config: OspreyConfig, reference_state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """Checkpoints re-saved by transformers 4.31 have the layer scale under another name."""
+    """The layer scale is found under the name that transformers 4.31 gives it when it saves again."""
     renamed = {name.replace(".gamma", ".weight"): tensor for name, tensor in reference_state.items()}
     assert renamed.keys() != reference_state.keys()
     write_released_layout(tmp_path, tiny_config, renamed)
@@ -59,26 +59,40 @@ def test_gamma_may_be_called_weight(
 
 
 def test_a_missing_an_unexpected_and_a_misshapen_tensor_are_named(
-    tiny_model: OspreyForCausalLM,
+    tiny_model: OspreyForCausalLM, tmp_path: Path
 ) -> None:
-    """One message says all that is wrong, and nothing was loaded."""
+    """One message lists all problems of a folder's weights."""
+    save_checkpoint(tiny_model, tmp_path)
     state = dict(tiny_model.state_dict())
-    before = state["model.norm.weight"].clone()
     del state["mask_extractor.res2.bias"]
     state["stray.weight"] = torch.zeros(1)
     state["lm_head.weight"] = torch.zeros(3, 3)
-    state["model.norm.weight"] = torch.full_like(before, 7)
+    save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError) as error:
-        load_weights(tiny_model, state)
+        load_osprey(tmp_path)
     message = str(error.value)
     assert "1 missing: mask_extractor.res2.bias" in message
     assert "1 unexpected: stray.weight" in message
     assert "lm_head.weight (expected (96, 32), got (3, 3))" in message
-    assert torch.equal(tiny_model.state_dict()["model.norm.weight"], before)
+
+
+def test_an_incomplete_tower_is_named_and_changes_nothing(tiny_config: OspreyConfig, tmp_path: Path) -> None:
+    """If a tensor of the tower is missing in the CLIP file, no other one is loaded."""
+    model = build_osprey(tiny_config)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    prefix = "model.vision_tower.vision_tower."
+    tower = {name.removeprefix(prefix): value + 1 for name, value in before.items() if name.startswith(prefix)}
+    missing = next(name for name in tower if GAMMA in name)
+    del tower[missing]
+    save_file(tower, tmp_path / "clip.safetensors")
+    with pytest.raises(CheckpointError) as error:
+        load_vision_tower(model, tmp_path / "clip.safetensors")
+    assert f"1 missing: {prefix}{missing}" in str(error.value)
+    assert_same_weights(model, before)
 
 
 def test_a_pickle_with_code_is_refused(tiny_config: OspreyConfig, tmp_path: Path) -> None:
-    """`.bin` files are read with weights_only."""
+    """A `.bin` file with other objects than tensors raises an error."""
     (tmp_path / "config.json").write_text(json.dumps(tiny_config.to_dict()))
     torch.save({"model": Path("anything")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="cannot be read as tensors only"):
@@ -86,7 +100,7 @@ def test_a_pickle_with_code_is_refused(tiny_config: OspreyConfig, tmp_path: Path
 
 
 def test_a_truncated_file_is_named(tiny_model: OspreyForCausalLM, tmp_path: Path) -> None:
-    """A broken download is not an empty model."""
+    """A truncated file raises an error that names it; it is not read as an empty model."""
     save_checkpoint(tiny_model, tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -97,7 +111,7 @@ def test_a_truncated_file_is_named(tiny_model: OspreyForCausalLM, tmp_path: Path
 def test_what_is_missing_in_a_folder_is_said(
     tiny_config: OspreyConfig, reference_state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    """No config, no weights, a lost shard."""
+    """A missing config, missing weights and a missing shard raise an error that names them."""
     with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
         load_osprey(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(tiny_config.to_dict()))
@@ -110,7 +124,7 @@ def test_what_is_missing_in_a_folder_is_said(
 
 
 def test_the_tower_of_an_open_clip_file(tiny_config: OspreyConfig, tmp_path: Path) -> None:
-    """`visual.*` fills the tower; the text half and CLIP's head are left alone; nothing else moves."""
+    """`visual.*` is loaded into the tower; the text half and CLIP's head are ignored; other weights do not change."""
     torch.manual_seed(1)
     source, target = build_osprey(tiny_config), build_osprey(tiny_config)
     prefix = "model.vision_tower.vision_tower."

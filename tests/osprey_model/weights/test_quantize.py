@@ -1,4 +1,4 @@
-"""4 and 8 bit where bitsandbytes is installed (its CPU backend will do), and the error where it is not."""
+"""Loading in 4 and 8 bit with bitsandbytes (its CPU backend is enough), and the error without it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUESTIONS = [CATEGORY, DETAILED_DESCRIPTION]
 @pytest.mark.parametrize("load_in", ["4bit", "8bit"])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_the_decoder_alone_is_quantised(load_in: Bits, device: str) -> None:
-    """Blocks in 8-bit storage, everything else as before; answers are text and the same on every call."""
+    """The decoder's blocks are stored in 8 bit, all else as before; answers are text, and equal on every call."""
     pytest.importorskip("bitsandbytes", reason="pip install bitsandbytes runs this")
     osprey = Osprey.from_pretrained(NANO, device=device, dtype=torch.bfloat16, load_in=load_in)
     plain = Osprey.from_pretrained(NANO, device=device, dtype=torch.bfloat16)
@@ -66,7 +66,7 @@ def test_an_adapter_is_merged_before_the_decoder_is_quantised(load_in: Bits, tmp
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the package, before any weight is read."""
+    """Without bitsandbytes an error names the package before any weight is read."""
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(QuantizationUnavailable, match="needs the package bitsandbytes"):
         Osprey.from_pretrained(NANO, load_in="4bit")
@@ -75,7 +75,7 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_mapped_weights_answer_the_same() -> None:
-    """In the file's own dtype nothing is copied but what lies at odd addresses."""
+    """Mapped weights in the file's own dtype are not copied, except those that are not aligned."""
     mapped, copied = (load_osprey(NANO, dtype=torch.float16, map_weights=flag) for flag in (True, False))
     for name, value in copied.state_dict().items():
         assert torch.equal(mapped.state_dict()[name], value), name

@@ -386,7 +386,7 @@ def test_disk_cache_evicts_what_was_used_longest_ago(tmp_path):
     assert cache.get("b") is None
     assert cache.get("a") is not None
     assert sum(path.stat().st_size for path in tmp_path.glob("??/*")) <= 80
-    assert not list(tmp_path.glob("**/*.part"))
+    assert not list(tmp_path.glob("**/*.new"))
 
 
 def test_secrets_in_addresses_are_not_shown(resolver):

@@ -53,7 +53,7 @@ def test_ended_access_token_is_renewed_once():
     [
         (httpx.Response(404), "no such project"),
         (httpx.Response(403), "may not see"),
-        (httpx.Response(301, headers={"Location": "https://x"}), "put its final address"),
+        (httpx.Response(301, headers={"Location": "https://x"}), "got 301 .*OSPREY_LABEL_STUDIO_URL"),
         (httpx.Response(500, text="boom"), "expected 2xx .* got 500 'boom'"),
         (httpx.Response(200, text="<html>"), "expected JSON .* got '<html>'"),
         (httpx.Response(200, json=["?"]), "is it a Label Studio"),

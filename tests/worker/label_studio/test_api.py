@@ -107,7 +107,7 @@ def test_error_text_has_what_label_studio_says_and_not_its_envelope():
     """The form is that of Label Studio 1.23.2."""
     envelope = {"id": "8c6c", "status_code": 400, "version": "1.23.2", "detail": "Validation error", "exc_info": None}
     answer = httpx.Response(400, json={**envelope, "validation_errors": {"title": ["too short"]}})
-    with pytest.raises(LabelStudioFailed, match=r"got 400 \"Validation error {'title': \['too short'\]}\"; change"):
+    with pytest.raises(LabelStudioFailed, match=r"got 400 \"Validation error {'title': \['too short'\]}\"; check"):
         api_of(lambda _: answer).call("POST", "/api/projects", json={})
 
 
@@ -115,7 +115,7 @@ def test_answer_above_the_limit_is_an_error():
     """An answer is read only up to its limit."""
     api = api_of(lambda _: httpx.Response(200, json=["x" * 100]))
     assert api.call("GET", "/api/ml", max_bytes=104) == ["x" * 100]
-    with pytest.raises(LabelStudioFailed, match=r"expected at most 103 bytes from Label Studio for GET .*/api/ml"):
+    with pytest.raises(LabelStudioFailed, match=r"expected at most 103 bytes for GET .*/api/ml, got more"):
         api.call("GET", "/api/ml", max_bytes=103)
 
 

@@ -78,10 +78,10 @@ def test_another_model_describes_again(images):
 
 
 def test_a_file_of_something_else_is_left_alone(images):
-    """A file that holds no JSON lines is an error, and stays as it is."""
+    """A file of other lines than JSON is an error and is left unchanged."""
     out = images.parent / "out.jsonl"
     out.write_text("my thesis\n")
-    with pytest.raises(ValueError, match="no JSON"):
+    with pytest.raises(ValueError, match="not JSON"):
         describe(images)
     assert out.read_text() == "my thesis\n"
 

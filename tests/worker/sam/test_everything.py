@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from worker.sam import everything
-from worker.sam.everything import PointGrid, RegionFilter, find_regions, without_specks
+from worker.sam.everything import PointDecoder, PointGrid, RegionFilter, find_regions, without_specks
 from worker.sam.masks import Frame
 
 FRAME = Frame((640, 640), (256, 256), 256, 64)
@@ -29,7 +29,7 @@ def found(*answers, keep=ANY, batch=2, max_regions=None):
         logits = torch.tensor(np.stack([logits for logits, _ in asked]))[:, None]
         return logits, torch.tensor([[iou] for _, iou in asked])
 
-    return find_regions(decode, FRAME, PointGrid(rows), batch, keep, max_regions, 0.0)
+    return find_regions(PointDecoder(decode, batch, FRAME, 0.0), PointGrid(rows), keep, max_regions)
 
 
 @pytest.mark.parametrize(("image_hw", "expected"), [((640, 640), 64), ((320, 640), 32), ((1, 640), 8), ((1, 1), 64)])
@@ -48,7 +48,7 @@ def test_no_points_is_named():
 
 
 def test_ground_without_regions_is_not_asked_twice():
-    """The second pass asks only inside what the first one found, and finds the part there."""
+    """The second pass decodes points only inside masks of the first one, and finds the part there."""
     grid, asked = PointGrid.of_image((640, 640), 16), []
 
     def decode(points_N2):
@@ -60,7 +60,7 @@ def test_ground_without_regions_is_not_asked_twice():
         return torch.tensor(np.stack(masks))[:, None], torch.tensor([[0.9 * one] for one in inside])
 
     keep = RegionFilter(min_predicted_iou=0.5, min_stability=0, min_area_px=0)
-    regions = find_regions(decode, FRAME, grid, 7, keep, None, 0.0)
+    regions = find_regions(PointDecoder(decode, 7, FRAME, 0.0), grid, keep, None)
     assert len(regions) == 2
     assert len(asked) == len(set(asked)) == 64 + 25 - 4
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from job_queue.mask_codec import decode_mask, encode_mask
-from worker.sam.masks import Candidate, Frame, full_size_rle, stability, without_duplicates
+from worker.sam.masks import Frame, MaskWithLogits, full_size_rle, stability, without_duplicates
 
 
 def frame_of(image_hw, side=256, cells=64):
@@ -60,6 +60,6 @@ def test_duplicates_keep_the_better_score():
     wide[:5], narrow[0] = True, True
     logits = np.zeros((4, 4), dtype=np.float32)
     worse, better, other = (
-        Candidate.of_mask(m, s, 1.0, logits) for m, s in ((wide, 0.5), (wide.copy(), 0.8), (narrow, 0.1))
+        MaskWithLogits.of_mask(m, s, 1.0, logits) for m, s in ((wide, 0.5), (wide.copy(), 0.8), (narrow, 0.1))
     )
     assert without_duplicates([worse, better, other]) == [better, other]

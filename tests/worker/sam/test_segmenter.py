@@ -10,6 +10,7 @@ from PIL import Image
 from segment_anything import SamPredictor
 
 from worker.sam.embedding_store import Embedding
+from worker.sam.everything import RegionFilter
 from worker.sam.presets import SamConfig, build_sam, save_sam
 from worker.sam.segmenter import ImageNotEmbedded, ImageTooNarrow, InvalidPrompt, SamSegmenter
 
@@ -151,7 +152,7 @@ def test_sam_finding_nothing_is_an_empty_answer(sam, image):
     try:
         assert segmenter.segment("a", [(5, 5)], [1]) == []
         assert segmenter.segment("a", box_px_xyxy=(1, 1, 50, 50)) == []
-        assert segmenter.everything("a", points_per_side=4, min_predicted_iou=0, min_stability=0) == []
+        assert segmenter.everything("a", points_per_side=4, keep=RegionFilter(0, 0)) == []
     finally:
         sam.mask_threshold = threshold
 
@@ -162,7 +163,7 @@ def test_tiny_images_are_segmented(segmenter, image_wh):
     segmenter.embed(Image.new("RGB", image_wh), "small")
     for candidate in segmenter.segment("small", [(0, 0)], [1]):
         assert candidate.mask.shape == image_wh[::-1]
-    segmenter.everything("small", points_per_side=2, min_predicted_iou=0, min_stability=0, min_area_px=0)
+    segmenter.everything("small", points_per_side=2, keep=RegionFilter(0, 0, min_area_px=0))
 
 
 def test_a_108_megapixel_image_costs_no_full_size_masks(segmenter):
@@ -170,7 +171,7 @@ def test_a_108_megapixel_image_costs_no_full_size_masks(segmenter):
     segmenter.embed(Image.new("RGB", (12000, 9000), "teal"), "huge")
     clicked = segmenter.segment("huge", [(6000, 4500)], [1])
     tracemalloc.start()
-    found = segmenter.everything("huge", points_per_side=4, min_predicted_iou=0, min_stability=0, max_area_unit=1)
+    found = segmenter.everything("huge", points_per_side=4, keep=RegionFilter(0, 0, max_area_unit=1))
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert clicked

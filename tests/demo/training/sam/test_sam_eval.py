@@ -7,7 +7,7 @@ import pytest
 
 from demo.scenes import EVAL_SEEDS, TRAIN_SEEDS, make_scene
 from demo.training.sam.sam_eval import VALIDATION_SEEDS, largest_trusted, measure
-from worker.sam.segmenter import Candidate, SamSegmenter
+from worker.sam.segmenter import MaskWithLogits, SamSegmenter
 
 CHECKPOINT = Path(__file__).parents[4] / "demo" / "checkpoints" / "sam-nano"
 
@@ -28,7 +28,7 @@ class PerfectSegmenter:
             if region.mask[y, x]
         ]
         logits = np.zeros((1, 1), dtype=np.float32)
-        return sorted((Candidate.of_mask(r.mask, 0.9, 1.0, logits) for r in regions), key=lambda c: c.area_px)
+        return sorted((MaskWithLogits.of_mask(r.mask, 0.9, 1.0, logits) for r in regions), key=lambda c: c.area_px)
 
 
 def test_perfect_masks_measure_as_perfect():
@@ -48,7 +48,7 @@ def test_the_largest_trusted_candidate_is_taken():
     """A large mask within 0.1 of the best score wins; a larger one beyond it does not."""
     masks = [np.arange(100).reshape(10, 10) < area for area in (10, 30, 90)]
     small, middle, large = (
-        Candidate.of_mask(mask, score, 1.0, np.zeros((1, 1), np.float32))
+        MaskWithLogits.of_mask(mask, score, 1.0, np.zeros((1, 1), np.float32))
         for mask, score in zip(masks, (0.95, 0.86, 0.6), strict=True)
     )
     assert largest_trusted([small, middle, large]) is middle

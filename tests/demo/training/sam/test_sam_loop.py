@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from demo.training.sam.__main__ import sam_loop
+from demo.training.sam import sam_loop
 from demo.training.sam.sam_loop import Trainer, TrainSettings
 from worker.sam.segmenter import SamSegmenter
 

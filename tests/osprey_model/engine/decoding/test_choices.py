@@ -1,4 +1,4 @@
-"""The trie and a row's walk through it, with made-up probabilities."""
+"""The trie of choices and a row's walk through it, with given probabilities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from osprey_model.inputs.tokenizer import OspreyTokenizer
 
 
 def walk_towards(walk: ChoiceWalk, wanted: list[int], share: float = 0.9) -> list[int]:
-    """Give the next wanted token `share` of the probability, the rest to the others; returns the tokens taken."""
+    """Give each wanted token `share` of the probability and the others the rest; return the tokens taken."""
     taken = []
     for token in wanted:
         if walk.done:
@@ -27,7 +27,7 @@ def ids(tokenizer: OspreyTokenizer, text: str) -> list[int]:
 
 
 def test_a_choice_that_begins_another_can_be_chosen(golden_tokenizer: OspreyTokenizer) -> None:
-    """`hat` and `hat rack`: </s> behind `hat` is one of the ways on."""
+    """With the choices `hat` and `hat rack`, </s> is allowed behind `hat`."""
     trie = ChoiceTrie(["hat", "hat rack", "lamp"], golden_tokenizer)
     short = ChoiceWalk(trie)
     walk_towards(short, [*ids(golden_tokenizer, "hat"), golden_tokenizer.eos_token_id])
@@ -38,7 +38,7 @@ def test_a_choice_that_begins_another_can_be_chosen(golden_tokenizer: OspreyToke
 
 
 def test_a_walk_stops_when_one_choice_is_left(golden_tokenizer: OspreyTokenizer) -> None:
-    """No decode steps are spent on tokens that are certain."""
+    """A walk takes no further steps once the answer is certain."""
     walk = ChoiceWalk(ChoiceTrie(["window", "bridge"], golden_tokenizer))
     taken = walk_towards(walk, ids(golden_tokenizer, "window"))
     assert walk.values() == ("window",)
@@ -46,7 +46,7 @@ def test_a_walk_stops_when_one_choice_is_left(golden_tokenizer: OspreyTokenizer)
 
 
 def test_probabilities_of_choice_and_alternatives_sum_to_one(golden_tokenizer: OspreyTokenizer) -> None:
-    """What the walk did not take is shared by the choices behind it."""
+    """The probability of branches not taken is given to the choices in them."""
     walk = ChoiceWalk(ChoiceTrie(["hat", "hat rack", "lamp", "dog", "door"], golden_tokenizer))
     walk_towards(walk, [*ids(golden_tokenizer, "hat"), golden_tokenizer.eos_token_id], share=0.8)
     total = walk.probability + sum(mass for _, mass in walk.alternatives(10))
@@ -55,7 +55,7 @@ def test_probabilities_of_choice_and_alternatives_sum_to_one(golden_tokenizer: O
 
 
 def test_a_full_stop_ends_a_choice(golden_tokenizer: OspreyTokenizer) -> None:
-    """`Red.` is `Red`: the probabilities of `.` and </s> add up."""
+    """`Red.` is the choice `Red`: the probabilities of `.` and </s> are added."""
     trie = ChoiceTrie(["hat", "hat rack"], golden_tokenizer)
     walk = ChoiceWalk(trie)
     walk_towards(walk, ids(golden_tokenizer, "hat"), share=1.0)
@@ -67,7 +67,7 @@ def test_a_full_stop_ends_a_choice(golden_tokenizer: OspreyTokenizer) -> None:
 
 
 def test_other_spellings_of_a_choice_lead_to_it(golden_tokenizer: OspreyTokenizer) -> None:
-    """The model says `traffic light`, the form stores `Traffic_light`."""
+    """The tokens of `traffic light` lead to the choice `Traffic_light`."""
     for said in ("traffic light", "Traffic light", "Traffic_light"):
         walk = ChoiceWalk(ChoiceTrie(["Traffic_light", "Tram"], golden_tokenizer))
         walk_towards(walk, ids(golden_tokenizer, said))
@@ -75,7 +75,7 @@ def test_other_spellings_of_a_choice_lead_to_it(golden_tokenizer: OspreyTokenize
 
 
 def test_a_list_never_repeats_and_ends(golden_tokenizer: OspreyTokenizer) -> None:
-    """Behind the last unused choice only the end is offered."""
+    """No choice is allowed twice; behind the last unused choice only the end is allowed."""
     comma, eos = golden_tokenizer.character_id(","), golden_tokenizer.eos_token_id
     walk = ChoiceWalk(ChoiceTrie(["red", "blue"], golden_tokenizer), multiple=True)
     walk_towards(walk, [*ids(golden_tokenizer, "blue"), comma])
@@ -89,7 +89,7 @@ def test_a_list_never_repeats_and_ends(golden_tokenizer: OspreyTokenizer) -> Non
 
 
 def test_a_list_with_repetitions_ends(golden_tokenizer: OspreyTokenizer) -> None:
-    """`red` twice is one choice: behind it nothing is left to add."""
+    """Equal choices count as one: behind `red` there is nothing left to add."""
     comma, eos = golden_tokenizer.character_id(","), golden_tokenizer.eos_token_id
     walk = ChoiceWalk(ChoiceTrie(["red", "red", "red"], golden_tokenizer), multiple=True)
     walk_towards(walk, ids(golden_tokenizer, "red"))
@@ -100,7 +100,7 @@ def test_a_list_with_repetitions_ends(golden_tokenizer: OspreyTokenizer) -> None
 
 
 def test_a_choice_with_a_comma_in_it(golden_tokenizer: OspreyTokenizer) -> None:
-    """`hat` and `hat, old`: behind `hat` the comma belongs to the longer choice, once."""
+    """With the choices `hat` and `hat, old`, the comma behind `hat` is allowed once, as part of the longer one."""
     comma = golden_tokenizer.character_id(",")
     walk = ChoiceWalk(ChoiceTrie(["hat", "hat, old", "lamp"], golden_tokenizer), multiple=True)
     walk_towards(walk, ids(golden_tokenizer, "hat"))
@@ -108,7 +108,7 @@ def test_a_choice_with_a_comma_in_it(golden_tokenizer: OspreyTokenizer) -> None:
 
 
 def test_non_ascii_choices(golden_tokenizer: OspreyTokenizer) -> None:
-    """Words the vocabulary spells in bytes, some of which begin alike."""
+    """Choices that the vocabulary spells in bytes can be chosen, also if their bytes begin alike."""
     words = ["猫", "犬", "狐", "Größe", "naïve café", "Ж"]
     for word in words:
         walk = ChoiceWalk(ChoiceTrie(words, golden_tokenizer))
@@ -117,7 +117,7 @@ def test_non_ascii_choices(golden_tokenizer: OspreyTokenizer) -> None:
 
 
 def test_a_single_choice_is_certain(golden_tokenizer: OspreyTokenizer) -> None:
-    """Nothing else was allowed, whatever the model would rather say."""
+    """A list of one choice has probability 1 and no alternatives, whatever the model's probabilities are."""
     walk = ChoiceWalk(ChoiceTrie(["lamp"], golden_tokenizer))
     tokens = walk.allowed()
     walk.take(tokens, [1 / len(tokens)] * len(tokens))
@@ -127,6 +127,6 @@ def test_a_single_choice_is_certain(golden_tokenizer: OspreyTokenizer) -> None:
 
 @pytest.mark.parametrize("choices", [[], ["dog", " "], ["a</s>b"]])
 def test_lists_that_cannot_be_offered(choices: list[str], golden_tokenizer: OspreyTokenizer) -> None:
-    """Nothing to choose from, an empty value, a special token."""
+    """An empty list, an empty choice and a special token raise an error."""
     with pytest.raises(ValueError, match=r"choice"):
         ChoiceTrie(choices, golden_tokenizer)

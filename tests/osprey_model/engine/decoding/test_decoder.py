@@ -1,4 +1,4 @@
-"""The shared-prefix decoder against the plain model on whole sequences."""
+"""The shared-prefix decoder gives the logits of the plain model on whole sequences."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ WIDTH = 32
 def test_logits_of_packed_rows_behind_their_prefixes(
     num_kv_heads: int, prefix_lengths: tuple[int, ...], tiny_config: OspreyConfig
 ) -> None:
-    """Rows of lengths 5, 2 and 70 behind one, two or no prefixes, then three steps: the logits of each whole sequence.
+    """Rows of lengths 5, 2 and 70 behind one, two or no prefixes, and three steps, have the logits of whole sequences.
 
-    With grouped key-value heads too, short and long enough for the fused kernel.
+    This holds also for grouped key-value heads, and for lengths below and above that of the fused kernel.
     """
     torch.manual_seed(0)
     model = build_osprey(dataclasses.replace(tiny_config, num_key_value_heads=num_kv_heads)).eval()
@@ -61,27 +61,27 @@ def test_logits_of_packed_rows_behind_their_prefixes(
 
 
 @torch.no_grad()
-def test_rows_behind_a_lead_they_share(tiny_config: OspreyConfig) -> None:
-    """Words run once and copied into the slots of two rows: the logits of each whole sequence."""
+def test_rows_behind_a_shared_prompt_prefix(tiny_config: OspreyConfig) -> None:
+    """A prompt prefix that is run once and copied into two slots gives the logits of each whole sequence."""
     torch.manual_seed(0)
     model = build_osprey(tiny_config).eval()
     decoder = SharedPrefixDecoder(model)
-    prefix_PD, lead_SD = torch.randn(9, WIDTH), torch.randn(4, WIDTH)
+    prefix_PD, shared_SD = torch.randn(9, WIDTH), torch.randn(4, WIDTH)
     tails = [torch.randn(3, WIDTH), torch.randn(6, WIDTH)]
     (prefix,) = decoder.prefill_prefixes(prefix_PD[None])
     rows = RowKv(decoder.kv_shape, max_positions=1000)
     rows.reserve(2, 16, num_used=0)
-    decoder.prefill_rows([NewRow(lead_SD, prefix)], rows, 0)
+    decoder.prefill_rows([NewRow(shared_SD, prefix)], rows, 0)
     rows.move(0, 1, 4)
-    logits = decoder.logits(decoder.prefill_rows([NewRow(tail, prefix, lead=4) for tail in tails], rows, 0))
+    logits = decoder.logits(decoder.prefill_rows([NewRow(tail, prefix, num_filled=4) for tail in tails], rows, 0))
     for tail, row_logits in zip(tails, logits, strict=True):
-        whole = model(inputs_embeds=torch.cat([prefix_PD, lead_SD, tail])[None]).logits[0, -1]
+        whole = model(inputs_embeds=torch.cat([prefix_PD, shared_SD, tail])[None]).logits[0, -1]
         torch.testing.assert_close(row_logits, whole, atol=1e-5, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_prefixes_prefilled_together(tiny_config: OspreyConfig) -> None:
-    """Two images in one batch have the keys and values of each alone."""
+    """The prefixes of two images in one batch have the keys and values of each alone."""
     torch.manual_seed(0)
     decoder = SharedPrefixDecoder(build_osprey(tiny_config).eval())
     embeds = torch.randn(2, 7, WIDTH)
@@ -93,7 +93,7 @@ def test_prefixes_prefilled_together(tiny_config: OspreyConfig) -> None:
 
 @torch.no_grad()
 def test_a_changed_weight_counts(tiny_config: OspreyConfig) -> None:
-    """Packed copies follow the model: in place and by replacement."""
+    """Packed copies follow the model when a weight is changed in place or replaced."""
     torch.manual_seed(0)
     model = build_osprey(tiny_config).eval()
     decoder = SharedPrefixDecoder(model)

@@ -1,4 +1,4 @@
-"""Prefixes, and the slots of rows."""
+"""Keys and values of prefixes, and the slots of rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ SHAPE = KvShape(num_layers=1, num_kv_heads=2, head_dim=4, dtype=torch.float32, d
 
 
 def test_a_shorter_prefix_is_a_view() -> None:
-    """Cropping copies nothing."""
+    """The first positions of a prefix are views; nothing is copied."""
     kv = PrefixKv((torch.zeros(2, 8, 4),), (torch.zeros(2, 8, 4),))
     assert kv.first(5).length == 5
     assert kv.first(5).keys[0].data_ptr() == kv.keys[0].data_ptr()
 
 
 def test_slots_grow_and_keep_what_is_used() -> None:
-    """More slots or longer ones: the first `num_used` stay, the rest is zero."""
+    """With more or longer slots, the first `num_used` keep their content and the rest is zero."""
     rows = RowKv(SHAPE, max_positions=1000)
     rows.reserve(2, 8, num_used=0)
     rows.keys[:, 0] = 1.0
@@ -32,7 +32,7 @@ def test_slots_grow_and_keep_what_is_used() -> None:
 
 
 def test_slots_stay_within_their_limit() -> None:
-    """Long rows after many short ones: the slots that nobody needs go, not the limit."""
+    """When long rows follow many short ones, unused slots are removed, so that the limit is kept."""
     rows = RowKv(SHAPE, max_positions=64)
     rows.reserve(8, 8, num_used=0)
     rows.keys[:, 0] = 1.0
@@ -43,7 +43,7 @@ def test_slots_stay_within_their_limit() -> None:
 
 
 def test_a_slot_is_copied() -> None:
-    """A row moves with its positions."""
+    """`move` copies a row's positions into another slot."""
     rows = RowKv(SHAPE, max_positions=64)
     rows.reserve(2, 8, num_used=0)
     rows.keys[:, 1, :, :5] = 3.0

@@ -1,10 +1,10 @@
-"""The byte-bounded LRU."""
+"""`ByteLru` keeps its limit in bytes and counts what it does."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from osprey_model.engine.lru import ByteLru, CacheStats
+from osprey_model.byte_lru import ByteLru, CacheStats
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Block:
 
 
 def test_the_least_recently_used_leaves_first() -> None:
-    """`a` was read after `b`, so `b` goes when the limit is crossed; every read and loss is counted."""
+    """`a` was read after `b`, so `b` is removed when the limit is exceeded; hits, misses and evictions are counted."""
     cache: ByteLru[Block] = ByteLru(100)
     cache.put("a", Block(40))
     cache.put("b", Block(40))
@@ -24,8 +24,17 @@ def test_the_least_recently_used_leaves_first() -> None:
     assert cache.stats() == CacheStats(hits=2, misses=1, evictions=1, entries=2, num_bytes=80, limit_bytes=100)
 
 
+def test_a_replaced_entry_no_longer_counts() -> None:
+    """The bytes of an entry are subtracted when another entry replaces it under the same key."""
+    cache: ByteLru[Block] = ByteLru(100)
+    cache.put("a", Block(90))
+    cache.put("a", Block(10))
+    cache.put("b", Block(80))
+    assert cache.stats() == CacheStats(hits=0, misses=0, evictions=0, entries=2, num_bytes=90, limit_bytes=100)
+
+
 def test_the_newest_stays_even_when_it_is_too_big() -> None:
-    """An image larger than the limit can still be asked about."""
+    """An entry larger than the limit stays in the cache until the next one is added."""
     cache: ByteLru[Block] = ByteLru(10)
     cache.put("a", Block(5))
     cache.put("b", Block(50))

@@ -1,4 +1,4 @@
-"""A byte-bounded LRU that counts: the image prefixes of `engine.py` live here."""
+"""A cache with a limit in bytes: the least recently used entries are removed first. It counts hits and misses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """How a cache did since it was made, and what it holds now."""
+    """Counts since the cache was created, and its current contents."""
 
     hits: int
     misses: int
@@ -20,7 +20,7 @@ class CacheStats:
 
 
 class Sized(Protocol):
-    """Something that knows its memory."""
+    """An object that reports its memory. The number must not change while the object is in a cache."""
 
     @property
     def num_bytes(self) -> int:
@@ -31,15 +31,16 @@ Entry = TypeVar("Entry", bound=Sized)
 
 
 class ByteLru(Generic[Entry]):
-    """Least recently used entries leave when the sum of bytes exceeds the limit; the newest always stays."""
+    """Entries by key, up to `limit_bytes` in total. The newest entry always stays, even if it alone is larger."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
+        self.num_bytes = 0  # memory of all entries
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._hits = self._misses = self._evictions = 0
 
     def get(self, key: str) -> Entry | None:
-        """The entry, now the most recently used."""
+        """Return the entry of `key` and mark it as the most recently used; None if there is none."""
         if key not in self._entries:
             self._misses += 1
             return None
@@ -48,20 +49,19 @@ class ByteLru(Generic[Entry]):
         return self._entries[key]
 
     def put(self, key: str, entry: Entry) -> None:
-        """Keep an entry, replacing one of the same key."""
+        """Add an entry, replace the one of the same key, and remove old entries until the limit is kept."""
+        replaced = self._entries.pop(key, None)
+        if replaced is not None:
+            self.num_bytes -= replaced.num_bytes
         self._entries[key] = entry
-        self._entries.move_to_end(key)
+        self.num_bytes += entry.num_bytes
         while len(self._entries) > 1 and self.num_bytes > self.limit_bytes:
-            self._entries.popitem(last=False)
+            _, oldest = self._entries.popitem(last=False)
+            self.num_bytes -= oldest.num_bytes
             self._evictions += 1
 
-    @property
-    def num_bytes(self) -> int:
-        """Memory of all entries."""
-        return sum(entry.num_bytes for entry in self._entries.values())
-
     def stats(self) -> CacheStats:
-        """Counts so far; a `get` is a hit or a miss."""
+        """Return the counts so far. Every `get` counts as one hit or one miss."""
         return CacheStats(
             self._hits, self._misses, self._evictions, len(self._entries), self.num_bytes, self.limit_bytes
         )

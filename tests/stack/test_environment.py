@@ -1,0 +1,123 @@
+"""`make env` in folders that were moved, copied, interrupted; real virtual environments without packages."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stack import environment as environment_module
+from stack.environment import PACKAGES, EnvironmentFailed, make_ready
+from stack.settings import CHECKOUT
+
+SCRIPT = b"import sys\nprint(sys.prefix, sys.argv[1:])\n"
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder with a blank and an umlaut in its name that holds what an environment is made from."""
+    folder = tmp_path / "a checkout mit Umläut"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text("[project]")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(environment_module, "_VENV", (*environment_module._VENV, "--without-pip"))  # seconds less
+    return folder
+
+
+def environment(**changed):
+    """One for which nothing is installed."""
+    return replace(PACKAGES, made_from=(Path("pyproject.toml"),), installs=(), editable=False, **changed)
+
+
+def moved(folder: Path, name: str, monkeypatch) -> Path:
+    """The folder under another name, and this process in it."""
+    there = folder.rename(folder.with_name(name))
+    monkeypatch.chdir(there)
+    return there
+
+
+def ran(script: Path) -> str:
+    """What a script prints, started by its path as a person does."""
+    return subprocess.run([script, "x"], capture_output=True, text=True, check=True).stdout
+
+
+def test_it_is_built_once(checkout):
+    assert "built" in make_ready(environment())
+    assert make_ready(environment()) is None
+    (checkout / "pyproject.toml").touch()
+    assert make_ready(environment()) is None, "a newer file with the same content is no change"
+    (checkout / "pyproject.toml").write_text("[project.other]")
+    assert "brought up to date" in make_ready(environment())
+    assert make_ready(environment()) is None
+
+
+def test_a_folder_that_was_moved_is_repaired(checkout, monkeypatch):
+    """To a path with a blank, to one without, to one that is too long for a first line; everything still starts."""
+    make_ready(environment())
+    script = Path(".venv/bin/osprey")
+    script.write_bytes(f"#!{checkout}/.venv/bin/python\n".encode() + SCRIPT)
+    script.chmod(0o755)
+    other = Path(".venv/bin/other")
+    other.write_text("#!/bin/sh\necho unchanged\n")
+    for name in ("plain", 'with "quotes" and $HOME', "long" * 40, "b"):
+        before, checkout = checkout, moved(checkout, name, monkeypatch)
+        line = make_ready(environment())
+        assert "repaired" in line
+        assert str(before) in line
+        assert str(before) not in script.read_text()
+        assert ran(script.absolute()) == f"{checkout / '.venv'} ['x']\n"
+        assert other.read_text() == "#!/bin/sh\necho unchanged\n"
+        assert str(checkout) in Path(".venv/bin/activate").read_text()
+        assert make_ready(environment()) is None
+
+
+def test_what_was_interrupted_or_made_by_an_earlier_release_is_finished(checkout):
+    make_ready(environment())
+    for content in (None, "", "[]"):
+        stamp = Path(".venv/.ready")
+        stamp.unlink() if content is None else stamp.write_text(content)
+        assert "brought up to date" in make_ready(environment())
+        assert make_ready(environment()) is None
+
+
+def test_an_environment_whose_python_is_gone_is_built_again(checkout):
+    make_ready(environment())
+    for name in ("python", "python3", Path(sys.executable).resolve().name):
+        Path(".venv/bin", name).unlink(missing_ok=True)
+    assert "built" in make_ready(environment())
+
+
+def test_another_python_that_was_asked_for_is_taken(checkout):
+    make_ready(environment())
+    present = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert make_ready(environment(), present) is None
+    assert "built" in make_ready(environment(), "3.1")
+
+
+def test_a_failure_is_told_and_tried_again(checkout):
+    """No stamp is left that says it is ready."""
+    broken = replace(environment(), installs=(("--no-index", "no-such-package-here"),))
+    with pytest.raises(EnvironmentFailed, match="pip could not install Python packages"):
+        make_ready(broken)
+    assert not Path(".venv/.ready").exists()
+    assert "brought up to date" in make_ready(environment())
+
+
+def test_make_works_in_a_folder_with_blanks(checkout):
+    """The real Makefile, with Pythons that only tell how they were called."""
+    shutil.copy(CHECKOUT / "Makefile", checkout)
+    for python in (checkout / "my python", checkout / ".venv" / "bin" / "python"):
+        python.parent.mkdir(parents=True, exist_ok=True)
+        python.write_text('#!/bin/sh\necho "$0 $*"\n')
+        python.chmod(0o755)
+    command = ["make", f"PYTHON={checkout / 'my python'}", "up"]
+    done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    told = done.stdout.splitlines()
+    assert told[-2].startswith(f"{checkout / 'my python'} -m stack.environment .venv .venv-label-studio")
+    assert told[-2].endswith("--this-python")
+    assert told[-1] == ".venv/bin/python -m stack up"
