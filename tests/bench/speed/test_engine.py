@@ -11,6 +11,7 @@ from bench.speed.engine import _line, app
 from bench.speed.engine_limit import floor_flops
 from bench.speed.engine_setting import make_setting
 from bench.speed.engine_ways import ways_of
+from tests.support.torch_threads import torch_threads
 
 
 def test_the_ways_give_the_same_answers() -> None:
@@ -25,7 +26,8 @@ def test_the_ways_give_the_same_answers() -> None:
 def test_the_last_line_is_json_with_a_speedup() -> None:
     """The last line of a small run is JSON with the speedup."""
     command = ["--preset", "nano", "--regions", "2", "--questions", "1", "--new-tokens", "2", "--repeats", "1"]
-    result = CliRunner().invoke(app, command)
+    with torch_threads(1):  # the benchmark sets its own number, for good
+        result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     figures = json.loads(result.output.splitlines()[-1])
     assert figures["speedup"] == pytest.approx(figures["plain_s"] / figures["shared_s"], rel=0.05)
