@@ -23,7 +23,7 @@ endif
 STACK = $(PY) -m stack
 PYTEST = $(PY) -m pytest
 
-.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs
+.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs docs-settings
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -91,3 +91,6 @@ docs: env ## build the documentation's website into site/
 	  [ "$(origin VENV)" = file ] || { echo "make docs: MkDocs is missing in $(VENV). Install the extra 'docs' of pyproject.toml there" >&2; exit 1; }; \
 	  $(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"; }
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict -d site
+
+docs-settings: env ## write the tables of docs/settings.md from the settings classes
+	@$(PY) -m tests.support.settings_page

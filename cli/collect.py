@@ -37,9 +37,9 @@ def collect(
     from label_config.reader import ConfigError
     from learning.corrections.collect import Collector, served_projects
     from learning.corrections.store import Store
+    from learning.settings import Settings
     from worker.images.resolver import ImageResolver
     from worker.label_studio.annotations import annotation_source
-    from worker.settings import Settings
 
     settings = Settings.from_env(os.environ)
     counts: dict[str, Counts] = {}

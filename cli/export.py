@@ -62,10 +62,10 @@ def export(
     from learning.corrections.store import Store
     from learning.corrections.stored_submissions import submissions_of_store
     from learning.export.version import ExportOptions, export_version
+    from learning.settings import Settings
     from learning.submitted.submissions import submissions_of_tasks
     from worker.images.resolver import ImageResolver
     from worker.label_studio.annotations import annotation_source
-    from worker.settings import Settings
 
     console = Console()
     settings = Settings.from_env(os.environ)

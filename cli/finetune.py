@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from learning.corrections.store import Store
+    from learning.settings import Settings
     from learning.training.finetune import FineTuned
-    from worker.settings import Settings
 
 
 def finetune(
@@ -44,12 +44,12 @@ def finetune(
     from rich.console import Console
 
     from learning.corrections.store import Store
+    from learning.settings import Settings
     from learning.training.finetune import finetune as tune
     from learning.training.finetune import train_candidate
     from learning.training.options import FineTuneOptions
     from registry.sets_in_making import WAITING
     from worker.processor import pick_device
-    from worker.settings import Settings
 
     if (project is None) == (data is None):
         raise typer.BadParameter("give either --project or --data")

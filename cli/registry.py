@@ -15,8 +15,8 @@ from cli.screen import NOT_PASSED, WRONG_USE, fail, failures, step_bars
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from learning.settings import Settings
     from registry.versions import ModelVersion, Registry
-    from worker.settings import Settings
 
 NOT_PROMOTED = "Not promoted"
 Why = Annotated[str, typer.Option(help="Reason, kept in the history.")]
@@ -86,8 +86,8 @@ def list_versions() -> None:
 
 
 def _opened() -> tuple[Settings, Registry]:
+    from learning.settings import Settings
     from registry.versions import Registry
-    from worker.settings import Settings
 
     settings = Settings.from_env(os.environ)
     if settings.registry is None:

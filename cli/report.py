@@ -12,7 +12,7 @@ from cli.screen import failures
 
 if TYPE_CHECKING:
     from learning.report.report import ReportSource
-    from worker.settings import Settings
+    from learning.settings import Settings
 
 
 def report(
@@ -31,8 +31,8 @@ def report(
 
     from learning.report.report import source_of_export, write_report
     from learning.report.version_history import examined_versions
+    from learning.settings import Settings
     from registry.versions import Registry
-    from worker.settings import Settings
 
     console = Console()
     if (project is None) == (data is None):

@@ -13,7 +13,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from job_queue.queue import JobQueue, QueueHealth
-    from worker.settings import Settings
+    from learning.settings import Settings
 
 
 def worker(
@@ -54,7 +54,7 @@ def status(
     """Show queues, workers with their models, and the last failures. Exit code 1: a click cannot be answered."""
     from job_queue.job_kinds import QUEUE_NAMES
     from job_queue.queue import JobQueue
-    from worker.settings import Settings
+    from learning.settings import Settings
 
     settings = Settings.from_env(os.environ)
     queue = JobQueue(settings.redis_url, settings.queue)

@@ -13,6 +13,7 @@ COPY label_config label_config
 COPY osprey_model osprey_model
 COPY job_queue job_queue
 COPY registry registry
+COPY backend backend
 COPY worker worker
 COPY learning learning
 COPY cli cli

@@ -10,9 +10,9 @@ from rq.exceptions import StopRequested
 
 from job_queue.job_kinds import DATA_QUEUE, TRAIN_QUEUE
 from job_queue.queue import connect
+from learning.settings import Settings
 from worker.main import refuse_company, start, work
 from worker.queue_worker import QueueWorker
-from worker.settings import Settings
 
 LEARNING_QUEUES = (DATA_QUEUE, TRAIN_QUEUE)
 
@@ -30,7 +30,7 @@ def main(
     Raises:
         ValueError: a setting cannot be read, or the queue is served together with others.
     """
-    settings = start(environ, device)
+    settings = start(Settings, environ, device)
     for queue in LEARNING_QUEUES:
         refuse_company(queue, queues)
     if DATA_QUEUE in queues:

@@ -16,10 +16,10 @@ from job_queue.job_kinds import DATA_QUEUE, TRAIN_QUEUE
 from learning.corrections.collect import Collector
 from learning.corrections.schema import SCHEMA_VERSION
 from learning.corrections.store import Store
+from learning.settings import Settings
 from learning.training.options import FineTuneOptions
 from worker.images.resolver import ImageResolver
 from worker.label_studio.annotations import AnnotationSource, annotation_source
-from worker.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _DECODED_BYTES = 1  # images are looked at once: none is kept decoded

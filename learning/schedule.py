@@ -21,7 +21,7 @@ from job_queue.errors import OspreyError
 from job_queue.job_kinds import DATA_QUEUE, rq_queue_name
 from job_queue.queue import enqueue
 from job_queue.settings import QueueSettings
-from worker.settings import Settings
+from learning.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 

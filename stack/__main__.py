@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.truth.sample_sets import sample_sets_are_made
+from job_queue.settings import name_warnings
 from stack.components import BASE_SET, COMPONENTS, LOGIN, Stack, base_set_making, osprey_process
-from stack.settings import StackError, StackSettings, truth_folder
+from stack.settings import SETTINGS, StackError, StackSettings, truth_folder
 from stack.state import StateFolder
 from stack.supervisor import Supervisor, end_leftovers
 from stack.up import bring_up
@@ -31,6 +32,8 @@ console = Console()
 def up() -> None:
     """Start everything, wait until it works, print the address and the login."""
     environ = dict(os.environ)
+    for line in name_warnings(environ, SETTINGS):
+        console.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
     bring_up(StackSettings.from_env(environ), environ, console)
 
 

@@ -11,11 +11,11 @@ from typing import Any
 from learning.gate.evaluate import evaluate, measure_latency
 from learning.gate.exam import Exam, ExamUnusable, read_base_exam, read_exam
 from learning.gate.gate import Bounds, Paired, judge, share_right
+from learning.settings import Settings
 from registry.sets_in_making import wait_for_sets
 from registry.versions import BASE, Registry
 from worker.load_version import load_version
 from worker.osprey_describer import OspreyDescriber
-from worker.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _LATENCY_IMAGES = 8

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from job_queue.settings import ProcessSettings
 from job_queue.task_arms import Shares, queue_score
 
 TASKS = range(1, 20_001)
@@ -47,5 +48,5 @@ def test_random_arm_says_nothing_about_a_task_but_spreads_as_the_other_arm():
 @pytest.mark.parametrize("text", ["5", "-0.1", "x", "nan"])
 def test_share_that_is_none_is_refused(text):
     """The message names the variable."""
-    with pytest.raises(ValueError, match="OSPREY_BLIND_SHARE"):
-        Shares.from_env({"OSPREY_BLIND_SHARE": text})
+    with pytest.raises(ValueError, match=f"OSPREY_BLIND_SHARE must be a number from 0 to 1, got '{text}'"):
+        ProcessSettings.from_env({"OSPREY_BLIND_SHARE": text})

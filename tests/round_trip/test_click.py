@@ -6,7 +6,6 @@ the next click usable, and must heal by itself.
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import threading
 import time
@@ -54,7 +53,7 @@ def client(redis):
     settings = Settings.from_env(
         {"OSPREY_REDIS_URL": redis.url, "OSPREY_BACKEND_USER": "u", "OSPREY_BACKEND_PASSWORD": "p"}
     )
-    app = build_app(dataclasses.replace(settings, mask_wait_s=4.0))
+    app = build_app(settings.model_copy(update={"mask_wait_s": 4.0}))
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

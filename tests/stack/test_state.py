@@ -75,7 +75,7 @@ def test_the_folder_is_held_against_a_second_command(tmp_path):
 
 def test_settings_say_which_variable_is_wrong(tmp_path):
     """A port that is no port, and a Label Studio that is not there."""
-    with pytest.raises(StackError, match="OSPREY_REDIS_PORT='redis'"):
+    with pytest.raises(StackError, match=r"OSPREY_REDIS_PORT must be a port from 1 to 65535, .* got 'redis'"):
         StackSettings.from_env({"OSPREY_LABEL_STUDIO_EXECUTABLE": "/bin/true", "OSPREY_REDIS_PORT": "redis"})
     with pytest.raises(StackError, match="make env"):
         StackSettings.from_env({"OSPREY_LABEL_STUDIO_EXECUTABLE": str(tmp_path / "nothing")}).check_label_studio()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 
 import pytest
@@ -92,5 +91,5 @@ def test_command_adds_what_training_wrote(registry, adapter, monkeypatch, tmp_pa
 
 def test_full_checkpoint_needs_no_base(registry):
     version = registry.add(NANO, "checkpoint")
-    settings = dataclasses.replace(Settings(), model=CHECKOUT / "nowhere")
+    settings = Settings(model=CHECKOUT / "nowhere")
     assert load_version(settings, "cpu", version).model_version == version.model_version
