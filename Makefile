@@ -63,10 +63,10 @@ browser:
 	    || { echo "make test: apt-get could not install chromium (see above)" >&2; exit 1; }; }
 
 test: env browser ## all tests that need no GPU and no official weights, browser tests included
-	$(PYTEST) -m "not gpu and not weights and not slow"
+	$(ALL_TESTS) "not gpu and not weights and not slow"
 
 test-all: env browser ## the slow ones too, and the GPU ones where there is a GPU
-	$(PYTEST) -m "not weights$$(command -v nvidia-smi >/dev/null || echo ' and not gpu')"
+	$(ALL_TESTS) "not weights$$(command -v nvidia-smi >/dev/null || echo ' and not gpu')"
 
 test-compose: env ## build docker-compose.yml, bring it up, click, take it down (OSPREY_COMPOSE="docker compose")
 	$(PYTEST) -m compose tests/compose

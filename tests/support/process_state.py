@@ -347,9 +347,9 @@ def _plain(parts: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]]) 
 class KeepProcess:
     """The pytest plugin: each test leaves the process as it found it, or fails and is named."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self) -> None:
         torch, registered = _Torch(), _Registered()
-        self._seed, self._torch, self._loggers = seed, torch, _Loggers()
+        self._seed, self._torch, self._loggers = 0, torch, _Loggers()
         self._watched = (
             Watched(_read_environment, _write_environment),
             Watched(_read_signals, _write_signal, _torch_loader),
@@ -361,6 +361,10 @@ class KeepProcess:
         self._before: list[Values] = []
         self._random: list[tuple[Callable[[Any], Any], Any]] = []
         self._num_modules = 0
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Take pytest-randomly's seed, which it has chosen by now."""
+        self._seed = session.config.getoption("randomly_seed", 0)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
