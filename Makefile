@@ -22,6 +22,7 @@ export OSPREY_LABEL_STUDIO_EXECUTABLE := $(LABEL_STUDIO_VENV)/bin/label-studio
 endif
 STACK = $(PY) -m stack
 PYTEST = $(PY) -m pytest
+ALL_TESTS = $(PY) tests/run_all.py
 
 .PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs docs-settings
 
