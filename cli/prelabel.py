@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.screen import FAILED, complain, failures, long_bar, stoppable
+from cli.screen import FAILED, complain, failures, long_bar, read_settings, stoppable
 
 if TYPE_CHECKING:
     from job_queue.contracts import PrelabelJob
@@ -50,7 +49,7 @@ def prelabel(
     from job_queue.contracts import PrelabelJob
     from worker.settings import Settings
 
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     try:
         wanted = tuple(sorted(parse_task_ids(tasks))) if tasks.strip() else None
     except ValueError as error:

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.screen import read_settings
+
 if TYPE_CHECKING:
     from job_queue.queue import JobQueue, QueueHealth
     from learning.settings import Settings
@@ -56,7 +58,7 @@ def status(
     from job_queue.queue import JobQueue
     from learning.settings import Settings
 
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     queue = JobQueue(settings.redis_url, settings.queue)
     health = queue.health()
     console = Console()
