@@ -208,7 +208,7 @@ def test_status_tells_of_the_base_set_and_of_an_old_supervisor(stack):
         environ = {"OSPREY_STATE_DIR": str(stack.state.path), "COLUMNS": "200"}
         return " ".join(CliRunner().invoke(app, ["status"], env=environ).output.split())
 
-    assert "Base set │ stopped │ - │ not begun" in status()
+    assert "Base set │ stopped │ - │ not started" in status()
     plan(truth)
     assert "waiting for its turn" in status()
     with maker(truth, 3):

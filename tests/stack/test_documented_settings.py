@@ -1,4 +1,4 @@
-"""Every setting of the README does something when it is given to `make up`, or the README says that it does not."""
+"""Every setting of docs/settings.md has an effect on `make up`, or is marked there as one that has none."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from stack.components import BASE_SET, COMPONENTS, Stack, process_named
 from stack.settings import CHECKOUT, PORT_VARIABLES, StackSettings
 from stack.state import Secrets, StateFolder, plan_launch
 
-# A row of the README's table of settings; its first cell may name several, and a star for those that `make up` sets.
+# A row of a table of settings. Its first cell names a setting, with a star if `make up` sets or ignores it.
 ROW = re.compile(r"^\| (`OSPREY_[^|]*) \|", re.MULTILINE)
-CELLS = ROW.findall((CHECKOUT / "README.md").read_text(encoding="utf-8"))
+CELLS = ROW.findall((CHECKOUT / "docs" / "settings.md").read_text(encoding="utf-8"))
 DOCUMENTED = sorted({name for cell in CELLS for name in re.findall(r"OSPREY_[A-Z0-9_]+", cell)})
 STARRED = {name for cell in CELLS if cell.endswith("*") for name in re.findall(r"OSPREY_[A-Z0-9_]+", cell)}
 
 WITHOUT_EFFECT = {
-    "OSPREY_SAM_MIRROR": "of `osprey models pull` alone",
+    "OSPREY_SAM_MIRROR": "only `osprey models pull` reads it",
     "OSPREY_REDIS_URL": "the stack has a Redis of its own",
     "OSPREY_LABEL_STUDIO_URL": "the stack has a Label Studio of its own",
-    "OSPREY_LABEL_STUDIO_TOKEN": "made with the stack's Label Studio",
+    "OSPREY_LABEL_STUDIO_TOKEN": "the stack makes one in its own Label Studio",
     "OSPREY_BACKEND_HOST": "everything listens on loopback",
-    "OSPREY_BACKEND_USER": "known to the stack alone",
-    "OSPREY_BACKEND_PASSWORD": "known to the stack alone",
-    "OSPREY_BACKEND_AUTH": "the stack's Label Studio says the password",
-    "OSPREY_WEBHOOK_SECRET": "known to the stack alone",
+    "OSPREY_BACKEND_USER": "the stack chooses it",
+    "OSPREY_BACKEND_PASSWORD": "the stack chooses it",
+    "OSPREY_BACKEND_AUTH": "the stack's Label Studio always sends the password",
+    "OSPREY_WEBHOOK_SECRET": "the stack chooses it",
 }
 SECRETS = Secrets("a", "b", "c", "d", "e", "f")
 FREE = dict.fromkeys(PORT_VARIABLES.values(), "0")
 
 
-def told(environ: dict[str, str], folder: Path) -> dict[str, object]:
-    """Command and environment of each process, and where the stack lives, as `make up` computes them.
+def planned(environ: dict[str, str], folder: Path) -> dict[str, object]:
+    """Return command and environment of each process, and the ports, as `make up` computes them.
 
-    The ports that nobody asked for are the same each time.
+    Ports that `environ` does not set are the same in each call.
     """
     settings = StackSettings.from_env({"OSPREY_STATE_DIR": str(folder), **FREE, **environ})
     StateFolder(folder).create()
@@ -54,7 +54,7 @@ def told(environ: dict[str, str], folder: Path) -> dict[str, object]:
 
 
 def probe(name: str, tmp_path: Path) -> str:
-    """A value that is not the default."""
+    """Return a value of a setting that is not its default."""
     if name in PORT_VARIABLES.values():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -64,20 +64,22 @@ def probe(name: str, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("name", [each for each in DOCUMENTED if each not in WITHOUT_EFFECT])
 def test_a_documented_setting_reaches_a_component(name, tmp_path):
-    default, changed = told({}, tmp_path / "a"), told({name: probe(name, tmp_path)}, tmp_path / "a")
+    """Command, environment or port of at least one process depends on it."""
+    assert len(DOCUMENTED) > 50, "the tables were not found"
+    default, changed = planned({}, tmp_path / "a"), planned({name: probe(name, tmp_path)}, tmp_path / "a")
     assert json.dumps(changed) != json.dumps(default), f"`{name}=... make up` changes nothing"
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
-def test_a_setting_without_effect_is_said_to_have_none(name, tmp_path):
-    """Those that a person could think of as settings of `make up` have the star: the stack sets them itself."""
-    assert told({name: probe(name, tmp_path)}, tmp_path / "a") == told({}, tmp_path / "a")
-    assert name in DOCUMENTED, "the README does not have it any more"
+def test_a_setting_without_effect_is_marked(name, tmp_path):
+    """No process depends on it, and it has a star, except a setting that only another command reads."""
+    assert planned({name: probe(name, tmp_path)}, tmp_path / "a") == planned({}, tmp_path / "a")
+    assert name in DOCUMENTED, "docs/settings.md no longer lists it"
     assert name in STARRED or name == "OSPREY_SAM_MIRROR"
 
 
-def test_make_hands_every_setting_on_unchanged(tmp_path):
-    """The Makefile adds nothing to a setting that was given and takes nothing away, with blanks and all."""
+def test_make_passes_every_setting_on_unchanged(tmp_path):
+    """The Makefile does not change the value of a setting, whatever characters it contains."""
     seen = tmp_path / "seen"
     python = tmp_path / "a venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -94,7 +96,7 @@ def test_make_hands_every_setting_on_unchanged(tmp_path):
 
 
 def test_make_names_the_label_studio_of_the_environment_that_was_given(tmp_path):
-    """LABEL_STUDIO_VENV, unless the executable itself is named."""
+    """`LABEL_STUDIO_VENV` names the environment whose `label-studio` is started."""
     seen, python = tmp_path / "seen", tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\nprintf %s "$OSPREY_LABEL_STUDIO_EXECUTABLE" > "{seen}"\n')
