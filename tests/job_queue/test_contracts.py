@@ -59,7 +59,7 @@ def test_any_prompt_survives(points, box):
 
 
 def test_other_version_is_refused():
-    with pytest.raises(ValueError, match=r"contract version 2 .* speaks version 1; restart"):
+    with pytest.raises(ValueError, match=r"contract version 2 .* expects version 1; restart"):
         WarmJob.from_json({**WarmJob(IMAGE).to_json(), "version": 2})
 
 

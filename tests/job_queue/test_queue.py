@@ -199,7 +199,7 @@ def test_wait_ends_at_its_deadline(queue, redis_client):
 
 def test_forgotten_job_is_an_error(queue):
     """Waiting for a job that expired, or that a restarted Redis lost, ends with an error."""
-    with pytest.raises(JobFailed, match="ask again") as caught:
+    with pytest.raises(JobFailed, match="try again") as caught:
         queue.wait_describe("0" * 40, 0)
     assert caught.value.kind == "JobLost"
 

@@ -109,7 +109,7 @@ def test_switch_and_rollback_while_jobs_flow(redis_server, tmp_path, registry):
         # The old version may still answer the job that ran at the moment of the change, but not the next one.
         assert changes[0] - promoted <= 1
         assert changes[1] - rolled_back <= 1
-        # A click that was answered before the rollback is answered again, not with the kept answer of the newer version.
+        # A click answered before the rollback is answered again, not with the cached answer of the newer version.
         repeated = queue.submit(question(promoted + 2))
         assert queue.wait_describe(repeated, 60).model_version == v1
         assert worker.process.poll() is None
