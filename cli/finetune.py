@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.screen import failures, step_bars
+from cli.screen import failures, read_settings, step_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from learning.corrections.store import Store
+    from learning.settings import Settings
     from learning.training.finetune import FineTuned
-    from worker.settings import Settings
 
 
 def finetune(
@@ -44,18 +44,18 @@ def finetune(
     from rich.console import Console
 
     from learning.corrections.store import Store
+    from learning.settings import Settings
     from learning.training.finetune import finetune as tune
     from learning.training.finetune import train_candidate
     from learning.training.options import FineTuneOptions
     from registry.sets_in_making import WAITING
     from worker.processor import pick_device
-    from worker.settings import Settings
 
     if (project is None) == (data is None):
         raise typer.BadParameter("give either --project or --data")
     waiting = {WAITING: "Base set and replay data are being made; this waits for them."}
     with failures("Not fine-tuned"), step_bars(waiting) as bars, contextlib.ExitStack() as opened:
-        settings = Settings.from_env(os.environ)
+        settings = read_settings(Settings)
         options = FineTuneOptions.for_checkpoint(
             settings.model, os.environ, epochs=epochs, max_steps=max_steps, learning_rate=learning_rate, replay=replay,
             seed=seed, gate=gate,

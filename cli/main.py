@@ -1,10 +1,11 @@
-"""The `osprey` command: one sub-command per function of this room, each importing its room only when it runs.
+"""The `osprey` command. Each sub-command imports the code that it needs only when it runs.
 
 `--help` shows the commands in five groups: serve, label, learn, models, develop.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -31,11 +32,19 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Label Studio assistant: one click gives a mask with its fields filled in, and corrections train the model."""
+    if any(name.startswith("OSPREY_") for name in os.environ):
+        from backend.settings import Settings as BackendSettings
+        from job_queue.settings import name_warnings
+        from learning.settings import Settings as LearningSettings
+        from learning.training.options import FineTuneOptions
+
+        for line in name_warnings(os.environ, (BackendSettings, LearningSettings, FineTuneOptions)):
+            typer.echo(line, err=True)
 
 
 app.command(rich_help_panel=SERVE)(backend.backend)

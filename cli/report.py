@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.screen import failures
+from cli.screen import failures, read_settings
 
 if TYPE_CHECKING:
     from learning.report.report import ReportSource
-    from worker.settings import Settings
+    from learning.settings import Settings
 
 
 def report(
@@ -31,13 +30,13 @@ def report(
 
     from learning.report.report import source_of_export, write_report
     from learning.report.version_history import examined_versions
+    from learning.settings import Settings
     from registry.versions import Registry
-    from worker.settings import Settings
 
     console = Console()
     if (project is None) == (data is None):
         raise typer.BadParameter("name a project (--project 1) or an export version (--data FOLDER), one of the two")
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     with failures("No report"):
         source = source_of_export(data) if data is not None else _of_project(settings, project or 0)
         task_url = None

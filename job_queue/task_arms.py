@@ -8,9 +8,9 @@ uncertainty can be compared with not ordering. Both are kept with every record (
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal
 
 Arm = Literal["uncertainty", "random"]
 
@@ -24,17 +24,6 @@ class Shares:
 
     blind: float = BLIND_SHARE
     random: float = RANDOM_SHARE
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Read `OSPREY_BLIND_SHARE` and `OSPREY_RANDOM_SHARE`.
-
-        Raises:
-            ValueError: one is no number from 0 to 1.
-        """
-        return cls(
-            _share(environ, "OSPREY_BLIND_SHARE", BLIND_SHARE), _share(environ, "OSPREY_RANDOM_SHARE", RANDOM_SHARE)
-        )
 
     def is_blind(self, project_id: int | None, task_id: int | None) -> bool:
         """Whether the task is shown without suggested words. Never without a task's number."""
@@ -72,17 +61,6 @@ def queue_score(
     if arm == "random" and others:
         return QueueScore(others[int(_place("draw", project_id, task_id) * len(others))], arm)
     return QueueScore(own, arm)
-
-
-def _share(environ: Mapping[str, str], name: str, default: float) -> float:
-    text = environ.get(name, "").strip()
-    try:
-        share = float(text) if text else default
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} must be a number from 0 to 1, got {text!r}")
-    return share
 
 
 def _place(purpose: str, project_id: int | None, task_id: int) -> float:

@@ -16,7 +16,6 @@ import httpx
 from registry.downloads import DownloadFailed, RemoteFile
 
 HUB = "https://huggingface.co"
-SAM_BASE = "https://dl.fbaipublicfiles.com/segment_anything"
 OSPREY_REPOSITORIES = {
     "osprey-7b": "sunshine-lwt/Osprey-7b",
     "osprey-chat-7b": "sunshine-lwt/Osprey-Chat-7b",
@@ -35,18 +34,18 @@ _WANTED_SUFFIXES = {".bin", ".json", ".safetensors", ".model"}  # weights, confi
 class Mirrors:
     """Where checkpoints are downloaded from; `offline` forbids downloads."""
 
-    hub: str = HUB
-    sam: str = SAM_BASE
-    offline: bool = False
+    hub: str
+    sam: str
+    offline: bool
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Mirrors:
-        """Read HF_ENDPOINT, OSPREY_SAM_MIRROR and HF_HUB_OFFLINE.
+    def from_env(cls, environ: Mapping[str, str], sam: str) -> Mirrors:
+        """Read HF_ENDPOINT and HF_HUB_OFFLINE; `sam` is the setting OSPREY_SAM_MIRROR.
 
         Raises:
             ValueError: a mirror is not an http(s) address.
         """
-        hub, sam = environ.get("HF_ENDPOINT") or HUB, environ.get("OSPREY_SAM_MIRROR") or SAM_BASE
+        hub = environ.get("HF_ENDPOINT") or HUB
         for name, url in (("HF_ENDPOINT", hub), ("OSPREY_SAM_MIRROR", sam)):
             try:
                 parsed = httpx.URL(url)

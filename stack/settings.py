@@ -9,77 +9,28 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from backend.settings import Settings as BackendSettings
 from demo.small_models import OSPREY_NANO, SAM_NANO
+from job_queue.settings import OspreySettings, expect, given_variables, setting
+from learning.settings import Settings as LearningSettings
+from learning.training.options import FineTuneOptions
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # The interpreter by one name, however this process was called: other names would look like other commands.
 _BIN = Path(sys.executable).parent.resolve()
 PYTHON = str(_BIN / "python" if (_BIN / "python").exists() else _BIN / Path(sys.executable).name)
 
+SETTINGS = (BackendSettings, LearningSettings, FineTuneOptions)
 # Settings of the backend and the workers that the stack hands through; all others it sets itself.
-HANDED_THROUGH = (
-    "OSPREY_MODEL",
-    "OSPREY_MODEL_VERSION",
-    "OSPREY_SAM",
-    "OSPREY_REGISTRY",
-    "OSPREY_BASE_SET",
-    "OSPREY_AUTO_PROMOTE",
-    "OSPREY_DEVICE",
-    "OSPREY_THREADS",
-    "OSPREY_COMPILE",
-    "OSPREY_EMBEDDINGS_MAX_BYTES",
-    "OSPREY_EMBEDDING_TTL_S",
-    "OSPREY_WAIT_BUDGET_S",
-    "OSPREY_LOOK_AHEAD",
-    "OSPREY_MASK_WAIT_S",
-    "OSPREY_SESSION_TTL_S",
-    "OSPREY_BACKEND_THREADS",
-    "OSPREY_BACKEND_MAX_BODY_BYTES",
-    "OSPREY_CACHE_DIR",
-    "OSPREY_CACHE_MAX_BYTES",
-    "OSPREY_IMAGE_ALLOW_HOSTS",
-    "OSPREY_IMAGE_MAX_BYTES",
-    "OSPREY_IMAGE_MAX_PIXELS",
-    "OSPREY_LOG_LEVEL",
-    "OSPREY_DATABASE_URL",
-    "OSPREY_EXPORTS",
-    "OSPREY_PROJECTS",
-    "OSPREY_RECONCILE_S",
-    "OSPREY_RECONCILE_FULL_S",
-    "OSPREY_BLIND_SHARE",
-    "OSPREY_RANDOM_SHARE",
-    "OSPREY_REPLAY",
-    "OSPREY_FINETUNE_AFTER",
-    "OSPREY_FINETUNE_CRON",
-    "OSPREY_FINETUNE_LEARNING_RATE",
-    "OSPREY_FINETUNE_WHOLE_RATE",
-    "OSPREY_FINETUNE_EPOCHS",
-    "OSPREY_FINETUNE_MAX_STEPS",
-    "OSPREY_FINETUNE_BATCH_SIZE",
-    "OSPREY_FINETUNE_DEVICE_BATCH_SIZE",
-    "OSPREY_FINETUNE_RANK",
-    "OSPREY_FINETUNE_ALPHA",
-    "OSPREY_FINETUNE_DROPOUT",
-    "OSPREY_FINETUNE_VOCABULARY",
-    "OSPREY_FINETUNE_REPLAY",
-    "OSPREY_FINETUNE_HELD_OUT",
-    "OSPREY_FINETUNE_PATIENCE",
-    "OSPREY_FINETUNE_GRADIENT_CHECKPOINTING",
-    "OSPREY_FINETUNE_CACHE_BYTES",
-    "OSPREY_FINETUNE_SEED",
-    "OSPREY_FINETUNE_GATE",
-)
-
+HANDED_THROUGH = tuple(dict.fromkeys(name for each in SETTINGS for name in each.variables("make_up")))
 # Of these a relative path means the folder of the person who types it; the components work in another one.
 _PATHS = (
-    "OSPREY_MODEL",
     "OSPREY_SAM",
-    "OSPREY_REGISTRY",
-    "OSPREY_BASE_SET",
-    "OSPREY_CACHE_DIR",
-    "OSPREY_EXPORTS",
-    "OSPREY_REPLAY",
+    *(name for each in SETTINGS for name, field in each.variables().items() if "Path" in str(field.annotation)),
 )
 
 TRUTH = "truth"  # below the state folder: base set and replay data
@@ -91,6 +42,26 @@ PORT_VARIABLES = {
 }
 
 
+Port = Annotated[int, Field(strict=True, ge=0, le=65535), expect("a port from 1 to 65535, or 0 for any free one", int)]
+
+
+class StackVariables(OspreySettings):
+    """The variables of `make up` itself."""
+
+    label_studio_port: Port | None = setting(
+        None, "Label Studio's port; 0: any free one", shown="8080, or a free one", make_up=False
+    )
+    backend_port: Port | None = setting(None, "the backend's port; 0: any free one", make_up=False)
+    redis_port: Port | None = setting(
+        None, "port of Redis; 0: any free one", shown="6380, or a free one", make_up=False
+    )
+    state_dir: Path = setting(
+        CHECKOUT / ".osprey", "where `make up` keeps everything", shown="`.osprey`", make_up=False
+    )
+    label_studio_executable: Path = setting(
+        CHECKOUT / ".venv-label-studio" / "bin" / "label-studio", "another Label Studio",
+        shown="`.venv-label-studio/bin/label-studio`", make_up=False,
+    )  # fmt: skip
 class StackError(Exception):
     """The one-machine stack cannot do what was asked. The message says why, and what to do."""
 
@@ -114,28 +85,22 @@ class StackSettings:
         Raises:
             StackError: a port that is not a number between 0 and 65535.
         """
-        executable = Path(
-            environ.get("OSPREY_LABEL_STUDIO_EXECUTABLE") or CHECKOUT / ".venv-label-studio" / "bin" / "label-studio"
-        )
-        state_dir = Path(environ.get("OSPREY_STATE_DIR") or CHECKOUT / ".osprey").absolute()
-        told = {name: environ[name] for name in HANDED_THROUGH if environ.get(name)}
+        try:
+            variables = StackVariables.from_env(environ)
+        except ValueError as error:
+            raise StackError(str(error)) from error
+        told = {name: text for name, text in given_variables(environ).items() if name in HANDED_THROUGH}
         told |= {name: str(Path(told[name]).expanduser().absolute()) for name in _PATHS if name in told}
-        defaults = {
-            "OSPREY_MODEL": str(OSPREY_NANO),
-            "OSPREY_SAM": str(SAM_NANO),
-        }
+        state_dir = variables.state_dir.absolute()
+        defaults = {"OSPREY_MODEL": str(OSPREY_NANO), "OSPREY_SAM": str(SAM_NANO)}
         if Path(told.get("OSPREY_MODEL", OSPREY_NANO)) == OSPREY_NANO:
             # What the small model knows. Other weights know other things: their base set has to be named.
             truth = state_dir / TRUTH
             defaults |= {"OSPREY_BASE_SET": str(truth / "base"), "OSPREY_REPLAY": str(truth / "replay" / "data.json")}
         return cls(
             state_dir=state_dir,
-            label_studio_executable=executable.absolute(),
-            ports={
-                name: _port(variable, environ[variable])
-                for name, variable in PORT_VARIABLES.items()
-                if environ.get(variable)
-            },
+            label_studio_executable=variables.label_studio_executable.absolute(),
+            ports={name: port for name in PORT_VARIABLES if (port := getattr(variables, f"{name}_port")) is not None},
             handed_through=defaults | told,
         )
 
@@ -162,9 +127,3 @@ def truth_folder(state_dir: Path, handed_through: Mapping[str, str]) -> Path | N
     folder = state_dir / TRUTH
     named = {handed_through.get(name) for name in ("OSPREY_BASE_SET", "OSPREY_REPLAY")}
     return folder if {str(folder / "base"), str(folder / "replay" / "data.json")} & named else None
-
-
-def _port(variable: str, text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise StackError(f"{variable}={text!r}: expected a port from 1 to 65535, or 0 for any free one")
-    return int(text)

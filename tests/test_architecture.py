@@ -52,8 +52,8 @@ LEVELS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("jobs", "queue_worker"), ("main",),
     ),
     "learning": (
-        ("submitted", "schedule"), ("corrections", "export"), ("gate",), ("training", "report", "generation"),
-        ("runtime",), ("jobs", "main"),
+        ("settings",), ("submitted", "schedule"), ("corrections", "export"), ("gate",),
+        ("training", "report", "generation"), ("runtime",), ("jobs", "main"),
     ),
     "bench": (("service",), ("harness", "quality"), ("speed", "loop"), ("faults", "gpu_check")),
     "demo": (("scenes", "small_models"), ("truth", "training")),

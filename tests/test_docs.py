@@ -14,6 +14,8 @@ import pytest
 from typer.main import get_command
 
 from cli.main import app
+from job_queue.settings import OTHER_VARIABLES, PREFIX
+from tests.support.settings_page import TABLES, with_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = (
@@ -27,19 +29,12 @@ PAGES = sorted(
 HISTORY = ("CHANGELOG.md", "docs/develop/decisions/")  # what was there once may be named
 CURRENT = [page for page in PAGES if not page.startswith(HISTORY)]
 
-# Variables of programs that are not a person's settings.
-NOT_SETTINGS = {
-    "OSPREY_STACK_MARK": "an inner mark of the one-machine stack",
-    "OSPREY_STACK_RUN": "how the stack's supervisor starts a component",
-    "OSPREY_STACK_CHECKOUT": "where it does so",
-    "OSPREY_BACKEND_URL": "set by docker-compose.yml for its init service",
-}
 OTHERS_MODULES = ("pytest", "venv", "pip")  # that `python -m` runs, and that are not ours
 MOST_WORDS = 700
 LARGEST_PICTURE_BYTES = 2_000_000
 
 _FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
-_SETTING = re.compile(r"OSPREY_[A-Z0-9_]*[A-Z0-9]")
+_SETTING = re.compile(r"OSPREY_[A-Z0-9_]+")
 
 
 def text_of(page: str) -> str:
@@ -244,30 +239,49 @@ def test_wrong_osprey_commands_are_seen(line: str) -> None:
 
 # Settings
 
+SETTINGS = {name for each in TABLES.values() for name in each.variables()}
+OTHERS = {f"{PREFIX}{name}" for name in OTHER_VARIABLES}
+
+
+def test_page_of_settings_is_what_the_classes_say() -> None:
+    """`make docs-settings` would change nothing; each variable has one row."""
+    page = text_of("docs/settings.md")
+    assert page == with_tables(page), "run `make docs-settings`"
+    assert sorted(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == sorted(SETTINGS)
+
+
+def test_the_page_follows_the_classes() -> None:
+    """A row that was changed, or is missing, is written again; a page without a heading is refused."""
+    page = text_of("docs/settings.md")
+    assert with_tables(page.replace("`OSPREY_REDIS_URL`", "`OSPREY_REDIS`")) == page
+    assert with_tables(re.sub(r"(?m)^\| `OSPREY_DEVICE`.*\n", "", page)) == page
+    with pytest.raises(AssertionError, match="Fine-tunes"):
+        with_tables(page.replace("## Fine-tunes", "## Tunes"))
+
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_every_setting_is_documented(room: str) -> None:
-    """A variable that the code reads is in docs/settings.md, or in .env.example for docker-compose."""
-    documented = text_of("docs/settings.md") + text_of(".env.example")
-    read = {
+def test_every_variable_is_declared(room: str) -> None:
+    """A variable that a room's code names is one of a settings class, or one of those that are not settings."""
+    named = {
         name
         for file in (ROOT / room).rglob("*.py")
         for name in re.findall(r"\"(OSPREY_[A-Z0-9_]*[A-Z0-9])\"", file.read_text(encoding="utf-8"))
     }
-    undocumented = {name for name in read - set(NOT_SETTINGS) if name not in documented}
-    assert not undocumented, f"document these settings in docs/settings.md or .env.example: {sorted(undocumented)}"
+    assert named <= SETTINGS | OTHERS, f"declare in a settings class: {sorted(named - SETTINGS - OTHERS)}"
 
 
-@cache
-def readers() -> str:
-    """The text of everything that reads variables."""
+@pytest.mark.parametrize("page", [*CURRENT, ".env.example", "docker-compose.yml", "Makefile"])
+def test_variables_that_a_page_names_are_known(page: str) -> None:
+    """Each is one of a settings class, the beginning of some (`OSPREY_FINETUNE_*`), or known to be no setting."""
+    text = text_of(page)
+    beginnings = set(re.findall(r"(OSPREY_[A-Z0-9_]+_)\*", text))
+    assert {each for each in beginnings if not any(name.startswith(each) for name in SETTINGS)} == set()
+    unknown = set(_SETTING.findall(text.replace("_*", "_"))) - SETTINGS - OTHERS - beginnings
+    assert not unknown, f"{page} names variables that nothing reads: {sorted(unknown)}"
+
+
+def test_other_variables_are_read_somewhere() -> None:
+    """A name that is known without being a setting is in the code, the tests or docker-compose.yml."""
     files = [file for folder in (*ROOMS, "tests") for file in (ROOT / folder).rglob("*.py")]
-    files += [ROOT / "docker-compose.yml", ROOT / "Makefile"]
-    return "\n".join(file.read_text(encoding="utf-8") for file in files if file.name != Path(__file__).name)
-
-
-@pytest.mark.parametrize("page", CURRENT)
-def test_settings_are_read_by_the_code(page: str) -> None:
-    """A variable that a page names is read somewhere."""
-    stale = {name for name in _SETTING.findall(text_of(page)) if name not in readers()}
-    assert not stale, f"{page} names settings that nothing reads: {sorted(stale)}"
+    text = "\n".join(file.read_text(encoding="utf-8") for file in (*files, ROOT / "docker-compose.yml"))
+    assert {name for name in OTHERS - SETTINGS if name not in text} == set()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import logging
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rq.exceptions import StopRequested
 
@@ -19,6 +18,8 @@ from worker.settings import Settings
 
 if TYPE_CHECKING:
     from worker.runtime import Loaders
+
+S = TypeVar("S", bound=Settings)
 
 
 def main(
@@ -38,7 +39,7 @@ def main(
     Raises:
         ValueError: a setting cannot be read, or a queue does not exist or needs a worker of its own.
     """
-    settings = start(environ, device)
+    settings = start(Settings, environ, device)
     refuse_company(PRELABEL_QUEUE, queues)
     redis = connect(settings.redis_url, settings.queue.redis_timeout_s)
     if PRELABEL_QUEUE in queues:
@@ -58,15 +59,15 @@ def main(
         work(runtime)
 
 
-def start(environ: Mapping[str, str], device: str | None) -> Settings:
+def start(kind: type[S], environ: Mapping[str, str], device: str | None) -> S:
     """Read the settings, configure the log, and let a signal stop the process from now on.
 
     Raises:
         ValueError: a setting cannot be read.
     """
-    settings = Settings.from_env(environ)
+    settings = kind.from_env(environ)
     if device is not None:
-        settings = dataclasses.replace(settings, device=device)
+        settings = settings.model_copy(update={"device": device})
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for name in ("httpcore", "httpx", "PIL", "rq.cron"):
         logging.getLogger(name).setLevel(logging.WARNING)

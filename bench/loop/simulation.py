@@ -32,12 +32,12 @@ from learning.corrections.store import Store
 from learning.corrections.stored_submissions import submissions_of_store
 from learning.export.version import ExportOptions, export_version
 from learning.gate.gate import Bounds
+from learning.settings import Settings
 from learning.training.held_out import held_out_share
 from registry.versions import ModelVersion, Registry
 from stack.child_processes import own_stack
 from stack.components import Stack
 from worker.images.resolver import ImageResolver
-from worker.settings import Settings
 
 # Project numbers of the sets. No project of a new Label Studio has such a number.
 _REPLAY_PROJECT, _BASE_PROJECT, _CONTROL_PROJECT = 900_001, 900_002, 900_003

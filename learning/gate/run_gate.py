@@ -11,11 +11,11 @@ from typing import Any
 from learning.gate.evaluate import evaluate, measure_latency
 from learning.gate.exam import Exam, ExamUnusable, read_base_exam, read_exam
 from learning.gate.gate import Bounds, Paired, judge, share_right
+from learning.settings import Settings
 from registry.sets_in_making import wait_for_sets
 from registry.versions import BASE, Registry
 from worker.load_version import load_version
 from worker.osprey_describer import OspreyDescriber
-from worker.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _LATENCY_IMAGES = 8
@@ -47,7 +47,7 @@ def run_gate(
         RegistryError: no version has this name.
         ModelUnavailable: one of the two models does not load.
         ExamUnusable, ExportRefused: the held-out set or the base set cannot be used.
-        SetNotMade: the base set was to be made and is not.
+        SetNotMade: the base set was planned but could not be made.
     """
     assert settings.registry is not None, "the caller checks OSPREY_REGISTRY"
     registry = Registry(settings.registry)
@@ -113,4 +113,4 @@ def _data_folder(settings: Settings, data_version: str | None) -> Path:
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody watches."""
+    """Do nothing: the progress callback of a caller that passes none."""

@@ -22,11 +22,11 @@ from learning.report.figures import Figures, SeenRegion, figures_of
 from learning.report.gallery import pictures_of
 from learning.report.page import report_page
 from learning.report.version_history import Examined
+from learning.settings import Settings
 from learning.submitted.submissions import Submissions
 from registry.atomic_writes import Disk
 from worker.images.decoding import decode_image
 from worker.images.resolver import ImageResolver
-from worker.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,13 @@ from learning.corrections.stored_submissions import submissions_of_store
 from learning.export.version import ExportOptions, export_version, read_manifest
 from learning.gate.exam import read_base_exam
 from learning.gate.gate import Bounds
+from learning.settings import Settings
 from learning.training.held_out import held_out_share, trained_share
 from learning.training.options import FineTuneOptions
 from learning.training.replay import Mixture, write_mixture
 from registry.sets_in_making import wait_for_sets
 from registry.versions import BASE, Base, ModelVersion, Registry
 from worker.images.resolver import ImageResolver
-from worker.settings import Settings
 
 if TYPE_CHECKING:
     from osprey_model.training.run import TrainingResult, TrainingRun
@@ -145,7 +145,7 @@ def train_candidate(
             "adapter",
             base=start.base,
             data_version=data.name,
-            config={"run": run_name, "options": asdict(options), **_mixed(mixture), **(facts or {})},
+            config={"run": run_name, "options": options.model_dump(), **_mixed(mixture), **(facts or {})},
             metrics=_metrics(result),
             parents=(BASE if champion is None else champion.name,),
         )
@@ -246,7 +246,7 @@ def _run_name(
         "model": str(settings.model),
         "replay": None if settings.replay is None else str(settings.replay),
         # These two do not change the trained weights.
-        "options": {name: value for name, value in asdict(options).items() if name not in ("gate", "cache_bytes")},
+        "options": {name: value for name, value in options.model_dump().items() if name not in ("gate", "cache_bytes")},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]
     return f"{data_version}-{digest}"

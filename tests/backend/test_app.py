@@ -29,7 +29,7 @@ from tests.support.click_fakes import FakeQueue, FixedVersion, MemorySessions, p
 CONFIGS = Path(__file__).parents[2] / "label_config"
 XML = (CONFIGS / "bitmask.xml").read_text()
 AUTH = ("osprey", "secret")
-SETTINGS = Settings(password="secret", webhook_secret="hook", max_body_bytes=200_000, wait_budget_s=0.2)
+SETTINGS = Settings(password="secret", webhook_secret="hook", max_body_bytes=200_000, wait_budget_s=0.2, blind_share=0)
 
 pytestmark = pytest.mark.redis
 

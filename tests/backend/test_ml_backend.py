@@ -64,7 +64,7 @@ def queue() -> FakeQueue:
 
 @pytest.fixture
 def service(queue: FakeQueue) -> ClickService:
-    return ClickService(queue, MemorySessions(), FixedVersion(), Settings())
+    return ClickService(queue, MemorySessions(), FixedVersion(), Settings(blind_share=0))
 
 
 def test_it_is_a_model_class_of_the_installed_release(service: ClickService) -> None:
@@ -118,7 +118,7 @@ def test_a_foreign_host_gets_a_ready_class_from_the_environment() -> None:
 
 
 def test_two_services_do_not_share_a_class(service: ClickService, queue: FakeQueue) -> None:
-    other = ClickService(queue, MemorySessions(), FixedVersion(), Settings())
+    other = ClickService(queue, MemorySessions(), FixedVersion(), Settings(blind_share=0))
     assert backend_class(service).service is service
     assert backend_class(other).service is other
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from redis import Redis
 
@@ -141,7 +139,7 @@ def test_no_room_for_two_models_drops_the_old_one_first(runtime, registry, shelf
 
 def test_without_a_registry_nothing_is_looked_up(runtime, shelf, tmp_path):
     """Without a registry the base is served and nothing ever moves."""
-    settings = dataclasses.replace(runtime.settings, registry=None)
+    settings = runtime.settings.model_copy(update={"registry": None})
     alone = ModelRuntime(settings, ("describe",), Redis(), Loaders(
         segmenter=lambda settings, device: pytest.fail("not asked for"),
         describer=lambda settings, device: shelf.make("base"),

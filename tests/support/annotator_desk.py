@@ -11,7 +11,6 @@ import numpy as np
 from backend.click.notices import NOTICE_ID
 from backend.predict import Answer, ClickService
 from backend.settings import Settings
-from job_queue.task_arms import Shares
 from label_config.geometry import region_mask
 from label_config.reader import read_label_config
 from label_config.validate import validate_results
@@ -28,7 +27,8 @@ class Desk:
         self.xml = xml
         self.queue = FakeQueue()
         self.sessions = MemorySessions()
-        self.service = ClickService(self.queue, self.sessions, FixedVersion(), Settings(wait_budget_s=0.2))
+        settings = Settings(wait_budget_s=0.2, blind_share=0)
+        self.service = ClickService(self.queue, self.sessions, FixedVersion(), settings)
         self.task: dict[str, Any] = {
             "id": 7, "project": 3, "data": {"image": "/data/upload/3/a.png"}, "annotations": [], "drafts": [],
         }  # fmt: skip
@@ -79,6 +79,6 @@ FIVE_FIELDS = {
 def blind_desk() -> Desk:
     """Return a desk whose every task is blind."""
     desk = Desk()
-    settings = Settings(wait_budget_s=0.2, shares=Shares(blind=1.0))
+    settings = Settings(wait_budget_s=0.2, blind_share=1)
     desk.service = ClickService(desk.queue, desk.sessions, FixedVersion(), settings)
     return desk

@@ -68,6 +68,11 @@ def _write_environment(key: str, value: Any) -> None:
         os.environ[name] = value
 
 
+def _set_by_opencv(key: str, _value: Any, modules: frozenset[str]) -> bool:
+    """Whether OpenCV set its search paths; it does so once, when it is imported."""
+    return "cv2" in modules and key in ("os.environ['LD_LIBRARY_PATH']", "os.environ['QT_QPA_FONTDIR']")
+
+
 def _read_signals() -> Values:
     return {f"handler of signal {number}": signal.getsignal(number) for number in _SIGNALS}
 
@@ -351,7 +356,7 @@ class KeepProcess:
         torch, registered = _Torch(), _Registered()
         self._seed, self._torch, self._loggers = 0, torch, _Loggers()
         self._watched = (
-            Watched(_read_environment, _write_environment),
+            Watched(_read_environment, _write_environment, _set_by_opencv),
             Watched(_read_signals, _write_signal, _torch_loader),
             _plain(_PROCESS),
             Watched(_read_loggers, _write_logger, self._loggers.is_import),

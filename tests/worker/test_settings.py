@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from learning.settings import Settings as LearningSettings
 from worker.settings import Settings
 
 
@@ -61,7 +62,7 @@ def test_default_threads_leave_room_for_the_other_worker(monkeypatch):
 
 def test_projects_are_numbers():
     """A list of project numbers is read, blanks and all; a name in it is refused with the variable's name."""
-    assert Settings.from_env({"OSPREY_PROJECTS": " 3, 12,"}).projects == (3, 12)
-    assert Settings.from_env({}).projects == ()
-    with pytest.raises(ValueError, match="OSPREY_PROJECTS"):
-        Settings.from_env({"OSPREY_PROJECTS": "3, street"})
+    assert LearningSettings.from_env({"OSPREY_PROJECTS": " 3, 12,"}).projects == (3, 12)
+    assert LearningSettings.from_env({}).projects == ()
+    with pytest.raises(ValueError, match=r"OSPREY_PROJECTS must be project numbers .* got '3, street'"):
+        LearningSettings.from_env({"OSPREY_PROJECTS": "3, street"})

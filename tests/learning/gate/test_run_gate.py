@@ -14,12 +14,12 @@ from label_config.reader import read_label_config
 from learning.gate.evaluate import evaluate, measure_latency
 from learning.gate.exam import ExamUnusable, read_exam
 from learning.gate.run_gate import run_gate
+from learning.settings import Settings
 from osprey_model import Osprey
 from registry.versions import Registry
 from tests.support.scene_exports import scene_export
 from tests.support.submitted import CONFIG
 from tests.support.worker_process import CHECKOUT
-from worker.settings import Settings
 
 NANO = CHECKOUT / "demo" / "checkpoints" / "osprey-nano"
 SEEDS = range(1_000_000, 1_000_012)
@@ -105,7 +105,7 @@ def test_auto_promotion_where_it_is_configured(settings, monkeypatch):
     registry.promote("forgetful")
     monkeypatch.setattr("learning.gate.run_gate.measure_latency", measure_same)
     assert registry.champion_name() == "forgetful"
-    run_gate(dataclasses.replace(settings, auto_promote=True), "nano")
+    run_gate(settings.model_copy(update={"auto_promote": True}), "nano")
     assert registry.champion_name() == "nano"
     assert registry.history()[-1].who == "gate"
 
@@ -123,13 +123,13 @@ def test_nothing_held_out_is_a_verdict(settings, tmp_path):
     assert not verdict["passed"]
     assert "no image is held out" in verdict["criteria"][0]["says"]
     with pytest.raises(ExamUnusable, match="held_out"):
-        run_gate(dataclasses.replace(settings, base_set=None), "nano", data=all_learned)
+        run_gate(settings.model_copy(update={"base_set": None}), "nano", data=all_learned)
 
 
 def test_candidate_without_a_usable_exam_is_an_error(settings, tmp_path):
     """A missing export version raises an error."""
     with pytest.raises(ExamUnusable, match="no export version"):
-        run_gate(dataclasses.replace(settings, exports=tmp_path), "nano")
+        run_gate(settings.model_copy(update={"exports": tmp_path}), "nano")
 
 
 def test_promotion_wants_the_gate_unless_forced(settings, monkeypatch):

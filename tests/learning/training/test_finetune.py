@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from learning.gate.exam import ExamUnusable
+from learning.settings import Settings
 from learning.training.finetune import FineTuneRefused, NothingToLearn, train_candidate
 from learning.training.options import FineTuneOptions
 from learning.training.triggers import trained_revision
@@ -20,7 +20,6 @@ from osprey_model.weights.checkpoint import fingerprint
 from registry.sets_in_making import WAITING, SetNotMade, maker, plan
 from registry.versions import Registry
 from tests.support.scene_exports import scene_export
-from worker.settings import Settings
 
 NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
 OPTIONS = FineTuneOptions(
@@ -57,7 +56,7 @@ def test_candidate_and_its_successor(settings: Settings, data: Path) -> None:
     registry.promote(first.version.name)
     second = train_candidate(settings, data, OPTIONS)
     assert second.version.parents == (first.version.name,)
-    other_rank = dataclasses.replace(OPTIONS, rank=4)
+    other_rank = OPTIONS.model_copy(update={"rank": 4})
     with pytest.raises(FineTuneRefused, match="other LoRA options"):
         train_candidate(settings, data, other_rank)
 
@@ -76,14 +75,14 @@ from pathlib import Path
 from tests.learning.training.test_finetune import OPTIONS
 from learning.gate.exam import ExamUnusable
 from learning.training.finetune import train_candidate
-from worker.settings import Settings
+from learning.settings import Settings
 
 def on_progress(what, done, total):
     print(f"{what}|{done}|{total}", flush=True)
 
 registry, data = map(Path, sys.argv[1:])
 settings = Settings(registry=registry, exports=data.parent, base_set=data)
-options = dataclasses.replace(OPTIONS, max_steps=None, epochs=4, gate=True)
+options = OPTIONS.model_copy(update={"max_steps": None, "epochs": 4, "gate": True})
 train_candidate(settings, data, options, on_progress=on_progress)
 """
 # Where a run is killed, each time a little further: in its second epoch, between training and registry, in the gate.
@@ -138,14 +137,14 @@ def test_without_images_there_is_nothing_to_learn(settings: Settings, data: Path
     with pytest.raises(NothingToLearn, match="training side"):
         train_candidate(settings, bare, OPTIONS)
     with pytest.raises(FineTuneRefused, match="OSPREY_REGISTRY"):
-        train_candidate(dataclasses.replace(settings, registry=None), data, OPTIONS)
+        train_candidate(settings.model_copy(update={"registry": None}), data, OPTIONS)
 
 
 def test_a_base_set_that_cannot_be_asked_stops_before_training(settings: Settings, data: Path, tmp_path: Path) -> None:
     """An unusable base set fails before training if the gate is to run, and is ignored otherwise."""
-    nowhere = dataclasses.replace(settings, base_set=tmp_path / "nowhere")
+    nowhere = settings.model_copy(update={"base_set": tmp_path / "nowhere"})
     with pytest.raises(ExamUnusable, match="OSPREY_BASE_SET names an export version"):
-        train_candidate(nowhere, data, dataclasses.replace(OPTIONS, gate=True))
+        train_candidate(nowhere, data, OPTIONS.model_copy(update={"gate": True}))
     assert not Registry(settings.registry).versions()
     assert train_candidate(nowhere, data, OPTIONS).is_new
 
@@ -155,7 +154,7 @@ def test_a_set_that_is_being_made_is_waited_for_and_one_that_failed_is_not(
 ) -> None:
     """Replay and, with a gate, the base set; its failure stands in the message, and nothing is trained."""
     truth = tmp_path / "truth"
-    waits = dataclasses.replace(settings, replay=truth / "replay" / "data.json")
+    waits = settings.model_copy(update={"replay": truth / "replay" / "data.json"})
     with pytest.raises(RuntimeError, match="no space"), maker(truth, 2):
         raise RuntimeError("no space")
     with pytest.raises(SetNotMade, match="no space"):
@@ -194,10 +193,10 @@ def test_options_from_command_environment_and_checkpoint(tmp_path: Path) -> None
         ("{", "finetune.json is not JSON"),
         ("[]", "finetune.json: expected an object"),
         ('{"rate": 1}', "expected an object with some of .*learning_rate"),
-        ('{"rank": 8.5}', "rank must be int"),
-        ('{"rank": true}', "rank must be int"),
-        ('{"vocabulary": 1}', "vocabulary must be bool"),
-        ('{"learning_rate": 0}', "learning_rate of a fine-tune must be above 0"),
+        ('{"rank": 8.5}', "finetune.json: rank must be a whole number above zero, got (8.5|True)"),
+        ('{"rank": true}', "finetune.json: rank must be a whole number above zero, got (8.5|True)"),
+        ('{"vocabulary": 1}', "finetune.json: vocabulary must be on or off, got 1"),
+        ('{"learning_rate": 0}', "learning_rate must be a number above zero, got 0"),
     ],
 )
 def test_a_checkpoints_options_are_checked(tmp_path: Path, text: str, message: str) -> None:
@@ -209,7 +208,9 @@ def test_a_checkpoints_options_are_checked(tmp_path: Path, text: str, message: s
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:
     """The error names the variable or the option that is wrong."""
-    with pytest.raises(ValueError, match="OSPREY_FINETUNE_EPOCHS"):
+    with pytest.raises(ValueError, match="OSPREY_FINETUNE_EPOCHS must be a number above zero, got 'many'"):
         FineTuneOptions.for_checkpoint(tmp_path, {"OSPREY_FINETUNE_EPOCHS": "many"})
+    with pytest.raises(ValueError, match="epochs must be a number above zero, got -1"):
+        FineTuneOptions.for_checkpoint(tmp_path, {}, epochs=-1.0)
     with pytest.raises(ValueError, match="rank"):
         FineTuneOptions(rank=0)

@@ -1,4 +1,4 @@
-"""A run can stop and go on."""
+"""Claims about a run: it can stop and continue."""
 
 import json
 
