@@ -50,7 +50,7 @@ class RedisServer:
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Start; for the first time on another port if somebody took the free one before Redis did."""
+        """Start; the first time on another port if another program took the free one before Redis did."""
         for _ in range(_PORT_TRIES):
             if self._serves():
                 self._has_served = True
@@ -74,7 +74,7 @@ class RedisServer:
                     return False
                 try:
                     client.ping()
-                except RedisConnectionError:  # a wrong password is one, too: the server of somebody else
+                except RedisConnectionError:  # a wrong password is one, too: the server of another program
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.02)

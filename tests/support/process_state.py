@@ -135,7 +135,7 @@ def _fields(logger: logging.Logger) -> tuple[Any, ...]:
 
 
 def _read_loggers() -> Values:
-    """The root, and each logger that somebody configured; the others are as `getLogger` makes them."""
+    """The root, and each logger that was configured; the others are as `getLogger` makes them."""
     found: Values = {
         f"logger {name}": _fields(logger)
         for name, logger in logging.root.manager.loggerDict.items()
