@@ -13,15 +13,16 @@ VENV ?= .venv
 LABEL_STUDIO_VENV ?= .venv-label-studio
 PY = "$(VENV)/bin/python"
 
-# The environments that make builds: those in the checkout, unless others were named.
+# The environments that make builds: those in the checkout, unless VENV or LABEL_STUDIO_VENV names another one.
 ENVIRONMENTS := $(if $(filter file,$(origin VENV)),.venv) \
                 $(if $(filter file,$(origin LABEL_STUDIO_VENV)),.venv-label-studio)
-# Unless another one is named. Relative, because make splits what it computes at blanks.
+# The default executable. Its path is relative, because make would split an absolute path that contains blanks.
 ifeq ($(origin OSPREY_LABEL_STUDIO_EXECUTABLE),undefined)
 export OSPREY_LABEL_STUDIO_EXECUTABLE := $(LABEL_STUDIO_VENV)/bin/label-studio
 endif
 STACK = $(PY) -m stack
 PYTEST = $(PY) -m pytest
+ALL_TESTS = $(PY) tests/run_all.py
 
 .PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs docs-settings
 
@@ -48,10 +49,10 @@ down: ## stop everything; projects, annotations and settings stay in .osprey/
 osprey: ## run the osprey command against the running stack: make osprey ARGS="export --project 1 --out data"
 	@$(STACK) osprey $(ARGS)
 
-logs: ## follow the logs of every part
+logs: ## follow the logs of every process
 	@$(STACK) logs
 
-status: ## what runs, where, and whether it is healthy
+status: ## show what runs, where, and whether it works
 	@$(STACK) status
 
 browser:
@@ -62,25 +63,25 @@ browser:
 	  $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null \
 	    || { echo "make test: apt-get could not install chromium (see above)" >&2; exit 1; }; }
 
-test: env browser ## all tests that need no GPU and no official weights, browser tests included
-	$(PYTEST) -m "not gpu and not weights and not slow"
+test: env browser ## run the tests that need no GPU and no official weights, browser tests included
+	$(ALL_TESTS) "not gpu and not weights and not slow"
 
-test-all: env browser ## the slow ones too, and the GPU ones where there is a GPU
-	$(PYTEST) -m "not weights$$(command -v nvidia-smi >/dev/null || echo ' and not gpu')"
+test-all: env browser ## also run the slow tests, and those that need a GPU if there is one
+	$(ALL_TESTS) "not weights$$(command -v nvidia-smi >/dev/null || echo ' and not gpu')"
 
 test-compose: env ## build docker-compose.yml, bring it up, click, take it down (OSPREY_COMPOSE="docker compose")
 	$(PYTEST) -m compose tests/compose
 
-lint: env ## ruff and mypy
+lint: env ## run ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-train-demo: env ## train both small models again, about two hours on two cores; goes on where a stop happened
+train-demo: env ## train both small models again, about two hours on two cores; continues an interrupted run
 	$(PY) -m demo.training.sam --out demo/checkpoints/sam-nano --resume
 	$(PY) -m demo.training.osprey --out demo/checkpoints/osprey-nano --resume
 	@echo "Trained. The work folders .osprey/train-sam and .osprey/train-osprey can go; remove them to start over."
 
-eval-demo: env ## click every object of 200 unseen scenes through the backend and print the table
+eval-demo: env ## click every object of 200 unseen scenes through the backend and print the scores
 	$(PY) -m bench.quality.evaluate
 
 loop-demo: env ## run the learning loop with a simulated annotator: make loop-demo ARGS="--rounds 3 --regions 300 --seed 0 --out DIR"

@@ -21,15 +21,18 @@ from backend.predict import ClickService
 
 @contextmanager
 def _torch_left_out() -> Iterator[None]:
-    """Hide torch from label_studio_ml, which imports it only to set how processes start: 0.5 GB and seconds."""
-    if "torch" in sys.modules:
-        yield
-        return
+    """Hide torch from label_studio_ml, which imports it only to set how processes start: 0.5 GB and seconds.
+
+    Where torch is loaded it is hidden, too: how other code of the process starts processes is not label_studio_ml's.
+    """
+    loaded = sys.modules.get("torch")
     sys.modules["torch"] = None  # type: ignore[assignment]  # makes `import torch` fail
     try:
         yield
     finally:
         del sys.modules["torch"]
+        if loaded is not None:
+            sys.modules["torch"] = loaded
 
 
 with _torch_left_out():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.screen import FAILED, complain, failures, step_bars
+from cli.screen import FAILED, complain, failures, read_settings, step_bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,7 +40,7 @@ def collect(
     from worker.images.resolver import ImageResolver
     from worker.label_studio.annotations import annotation_source
 
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     counts: dict[str, Counts] = {}
     complaints: list[str] = []
     with (

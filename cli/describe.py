@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.screen import FAILED, complain, failures, long_bar, stoppable
+from cli.screen import FAILED, complain, failures, long_bar, read_settings, stoppable
 
 if TYPE_CHECKING:
     from label_config.reader import LabelConfig
@@ -53,7 +52,7 @@ def describe(
     from worker.settings import Settings
 
     console = Console()
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     config = _config(label_config, question or [])
     overlay_folder = out.with_name(f"{out.stem}_overlay") if overlay else None
     with (

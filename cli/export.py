@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.screen import WRONG_USE, fail, failures, step_bars
+from cli.screen import WRONG_USE, fail, failures, read_settings, step_bars
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +67,7 @@ def export(
     from worker.label_studio.annotations import annotation_source
 
     console = Console()
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     if not settings.label_studio_url and not from_store:
         reason = "set OSPREY_LABEL_STUDIO_URL to Label Studio's address, and OSPREY_LABEL_STUDIO_TOKEN"
         fail("Not exported", reason, WRONG_USE)

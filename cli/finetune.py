@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.screen import failures, step_bars
+from cli.screen import failures, read_settings, step_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +55,7 @@ def finetune(
         raise typer.BadParameter("give either --project or --data")
     waiting = {WAITING: "Base set and replay data are being made; this waits for them."}
     with failures("Not fine-tuned"), step_bars(waiting) as bars, contextlib.ExitStack() as opened:
-        settings = Settings.from_env(os.environ)
+        settings = read_settings(Settings)
         options = FineTuneOptions.for_checkpoint(
             settings.model, os.environ, epochs=epochs, max_steps=max_steps, learning_rate=learning_rate, replay=replay,
             seed=seed, gate=gate,

@@ -1,4 +1,4 @@
-"""The `osprey` command: one sub-command per function of this room, each importing its room only when it runs.
+"""The `osprey` command. Each sub-command imports the code that it needs only when it runs.
 
 `--help` shows the commands in five groups: serve, label, learn, models, develop.
 """

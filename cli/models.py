@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.screen import StepBars, error_console, failures
+from cli.screen import StepBars, error_console, failures, read_settings
 
 app = typer.Typer(name="models", no_args_is_help=True, help="Download checkpoints; list and add model versions.")
 
@@ -61,7 +61,7 @@ def pull(
         Progress(*columns, console=error_console()) as progress,
     ):
         bars = StepBars(progress)
-        files = files_of(client, name, Mirrors.from_env(os.environ, Settings.from_env(os.environ).sam_mirror))
+        files = files_of(client, name, Mirrors.from_env(os.environ, read_settings(Settings).sam_mirror))
         place = default_place(name, to)
         for file in files:
             path = fetch(client, file, place, on_progress=partial(bars.show, escape(file.name)))

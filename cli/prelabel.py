@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.screen import FAILED, complain, failures, long_bar, stoppable
+from cli.screen import FAILED, complain, failures, long_bar, read_settings, stoppable
 
 if TYPE_CHECKING:
     from job_queue.contracts import PrelabelJob
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 _LOOK_EVERY_S = 0.5
+_MOST_TASKS = 1_000_000  # in one range
 
 
 def prelabel(
@@ -47,10 +47,9 @@ def prelabel(
     from rich.console import Console
 
     from job_queue.contracts import PrelabelJob
-    from worker.prelabel.task_ids import parse_task_ids
     from worker.settings import Settings
 
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     try:
         wanted = tuple(sorted(parse_task_ids(tasks))) if tasks.strip() else None
     except ValueError as error:
@@ -76,6 +75,24 @@ def prelabel(
         complain(f"task {failure.task_id}", failure.message)
     if state.failures:
         raise typer.Exit(FAILED)
+
+
+def parse_task_ids(text: str) -> frozenset[int]:
+    """Read the task ids of a list of numbers and ranges, such as `1,2,5-9`.
+
+    Raises:
+        ValueError: an entry is not a number or a rising range, or a range is too long.
+    """
+    ids: set[int] = set()
+    for piece in (piece.strip() for piece in text.split(",")):
+        first, dash, last = piece.partition("-")
+        if not first.strip().isdecimal() or (dash and not last.strip().isdecimal()):
+            raise ValueError(f"expected task numbers such as 1,2,5-9, got {piece!r}")
+        low, high = int(first), int(last) if dash else int(first)
+        if not low <= high or high - low >= _MOST_TASKS:
+            raise ValueError(f"expected a range that rises and is of at most {_MOST_TASKS} tasks, got {piece!r}")
+        ids.update(range(low, high + 1))
+    return frozenset(ids)
 
 
 def _run(settings: Settings, job: PrelabelJob, device: str, show: Callable[[RunState], None]) -> RunState:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import getpass
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.screen import NOT_PASSED, WRONG_USE, fail, failures, step_bars
+from cli.screen import NOT_PASSED, WRONG_USE, fail, failures, read_settings, step_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,7 +88,7 @@ def _opened() -> tuple[Settings, Registry]:
     from learning.settings import Settings
     from registry.versions import Registry
 
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     if settings.registry is None:
         reason = "set OSPREY_REGISTRY to the folder of trained versions, to the same folder for the workers"
         fail("No registry", reason, WRONG_USE)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.screen import failures
+from cli.screen import failures, read_settings
 
 if TYPE_CHECKING:
     from learning.report.report import ReportSource
@@ -37,7 +36,7 @@ def report(
     console = Console()
     if (project is None) == (data is None):
         raise typer.BadParameter("name a project (--project 1) or an export version (--data FOLDER), one of the two")
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     with failures("No report"):
         source = source_of_export(data) if data is not None else _of_project(settings, project or 0)
         task_url = None

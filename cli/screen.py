@@ -6,15 +6,20 @@ Exit codes of every command: 0 done; 1 it failed, or a part of it did; 2 the com
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
+
+    from job_queue.settings import OspreySettings
+
+S = TypeVar("S", bound="OspreySettings")
 
 FAILED, WRONG_USE, NOT_PASSED, STOPPED = 1, 2, 3, 130
 
@@ -41,6 +46,18 @@ def fail(what: str, reason: str, code: int = FAILED) -> NoReturn:
     """
     complain(what, reason)
     raise typer.Exit(code)
+
+
+def read_settings(kind: type[S]) -> S:
+    """Read settings from the environment; a value that cannot be used ends the command with exit code 2.
+
+    Raises:
+        typer.Exit: there is such a value.
+    """
+    try:
+        return kind.from_env(os.environ)
+    except ValueError as error:
+        fail("Wrong setting", str(error), WRONG_USE)
 
 
 @contextmanager

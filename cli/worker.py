@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cli.screen import read_settings
+
 if TYPE_CHECKING:
     from job_queue.queue import JobQueue, QueueHealth
     from learning.settings import Settings
@@ -56,7 +58,7 @@ def status(
     from job_queue.queue import JobQueue
     from learning.settings import Settings
 
-    settings = Settings.from_env(os.environ)
+    settings = read_settings(Settings)
     queue = JobQueue(settings.redis_url, settings.queue)
     health = queue.health()
     console = Console()
@@ -117,9 +119,9 @@ def _print_progress(console: Console, queue: JobQueue) -> None:
     progress = queue.finetune_progress()
     if progress is None:
         return
-    told = progress.outcome or f"{progress.what} {progress.done} of {progress.total}"
+    state = progress.outcome or f"{progress.what} {progress.done} of {progress.total}"
     left = "" if progress.left_s is None else f", about {progress.left_s / 60:.0f} min left"
-    console.print(f"Fine-tune of project {progress.project_id}: {escape(told)}{left}", soft_wrap=True)
+    console.print(f"Fine-tune of project {progress.project_id}: {escape(state)}{left}", soft_wrap=True)
 
 
 def _print_failures(console: Console, queue: JobQueue) -> None:

@@ -1,10 +1,10 @@
-# The HTTP side, the worker for corrections, and the one-shot init. No torch, no model.
+# The image of the backend, of the worker for corrections, and of the services that run once. No torch, no model.
 FROM python:3.11-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
-# Dependencies first: a change of our code does not install them again.
+# Dependencies first, so that a change of our code does not install them again.
 COPY pyproject.toml constraints.txt LICENSE ./
-# pip wants a README; ours changes more often than what is installed here.
+# pip needs a README; an empty one, because each change of the real one would install everything again.
 RUN touch README.md \
  && pip install -c constraints.txt ".[backend,store]" \
  && pip install -c constraints.txt --no-deps label-studio-ml label-studio-tools colorama

@@ -1,12 +1,12 @@
-# The GPU side: SAM and Osprey behind RQ queues. Runs on the CPU where there is no GPU.
+# The image of the workers with models: SAM and Osprey. It uses the CPU if there is no GPU.
 FROM python:3.11-slim-bookworm
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /app
-# torch in a layer of its own: it is most of the image and changes least.
+# torch in a layer of its own, because it is most of the image and rarely changes.
 COPY constraints.txt ./
 RUN pip install -c constraints.txt torch torchvision
 COPY pyproject.toml LICENSE ./
-# pip wants a README; ours changes more often than what is installed here.
+# pip needs a README; an empty one, because each change of the real one would install everything again.
 RUN touch README.md \
  && pip install -c constraints.txt ".[worker,train,store]"
 COPY label_config label_config

@@ -1,7 +1,8 @@
-"""The contracts: the jobs and answers that cross the queue, frozen and as JSON.
+"""The contracts: the jobs and answers that cross the queue, as frozen dataclasses and as JSON.
 
-A sender fills a job and a worker answers it; `job_kinds.py` lists the jobs with the functions that answer them. Masks
-travel as COCO RLE (`mask_codec.py`), images as references that the worker resolves (`worker/images/resolver.py`).
+A sender submits a job and a worker answers it; `job_kinds.py` lists the jobs with the functions that answer them. A job
+contains masks as COCO RLE (`mask_codec.py`), and images as references that the worker resolves
+(`worker/images/resolver.py`).
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class Rle(TypedDict):
 
 
 class Contract:
-    """Base of the contracts: to JSON and back."""
+    """Base class of the contracts: conversion to JSON and back."""
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of plain JSON values with the contract's `version`."""
+        """Return a dict of plain JSON values, with the version of the contracts as `version`."""
         return {"version": CONTRACT_VERSION, **dataclasses.asdict(self)}  # type: ignore[call-overload]
 
     @classmethod
@@ -45,20 +46,20 @@ class Contract:
         version = data.get("version")
         if version != CONTRACT_VERSION:
             raise ValueError(
-                f"{cls.__name__} of contract version {version!r} reached a process that speaks version "
+                f"{cls.__name__} of contract version {version!r} reached a process that expects version "
                 f"{CONTRACT_VERSION}; restart backend and workers from the same release"
             )
         return build_record(cls, data)
 
     def content_id(self) -> str:
-        """Return 40 hex digits that depend only on the content: job id and cache key."""
+        """Return 40 hex digits that depend only on the content. They are the job id and the key of caches."""
         canonical = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(f"{type(self).__name__}:{canonical}".encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRef(Contract):
-    """Where a task's image is. `url` is what the task's data holds, relative or absolute."""
+    """A reference to a task's image. `url` is the text in the task's data, relative or absolute."""
 
     url: str
     task_id: int | None = None
@@ -76,10 +77,15 @@ class PromptPoint(Contract):
 
 @dataclass(frozen=True, slots=True)
 class SegmentJob(Contract):
-    """Points and/or a box on one image -> up to three candidate masks.
+    """Find up to three candidate masks for points, a box, or both, on one image.
 
-    `image_wh` is the upright size that Label Studio showed: the answer's masks have exactly it.
-    `previous_logits_id` names the low-resolution logits of the mask that a further click refines.
+    Attributes:
+        image: the image.
+        image_wh: the upright (EXIF-corrected) size that Label Studio shows, which is the size of the answer's masks.
+        points: positive and negative clicks.
+        box_px_xyxy: a box, in pixels of the upright image.
+        previous_logits_id: names the low-resolution logits of the mask that a further click refines.
+        model_version: the version that has to answer; None: the version that the worker serves.
     """
 
     image: ImageRef
@@ -87,12 +93,12 @@ class SegmentJob(Contract):
     points: tuple[PromptPoint, ...] = ()
     box_px_xyxy: tuple[float, float, float, float] | None = None
     previous_logits_id: str | None = None
-    model_version: str | None = None  # None: whatever the worker serves
+    model_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class MaskCandidate(Contract):
-    """One of SAM's masks. `stability` is the IoU of the mask cut at logit +1 and at -1."""
+    """One of SAM's masks. `stability` is the IoU of the masks that thresholds of +1 and -1 cut from the logits."""
 
     mask: Rle
     predicted_iou: float
@@ -103,7 +109,7 @@ class MaskCandidate(Contract):
 
 @dataclass(frozen=True, slots=True)
 class SegmentAnswer(Contract):
-    """Candidates sorted by area, smallest first: sub-part, part, whole. Never empty masks."""
+    """The candidates for a `SegmentJob`, sorted by area, smallest first: sub-part, part, whole. No mask is empty."""
 
     candidates: tuple[MaskCandidate, ...]
     image_wh: tuple[int, int]
@@ -117,12 +123,17 @@ QuestionForm = Literal["region", "part"]
 
 @dataclass(frozen=True, slots=True)
 class Question(Contract):
-    """One question about one region; several may fill the same control (`field`).
+    """One question about one region. Several questions may fill the same control.
 
-    `text` holds `{region}`. Form "region" puts the region's placeholder there; form "part" is the
-    trained short form: preamble with `region1`, the text naming `region1`, "single word or phrase".
-    `choices` non-empty: the answer is one of them and nothing else (several when `multiple`).
-    `mask_idx` picks which of the region's masks is asked about (0 its own, 1 its object's).
+    Attributes:
+        field: the name of the control that the answer fills.
+        text: the question, with `{region}` for the region.
+        form: "region" puts the region's placeholder into the text. "part" is the short form of the training data: a
+            preamble that introduces `region1`, the text about `region1`, and "single word or phrase".
+        choices: if not empty, the answer is one of them; several of them if `multiple`.
+        multiple: whether several choices may be the answer.
+        mask_idx: which of the region's masks the question is about: 0 its own mask, 1 the mask of its object.
+        max_new_tokens: limit of the answer's length.
     """
 
     field: str
@@ -136,7 +147,7 @@ class Question(Contract):
 
 @dataclass(frozen=True, slots=True)
 class RegionQuery(Contract):
-    """One region: its own mask first, then (for a part) the mask of the object it belongs to."""
+    """The questions about one region. `masks`: its own mask, then for a part the mask of the object it belongs to."""
 
     region_id: str
     masks: tuple[Rle, ...]
@@ -145,7 +156,7 @@ class RegionQuery(Contract):
 
 @dataclass(frozen=True, slots=True)
 class DescribeJob(Contract):
-    """All questions on all regions of one image: one engine call."""
+    """Answer all questions about all regions of one image, in one call of the engine."""
 
     image: ImageRef
     image_wh: tuple[int, int]
@@ -155,7 +166,7 @@ class DescribeJob(Contract):
 
 @dataclass(frozen=True, slots=True)
 class Alternative(Contract):
-    """Another value the model thought possible, with its probability."""
+    """Another possible value, with the probability that the model gives it."""
 
     text: str
     probability: float
@@ -163,7 +174,7 @@ class Alternative(Contract):
 
 @dataclass(frozen=True, slots=True)
 class FieldAnswer(Contract):
-    """The answer to `questions[question_idx]` of a region. `values` is empty when nothing applies."""
+    """The answer to `questions[question_idx]` of a region. `values` is empty when no choice applies."""
 
     region_id: str
     question_idx: int
@@ -176,7 +187,7 @@ class FieldAnswer(Contract):
 
 @dataclass(frozen=True, slots=True)
 class DescribeAnswer(Contract):
-    """Every answer of a `DescribeJob`, ordered as its regions and questions."""
+    """All answers to a `DescribeJob`, in the order of its regions and questions."""
 
     answers: tuple[FieldAnswer, ...]
     image_sha256: str
@@ -186,7 +197,7 @@ class DescribeAnswer(Contract):
 
 @dataclass(frozen=True, slots=True)
 class WarmJob(Contract):
-    """Embed an image (and prefill its prefix) before anyone clicks."""
+    """Encode an image, or compute its shared prompt prefix, before the first click on it."""
 
     image: ImageRef
 
@@ -206,9 +217,10 @@ class LookAheadJob(Contract):
 
 @dataclass(frozen=True, slots=True)
 class CollectJob(Contract):
-    """A webhook's hint: these tasks, or the tasks of these annotations, may have changed.
+    """Read tasks that may have changed according to a webhook: these tasks, or the tasks of these annotations.
 
-    `updated_at` of an annotation makes each of its changes a job of its own, and a webhook that comes twice one job.
+    `updated_at` is the time of an annotation's change. It is part of the job's id, so each change is a job of its own,
+    and a webhook that arrives twice is only one job.
     """
 
     project_id: int
@@ -220,7 +232,10 @@ class CollectJob(Contract):
 
 @dataclass(frozen=True, slots=True)
 class ReconcileJob(Contract):
-    """Look for what no webhook told; None: in every project. `full` also looks for deleted tasks."""
+    """Look for changes that no webhook reported, in one project or, without `project_id`, in all projects.
+
+    `full` also looks for deleted tasks.
+    """
 
     project_id: int | None = None
     full: bool = False
@@ -228,7 +243,7 @@ class ReconcileJob(Contract):
 
 @dataclass(frozen=True, slots=True)
 class PrelabelJob(Contract):
-    """Pre-annotate a project, or what is left of it after a task; see `worker.prelabel.project`."""
+    """Pre-annotate a project, or its tasks after `after_task_id`; see `worker.prelabel.project`."""
 
     project_id: int
     run_id: str
@@ -241,7 +256,7 @@ class PrelabelJob(Contract):
 
 @dataclass(frozen=True, slots=True)
 class ExportJob(Contract):
-    """Write a version of training data of what the store has of a project; see `learning.export.version`."""
+    """Write the stored submissions of a project as a version of training data; see `learning.export.version`."""
 
     project_id: int
     layout: Literal["osprey-724k", "coco", "parquet"] = "osprey-724k"
@@ -253,7 +268,7 @@ class ExportJob(Contract):
 
 @dataclass(frozen=True, slots=True)
 class FineTuneJob(Contract):
-    """Train on what the store has of a project and examine the result; how, is in the trainer's own settings."""
+    """Fine-tune on the stored submissions of a project and run the gate, with the settings of the training worker."""
 
     project_id: int
     reason: str = "by hand"
@@ -261,6 +276,6 @@ class FineTuneJob(Contract):
 
 @dataclass(frozen=True, slots=True)
 class TriggerJob(Contract):
-    """Look whether a project has enough new corrections for a fine-tune. `at_any_count`: whenever there is one."""
+    """Enqueue a fine-tune for each project with enough new corrections. `at_any_count`: one correction is enough."""
 
     at_any_count: bool = False

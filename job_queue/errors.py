@@ -1,26 +1,26 @@
-"""What can go wrong between the backend and the workers, by who acts on it.
+"""The errors that cross the queue between backend and workers, one class per reaction of the caller.
 
-Every message reaches an annotator's page or an operator's log, so it says what was expected,
-what came and what to do next.
+Every message reaches an annotator's page or an operator's log, so it says what was expected, what was found and what
+to do next.
 """
 
 from __future__ import annotations
 
 
 class OspreyError(Exception):
-    """Base of everything the queue and the workers report on purpose."""
+    """Base class of all errors that the queue and the workers report on purpose."""
 
 
 class QueueUnavailable(OspreyError):
-    """Redis does not answer. The caller tells the annotator; nothing was enqueued."""
+    """Redis does not answer, so nothing was enqueued. The caller shows this to the annotator."""
 
 
 class NoWorker(OspreyError):
-    """Redis answers, but no live worker listens on the queue the job needs."""
+    """Redis answers, but no live worker serves the queue of the job."""
 
 
 class QueueBusy(OspreyError):
-    """The queue is at its bound; `retry_after_s` says when to ask again."""
+    """The queue is full. `retry_after_s` is the time after which the caller may try again."""
 
     def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ class QueueBusy(OspreyError):
 
 
 class JobTimedOut(OspreyError):
-    """The job is still waiting or running at the deadline. Its result will be kept."""
+    """The job still waits or runs at the deadline. Its result will be kept."""
 
 
 class JobFailed(OspreyError):
@@ -52,7 +52,7 @@ class ImageCorrupt(OspreyError):
 
 
 class LabelStudioFailed(OspreyError):
-    """Label Studio does not answer, or not with what was asked for. `status` is the HTTP status; None: no answer."""
+    """Label Studio does not answer, or answers with an error. `status` is the HTTP status; None: no answer."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -64,8 +64,8 @@ class LabelStudioRefused(LabelStudioFailed):
 
 
 class ModelUnavailable(OspreyError):
-    """The checkpoint or model version a job asks for is not there or does not load."""
+    """The checkpoint or model version that a job asks for does not exist or does not load."""
 
 
 class ModelTooLarge(ModelUnavailable):
-    """The device has no room for the model beside what it holds; without the old one there may be."""
+    """The device has no memory for the model beside what it holds. Without the old model, there may be enough."""

@@ -16,7 +16,7 @@ _MAX_MESSAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failure, as an annotator or an operator was shown it."""
+    """One failure, as it was shown to an annotator or written to the log."""
 
     at: str  # ISO 8601, UTC
     where: str

@@ -1,6 +1,6 @@
-"""The config's fields -> questions about a region; the answers -> what each control is given. Pure.
+"""Fields of the labeling config -> questions about a region; answers -> values of the controls. Pure functions.
 
-Closed controls get listed values and nothing else, whatever a worker answers.
+A closed control gets only values that it lists, whatever a worker answers.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from label_config.reader import Field, LabelConfig
 
 logger = logging.getLogger(__name__)
 
-WHOLE = "whole"  # what the part control says about a whole object: a text always, choices where they list it
+WHOLE = "whole"  # the value of the part field for a whole object; a closed control gets it only if it lists it
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What was answered about a region.
+    """The values of a region's fields, by the name of their control.
 
-    `values` holds, by control name, exactly what the control is sent: texts, stored choices or stored taxonomy
-    paths. `suggestion` holds the same as words, `confidence` the least confidence of the control's answers, also
-    of those that the threshold left empty. `late` names the controls that are still to come. `class_label` is
-    the answer of `label_question`.
+    Attributes:
+        values: what Label Studio stores in the control: texts, choices or taxonomy paths.
+        suggestion: the same values as texts.
+        confidence: the lowest confidence of the control's answers, also where the threshold left the control empty.
+        late: the controls whose answers are not complete yet.
+        class_label: the answer to `label_question`.
     """
 
     values: dict[str, list[Any]] = field(default_factory=dict)
@@ -37,15 +39,18 @@ class Filled:
 
 
 def without_words(filled: Filled) -> Filled:
-    """For a blind task: nothing is put into a control; what the model would have said stays in `suggestion`."""
+    """Return the fields for a blind task: the controls stay empty, and the model's answers stay in `suggestion`."""
     return replace(filled, values={}, class_label=None)
 
 
 def questions_for(config: LabelConfig, label: str | None, *, part: bool) -> tuple[Question, ...]:
-    """The questions about one region, the short ones first: what is answered first can be shown first.
+    """Return the questions about one region, those with short answers first, so that they can be shown first.
 
-    On a part (whose object's mask travels as mask 1) the category is asked of the object; a whole object is
-    not asked which part it is.
+    Args:
+        config: the labeling config.
+        label: the region's label, on which the visible fields depend; None: it has none.
+        part: whether the region is a part of an object. The category of a part is asked about its object (mask 1);
+            the part field is asked only about a part.
     """
     questions = [
         Question(
@@ -65,7 +70,7 @@ def questions_for(config: LabelConfig, label: str | None, *, part: bool) -> tupl
 
 
 def label_question(config: LabelConfig, classes: tuple[str, ...]) -> Question:
-    """Asks which of the output control's labels the region has, where these are categories."""
+    """Return the question which of `classes` the region is, for an output control whose labels are categories."""
     asked = DEFAULT_QUESTIONS["category"][0]
     return Question(config.output.name, asked.text, asked.form, classes, max_new_tokens=asked.max_new_tokens)
 
@@ -78,7 +83,15 @@ def fill(
     *,
     part: bool,
 ) -> Filled:
-    """What each control is given. A control whose questions are not all answered yet is late as a whole."""
+    """Return the values of each field. A field is late until all of its questions are answered.
+
+    Args:
+        config: the labeling config.
+        label: the region's label, on which the visible fields depend; None: it has none.
+        questions: the questions of the job, from `questions_for` and `label_question`.
+        answers: the answers so far.
+        part: whether the region is a part of an object.
+    """
     by_idx = {answer.question_idx: answer for answer in answers}
     values, suggestion, confidence, late = {}, {}, {}, []
     for asked in config.fields:
@@ -103,25 +116,28 @@ def fill(
 
 
 def _texts(asked: Field, replies: Sequence[FieldAnswer]) -> list[str]:
-    """The words that go into the control: listed ones where it is closed, no doubles, no more than it holds."""
+    """Return the values of one field as texts, without duplicates and at most as many as its control takes.
+
+    A closed control gets only listed values. A text control gets surplus values joined in its last text.
+    """
     if asked.choices and not asked.multiple:
         replies = sorted(replies, key=lambda reply: -reply.confidence)[:1]
-    words = list(dict.fromkeys(word for reply in replies for value in reply.values if (word := value.strip())))
+    texts = list(dict.fromkeys(text for reply in replies for value in reply.values if (text := value.strip())))
     if asked.choices:
         listed = {choice.text for choice in asked.choices}
-        if unlisted := [word for word in words if word not in listed]:
+        if unlisted := [text for text in texts if text not in listed]:
             logger.error("control %r: the worker answered %s, which it does not list", asked.name, unlisted)
-        words = [word for word in words if word in listed]
+        texts = [text for text in texts if text in listed]
     most = asked.max_values if asked.multiple else 1
-    if most is None or len(words) <= most:
-        return words
+    if most is None or len(texts) <= most:
+        return texts
     if asked.choices:
-        return words[:most]
-    return [*words[: most - 1], ", ".join(words[most - 1 :])]  # one text box: "blue, metal"
+        return texts[:most]
+    return [*texts[: most - 1], ", ".join(texts[most - 1 :])]  # in one text box: "blue, metal"
 
 
 def _stored(asked: Field, texts: Sequence[str]) -> list[Any]:
-    """The words as Label Studio stores them in this control."""
+    """Return the values as Label Studio stores them in this control."""
     if asked.tag == "TextArea":
         return list(texts)
     by_text = {choice.text: choice for choice in asked.choices}

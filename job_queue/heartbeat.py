@@ -1,8 +1,8 @@
 """The heartbeat that each worker writes to Redis every few seconds.
 
 RQ's `SimpleWorker` sends none while a job runs, so a thread of our worker writes these keys. The queue reads them to
-decide whether a click can be answered. The age comes from the key's remaining lifetime, so the clocks of different
-machines do not matter.
+decide whether a click can be answered. The age of a heartbeat is computed from the key's remaining lifetime, so that
+the machines may have different clocks.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class WorkerBeat:
     host: str = ""
     device: str = ""
     state: str = "starting"
-    model_versions: dict[str, str] = field(default_factory=dict)  # queue -> version; none where no model is loaded
+    model_versions: dict[str, str] = field(default_factory=dict)  # queue -> version; no entry: no model is loaded
     problem: str | None = None  # why a model does not load
-    serving: str | None = None  # the registry's name of the Osprey it serves, `base` without a champion
+    serving: str | None = None  # the name of the served version in the registry, `base` without a champion
     age_s: float = 0.0
 
 
 def beat_key(name: str) -> str:
-    """The Redis key of one worker's heartbeat."""
+    """Return the Redis key of one worker's heartbeat."""
     return f"osprey:worker:{name}"
 
 
@@ -59,8 +59,8 @@ def remove_beat(redis: Redis, name: str) -> None:
 def read_beats(redis: Redis, ttl_s: float, expected: Sequence[str] = ()) -> tuple[WorkerBeat, ...]:
     """Read the heartbeats of all living workers, sorted by name, and remove the names of dead ones.
 
-    One trip to Redis is enough where the workers are those `expected`, else it takes two. A heartbeat that this release
-    cannot read is skipped: that worker serves nothing for us.
+    If the workers are those `expected`, one round trip to Redis is enough; otherwise it takes two. A heartbeat that
+    this release cannot read is skipped, because its worker cannot answer our jobs.
     """
     names, replies = _read_names_and(redis, expected)
     if names != sorted(expected):
@@ -79,7 +79,11 @@ def read_beats(redis: Redis, ttl_s: float, expected: Sequence[str] = ()) -> tupl
 
 
 def _read_names_and(redis: Redis, wanted: Sequence[str]) -> tuple[list[str], list[Any]]:
-    """All workers' names, sorted, and of the `wanted` ones (sorted too) payload and remaining lifetime in turn."""
+    """Read the names of all workers, and the heartbeats of the `wanted` ones, in one round trip.
+
+    Returns:
+        The names, sorted; and for each wanted name, in sorted order: its payload, its remaining lifetime in ms.
+    """
     pipeline = redis.pipeline(transaction=False)
     pipeline.smembers(WORKERS_KEY)
     for name in sorted(wanted):

@@ -1,6 +1,7 @@
-"""The kinds of jobs: one row per contract says which function answers it, on which queue, and for how long it lives.
+"""The kinds of jobs: a table with the function, the queue and the time limits of each contract.
 
-Sender (`queue.py`) and worker (`worker/queue_worker.py`) both read this table, so what it does not name does not run.
+Sender (`queue.py`) and worker (`worker/queue_worker.py`) both read this table. A worker refuses a function that it does
+not list.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from job_queue.contracts import (
 from job_queue.settings import QueueSettings
 
 QueueName = Literal["masks", "describe", "data", "train", "prelabel"]
-QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")  # these serve clicks, with a model each
+QUEUE_NAMES: tuple[QueueName, ...] = ("masks", "describe")  # the queues of clicks; each needs one model
 PRELABEL_QUEUE: QueueName = "prelabel"  # whole projects, by a worker with both models and the lowest priority
 DATA_QUEUE: QueueName = "data"  # corrections, exports: no model
 TRAIN_QUEUE: QueueName = "train"  # fine-tunes and the gate
@@ -43,13 +44,13 @@ class JobKind:
     """How jobs of one contract are enqueued.
 
     Attributes:
-        queue: None: each queue that serves clicks gets a job of its own.
+        queue: the queue; None: each queue of clicks gets its own job.
         function: the path that RQ calls.
         timeout: the setting that limits how long the job may run.
         bound: the setting that limits how many jobs may wait before it; None: no limit.
-        is_background: it waits behind every click.
-        at_front: it goes before other jobs of its queue.
-        keeps_result: its answer is kept, so that the same job is not run again while it is remembered.
+        is_background: whether it waits behind every click.
+        at_front: whether it goes before other jobs of its queue.
+        keeps_result: whether its answer is kept. The same job is not run again while its answer is kept.
     """
 
     queue: QueueName | None
@@ -66,12 +67,12 @@ class JobKind:
         return self.function.rpartition(".")[2]
 
     def timeout_s(self, settings: QueueSettings) -> int:
-        """Seconds that the job may run."""
+        """Return the number of seconds that the job may run."""
         limit: int = getattr(settings, self.timeout)
         return limit
 
     def most_waiting(self, settings: QueueSettings) -> int | None:
-        """Number of waiting jobs at which another one is refused."""
+        """Return the number of waiting jobs at which another one is refused; None: no limit."""
         return None if self.bound is None else int(getattr(settings, self.bound))
 
 
@@ -81,7 +82,8 @@ JOB_KINDS: dict[type[AnyJob], JobKind] = {
     WarmJob: JobKind(None, "worker.jobs.warm", "background_timeout_s", "background_bound", True, True),
     LookAheadJob: JobKind("masks", "worker.jobs.look_ahead", "background_timeout_s", "background_bound", True, True),
     PrelabelJob: JobKind("prelabel", "worker.prelabel.job.prelabel", "background_timeout_s", None, True),
-    # A hint is remembered, so that a webhook may send it twice. The other jobs on data may follow one like them.
+    # The result of `collect` is kept, so that a webhook that arrives twice runs once. The other jobs of these queues
+    # have to run again when an identical one is enqueued later.
     CollectJob: JobKind("data", "learning.jobs.collect", "data_timeout_s", "data_bound"),
     ReconcileJob: JobKind("data", "learning.jobs.reconcile", "data_timeout_s", "data_bound", True, keeps_result=False),
     ExportJob: JobKind("data", "learning.jobs.export", "data_timeout_s", "data_bound", True, keeps_result=False),
@@ -92,5 +94,5 @@ FUNCTIONS = frozenset(kind.function for kind in JOB_KINDS.values())
 
 
 def rq_queue_name(queue: str, *, background: bool = False) -> str:
-    """RQ's name of one of our queues. Background jobs (warm-up, bulk) wait behind every click."""
+    """Return RQ's name of one of our queues. Background jobs (warm-up, bulk) wait behind every click."""
     return f"osprey-{queue}-background" if background else f"osprey-{queue}"

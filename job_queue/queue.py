@@ -1,7 +1,8 @@
 """The client of the queue: submit a job, wait for its answer, read the queue's health.
 
-It adds to RQ: JSON only, job paths as strings, a job id that is the content's hash (with the served model version),
-bounded queues, and errors that come back as the classes of `job_queue/errors.py`.
+It adds to RQ: jobs as JSON and functions by path, so that this process does not import them; job ids that are a hash of
+the content and the served model version; bounded queues; and errors that are raised as the classes of
+`job_queue/errors.py`.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ from job_queue.job_kinds import (
 from job_queue.partial_answers import partial_key, read_partial_answers
 from job_queue.settings import QueueSettings
 
-_JobState = tuple[str | None, str | None]  # RQ's status of a job, and the worker that has it
-# Short enough that a Redis which hangs runs into the client's socket timeout, not into the caller's deadline.
+_JobState = tuple[str | None, str | None]  # RQ's status of a job, and the name of the worker that runs it
+# One blocking read is shorter than the socket timeout, so that a Redis that hangs is detected before the deadline.
 _BLOCK_SLICE_S = 0.4
 _UNDER_WAY = ("queued", "started", "scheduled", "deferred", "finished")
 _NAMED_ERRORS: dict[str, type[errors.OspreyError]] = {
@@ -63,7 +64,7 @@ _NAMED_ERRORS: dict[str, type[errors.OspreyError]] = {
 
 
 def connect(redis_url: str, timeout_s: float) -> Redis:
-    """A client that gives up within `timeout_s` seconds and retries only a dropped connection, once."""
+    """Return a Redis client that waits at most `timeout_s` seconds and retries once after a dropped connection."""
     return Redis.from_url(
         redis_url,
         socket_timeout=timeout_s,
@@ -74,7 +75,7 @@ def connect(redis_url: str, timeout_s: float) -> Redis:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """One queue: who serves it and how much waits in it."""
+    """One queue: its workers and models, and the number of jobs that wait in it."""
 
     workers: int = 0
     last_beat_age_s: float | None = None
@@ -86,7 +87,7 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class QueueHealth:
-    """What `osprey status` and the backend's /health show. `problem` says why Redis is not usable."""
+    """The state that `osprey status` and the backend's /health show. `problem`: why Redis cannot be used."""
 
     redis_ok: bool
     queues: Mapping[QueueName, QueueState] = field(default_factory=dict)
@@ -95,7 +96,7 @@ class QueueHealth:
 
 
 class JobQueue:
-    """Client of the queue; safe to share between threads. Connects on first use."""
+    """The client of the queue. Threads may share it; it connects at the first use."""
 
     def __init__(self, redis: str | Redis, settings: QueueSettings | None = None) -> None:
         self._settings = settings or QueueSettings()
@@ -103,20 +104,20 @@ class JobQueue:
         self._worker_names: tuple[str, ...] = ()  # as last read
 
     def submit(self, job: AnyJob, *, bulk: bool = False) -> str:
-        """Enqueue a job and return its id, which names its content and, for a click, the model that answers it.
+        """Enqueue a job and return its id, a hash of its content and, for a click, of the model that answers it.
 
-        A job that waits, runs or has an answer already is not enqueued again; one that failed is.
+        A job that waits, runs or already has an answer is not enqueued again. A job that failed is.
 
         Args:
-            job: A `WarmJob` goes to every queue with a live worker; its id is of no use. A job on corrections needs
-                no live worker: it waits for one.
-            bulk: the job waits behind every click.
+            job: the job. A `WarmJob` goes to every queue of clicks with a live worker; the id returned is that of one
+                of them. A job on corrections is enqueued without a live worker, and waits for one.
+            bulk: whether the job waits behind every click.
 
         Raises:
             QueueUnavailable: Redis does not answer.
             NoWorker: no live worker serves the queue.
             ModelUnavailable: the queue's model does not load, or the version asked for is not served.
-            QueueBusy: the queue is at its bound; a reconcile finds later what a refused hint was about.
+            QueueBusy: the queue is full. If it refuses a `CollectJob`, a later reconcile finds the change.
         """
         with self._named_redis_errors():
             if isinstance(job, LearningJob):
@@ -135,31 +136,31 @@ class JobQueue:
             return ids[0]
 
     def finetune_progress(self) -> FineTuneProgress | None:
-        """How far the last fine-tune is, or how it ended."""
+        """Return the progress of the last fine-tune, or how it ended; None: there was none for a week."""
         with self._named_redis_errors():
             return read_progress(self._redis)
 
     def wait_segment(self, job_id: str, timeout_s: float) -> SegmentAnswer:
-        """The answer of a `SegmentJob`, waiting at most `timeout_s` seconds.
+        """Wait at most `timeout_s` seconds for the answer to a `SegmentJob`.
 
         Raises:
-            JobTimedOut: not ready; its answer will be kept and can be waited for again.
-            JobFailed, ImageUnavailable, ImageCorrupt, ModelUnavailable: what the worker reported.
+            JobTimedOut: the answer is not ready; it will be kept, and the caller may wait again.
+            JobFailed, ImageUnavailable, ImageCorrupt, ModelUnavailable: the error that the worker reported.
             QueueUnavailable: Redis does not answer.
         """
         return SegmentAnswer.from_json(self._wait(job_id, timeout_s))
 
     def wait_describe(self, job_id: str, timeout_s: float) -> DescribeAnswer:
-        """The answer of a `DescribeJob`; raises as `wait_segment`."""
+        """Wait for the answer to a `DescribeJob`; raises the same errors as `wait_segment`."""
         return DescribeAnswer.from_json(self._wait(job_id, timeout_s))
 
     def partial_describe(self, job_id: str) -> tuple[FieldAnswer, ...]:
-        """The answers that a describe job has published so far, in the order of its questions."""
+        """Return the answers that a describe job has published so far, in the order of its questions."""
         with self._named_redis_errors():
             return read_partial_answers(self._redis, job_id)
 
     def health(self) -> QueueHealth:
-        """Redis, workers and depths now. Never raises for a Redis that is away: it says so."""
+        """Return the state of Redis, the workers and the queues; also if Redis does not answer, instead of an error."""
         try:
             beats = self._read_beats()
             queues = {name: self._queue_state(name, beats) for name in (*QUEUE_NAMES, DATA_QUEUE, TRAIN_QUEUE)}
@@ -168,12 +169,12 @@ class JobQueue:
         return QueueHealth(redis_ok=True, queues=queues, workers=beats)
 
     def record_failure(self, message: str, *, task_id: int | None = None, where: str = "backend") -> None:
-        """Keep a failure for `osprey status`; the last hundred stay."""
+        """Store a failure for `osprey status`, which keeps the last hundred."""
         with self._named_redis_errors():
             failures.record_failure(self._redis, message, task_id, where)
 
     def recent_failures(self, limit: int = 20) -> tuple[failures.Failure, ...]:
-        """The latest failures, newest first."""
+        """Return the latest failures, newest first."""
         with self._named_redis_errors():
             return failures.recent_failures(self._redis, limit)
 
@@ -202,7 +203,7 @@ class JobQueue:
         try:
             self._enqueue_click(rq_queue, job_id, queue, job, background=background)
         except DuplicateJobError:
-            # Left over from a failure, or another backend process enqueued it just now.
+            # The job is left over from a failure, or another backend process has enqueued it in the meantime.
             if not self._reusable(job_id, self._look_up(job_id, rq_queue)[0], versions):
                 self._forget(job_id)
                 self._enqueue_click(rq_queue, job_id, queue, job, background=background)
@@ -227,7 +228,7 @@ class JobQueue:
         )
 
     def _look_up(self, job_id: str, rq_queue: Queue) -> tuple[_JobState, int]:
-        """What is known of the job, and how many jobs wait in the queue."""
+        """Return the state of the job and the number of jobs that wait in the queue."""
         pipeline = self._redis.pipeline(transaction=False)
         pipeline.hmget(Job.key_for(job_id), "status", "worker_name")
         pipeline.llen(rq_queue.key)
@@ -235,9 +236,10 @@ class JobQueue:
         return (_text(status), _text(worker_name)), int(depth)
 
     def _reusable(self, job_id: str, state: _JobState, versions: Sequence[str]) -> bool:
-        """Whether the job waits, runs in a worker that lives, or has an answer of a version that is served.
+        """Return whether the job waits, runs in a live worker, or has an answer of a version that is served.
 
-        A worker that switches models while a job waits answers it with a version that its id does not name.
+        The last has to be checked, although the id depends on the version: a worker that switches models while the job
+        waits answers it with the new version.
         """
         status, worker_name = state
         if status in ("queued", "scheduled", "deferred"):
@@ -260,7 +262,7 @@ class JobQueue:
         with self._named_redis_errors():
             while True:
                 left_s = deadline - time.monotonic()
-                # One trip: Redis answers at once where there is a result, else as soon as there is one.
+                # One round trip: Redis answers immediately if there is a result, otherwise as soon as there is one.
                 result = self._awaited_result(job_id, min(left_s, _BLOCK_SLICE_S))
                 if result is not None:
                     return _unwrap(job_id, result)
@@ -268,12 +270,12 @@ class JobQueue:
                     state = self._status(job_id)
                     if state is None:
                         raise JobFailed(
-                            f"job {job_id} is not known any more (it expired, or Redis lost it); ask again", "JobLost"
+                            f"job {job_id} no longer exists (it expired, or Redis lost it); try again", "JobLost"
                         )
                     raise JobTimedOut(f"job {job_id} is {state} after {timeout_s:.1f} s; its answer will be kept")
 
     def _awaited_result(self, job_id: str, wait_s: float) -> Result | None:
-        """The job's latest result, which RQ keeps in a stream; None where there is none after `wait_s` seconds."""
+        """Wait for the job's latest result, which RQ keeps in a Redis stream; None: none within `wait_s` seconds."""
         key = Result.get_key(job_id)
         reply: Any = self._redis.xread({key: "0-0"}, block=max(1, int(wait_s * 1000)) if wait_s > 0 else None)
         if not reply:
@@ -311,12 +313,17 @@ class JobQueue:
 
 
 def enqueue(redis: Redis, settings: QueueSettings, job: LearningJob | PrelabelJob) -> str:
-    """Enqueue a job that no annotator waits for, over a connection that is there, and return its id.
+    """Enqueue a job for which no annotator waits, and return its id.
 
-    The same job is not enqueued again while it waits or runs, nor while its result is kept.
+    The same job is not enqueued again while it waits or runs, or while its result is kept.
+
+    Args:
+        redis: a connection.
+        settings: bounds, time limits and lifetimes.
+        job: the job.
 
     Raises:
-        QueueBusy: the queue is at its bound.
+        QueueBusy: the queue is full.
     """
     kind = JOB_KINDS[type(job)]
     assert kind.queue is not None, "every job without an annotator has one queue"
@@ -349,14 +356,19 @@ def enqueue(redis: Redis, settings: QueueSettings, job: LearningJob | PrelabelJo
 def _refuse_when_full(queue: Queue, depth: int, bound: int | None, *, retry_after_s: float) -> None:
     if bound is not None and depth >= bound:
         raise QueueBusy(
-            f"{depth} jobs wait in {queue.name} (bound {bound}); try again in {retry_after_s:.0f} s, "
-            "look at `osprey status` whether its worker lives, or start another one",
+            f"{depth} jobs wait in {queue.name} (limit {bound}); try again in {retry_after_s:.0f} s, "
+            "check with `osprey status` whether its worker runs, or start another one",
             retry_after_s,
         )
 
 
 def _served_versions(queue: QueueName, beats: tuple[WorkerBeat, ...]) -> list[str]:
-    """The model versions that live workers serve on a queue, or the error that says why there is none."""
+    """Return the model versions that live workers serve on a queue.
+
+    Raises:
+        ModelUnavailable: a worker serves the queue, but its model does not load.
+        NoWorker: no worker serves the queue, or it is still loading its model.
+    """
     listening = [beat for beat in beats if queue in beat.queues]
     versions = sorted({beat.model_versions[queue] for beat in listening if queue in beat.model_versions})
     if versions:
@@ -377,7 +389,11 @@ def _text(value: bytes | str | None) -> str | None:
 
 
 def _unwrap(job_id: str, result: Result) -> dict[str, Any]:
-    """The answer inside a stored result, or the error it holds as the exception it names."""
+    """Return the answer in a stored result.
+
+    Raises:
+        OspreyError: the job failed; the class is that of the worker's error, or `JobFailed`.
+    """
     if result.type is not Result.Type.SUCCESSFUL:
         last_line = (result.exc_string or "no reason kept").strip().splitlines()[-1]
         path, _, message = last_line.partition(": ")

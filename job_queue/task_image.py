@@ -1,4 +1,4 @@
-"""Where a Label Studio task's image is, by the project's labeling config."""
+"""Find the image of a Label Studio task with the project's labeling config."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from label_config.reader import LabelConfig
 
 
 def image_ref(task: Mapping[str, Any], config: LabelConfig) -> ImageRef:
-    """Where the task's image is.
+    """Return a reference to the task's image.
 
     Raises:
-        ImageUnavailable: the task's data does not hold it.
+        ImageUnavailable: the task's data contains no image under the key of the labeling config.
     """
     data, task_id, project_id = task.get("data"), task.get("id"), task.get("project")
     url = data.get(config.image_key) if isinstance(data, Mapping) else None

@@ -1,7 +1,7 @@
-"""The functions of the queues `data` and `train` that RQ calls by path: JSON in, JSON out. About ten lines each.
+"""The job functions of the queues `data` and `train`, which RQ calls by path.
 
-Neighbours: `job_queue/queue.py` (`submit`) and `learning/schedule.py` enqueue,
-`learning/corrections/collect.py` and `learning/export/version.py` work.
+Each takes the JSON of its job and returns plain JSON: `{"ok": result}`. A failure is logged, shown in `osprey status`
+and raised, so that RQ runs the job once more.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def collect(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`CollectJob` -> how many tasks have changed in the store."""
+    """Run a `CollectJob`: copy the changed tasks into the store; return how many tasks changed there."""
     job = CollectJob.from_json(job_json)
     task_id = job.task_ids[0] if len(job.task_ids) == 1 else None
 
@@ -44,7 +44,10 @@ def collect(job_json: dict[str, Any]) -> dict[str, Any]:
 
 
 def reconcile(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`ReconcileJob` -> tasks read, changed, removed and failed. One project's failure does not keep the others out."""
+    """Run a `ReconcileJob`: look for changes that no webhook reported; return counts of tasks.
+
+    A failure in one project is recorded and counted, and the other projects are still processed.
+    """
     job = ReconcileJob.from_json(job_json)
 
     def work(runtime: DataRuntime) -> dict[str, Any]:
@@ -70,7 +73,7 @@ def reconcile(job_json: dict[str, Any]) -> dict[str, Any]:
 
 
 def export(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`ExportJob` -> the version's name, whether it is new, and its counts."""
+    """Run an `ExportJob`: write a data version; return its name, whether it is new, and its counts."""
     job = ExportJob.from_json(job_json)
     options = ExportOptions(job.layout, job.held_out_share, job.seed, job.edited_weight)
 
@@ -86,7 +89,7 @@ def export(job_json: dict[str, Any]) -> dict[str, Any]:
 
 
 def trigger(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`TriggerJob` -> the projects whose fine-tune was enqueued."""
+    """Run a `TriggerJob`: enqueue a fine-tune for each project with enough corrections; return these projects."""
     job = TriggerJob.from_json(job_json)
 
     def work(runtime: DataRuntime) -> dict[str, Any]:
@@ -104,7 +107,10 @@ def trigger(job_json: dict[str, Any]) -> dict[str, Any]:
 
 
 def finetune(job_json: dict[str, Any]) -> dict[str, Any]:
-    """`FineTuneJob` -> the candidate's name and whether it passed. Killed, it goes on where it was."""
+    """Run a `FineTuneJob`: train and evaluate a candidate; return its name and whether it passed the gate.
+
+    If the worker is killed, the next run of the job continues from the last checkpoint.
+    """
     job = FineTuneJob.from_json(job_json)
 
     def work(runtime: DataRuntime) -> dict[str, Any]:
@@ -124,20 +130,20 @@ def finetune(job_json: dict[str, Any]) -> dict[str, Any]:
             note.end(f"failed: {type(error).__name__}: {error}")
             raise
         passed = None if found.gate is None else bool(found.gate["passed"])
-        told = "is not examined" if passed is None else "passed the gate" if passed else "did not pass the gate"
-        note.end(f"{found.version.name} {told}")
+        verdict = "was not evaluated" if passed is None else "passed the gate" if passed else "did not pass the gate"
+        note.end(f"{found.version.name} {verdict}")
         return {"version": found.version.name, "passed": passed, "is_new": found.is_new}
 
     return _reported(f"fine-tune project {job.project_id} ({job.reason})", None, work)
 
 
 def _reported(name: str, task_id: int | None, work: Callable[[DataRuntime], dict[str, Any]]) -> dict[str, Any]:
-    """Run a job. A failure is a line in the log, one in `osprey status`, and raised, so that RQ tries once more."""
+    """Run a job; log a failure, record it for `osprey status`, and raise it, so that RQ runs the job once more."""
     runtime = current(DataRuntime)
     try:
         done = work(runtime)
     except RedisError:
-        raise  # the queue itself is gone: RQ and the worker's loop deal with it
+        raise  # without Redis no failure can be recorded; RQ and the worker's loop handle it
     except Exception as error:
         _note(runtime, name, task_id, error)
         raise

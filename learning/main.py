@@ -40,7 +40,7 @@ def main(
 
 
 def _work_on_training(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Fine-tune with the lowest priority, in a process of its own so that those that answer clicks go on."""
+    """Fine-tune in a process of its own with the lowest priority, so that it does not slow down clicks."""
     from learning.runtime import TrainRuntime
     from learning.training.options import FineTuneOptions
     from worker.processor import give_way
@@ -51,8 +51,8 @@ def _work_on_training(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 def _work_on_data(settings: Settings) -> None:
-    """Collect corrections without a model, and run the schedule in a thread beside it."""
-    # Imported here: a process that fine-tunes needs no scheduler.
+    """Collect corrections without a model, and run the schedule in a second thread."""
+    # Imported here, because a process that fine-tunes needs no scheduler.
     from learning.runtime import DataRuntime
     from learning.schedule import Schedule, periodic_work
 

@@ -1,6 +1,7 @@
-"""What a worker of the `data` queue holds: the correction store and the way to Label Studio. No model, no torch.
+"""The runtimes of the workers for the queues `data` and `train`: correction store, Label Studio, settings of training.
 
-`worker/queue_worker.py` runs it as it runs a model worker; `learning/jobs.py` finds it with `current`.
+`worker/queue_worker.py` runs them as it runs a worker with models; `learning/jobs.py` gets them with `current`. No
+model and no torch is loaded here until a fine-tune begins.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from worker.images.resolver import ImageResolver
 from worker.label_studio.annotations import AnnotationSource, annotation_source
 
 _LOG = logging.getLogger(__name__)
-_DECODED_BYTES = 1  # images are looked at once: none is kept decoded
+_DECODED_BYTES = 1  # each image is read only once, so no decoded image is kept
 
 
 class DataRuntime:
-    """One process's store and connections. Opened late, and again while the database is away."""
+    """The correction store and connections of one process. If the database does not answer, it is opened later."""
 
     def __init__(self, settings: Settings, redis: Redis) -> None:
         self.queues: tuple[str, ...] = (DATA_QUEUE,)
@@ -41,11 +42,11 @@ class DataRuntime:
 
     @property
     def model_versions(self) -> dict[str, str]:
-        """Under which version the queue is served; nothing while the store cannot be opened."""
+        """The version under which the queue is served; empty while the store cannot be opened."""
         return {DATA_QUEUE: f"store-{SCHEMA_VERSION}"} if self._store is not None else {}
 
     def load_missing(self) -> None:
-        """Open the store unless it is open; what is wrong is in `problem` and tried again later."""
+        """Open the store unless it is open. The reason of a failure is in `problem`; the worker calls this again."""
         if self._store is not None:
             return
         try:
@@ -56,14 +57,14 @@ class DataRuntime:
             _LOG.error("%s", error)
 
     def champion_moved(self) -> bool:
-        """Never: no model is served here."""
+        """Return False: no model is served here."""
         return False
 
     def follow_champion(self) -> None:
-        """Nothing: see `champion_moved`."""
+        """Do nothing; see `champion_moved`."""
 
     def close(self) -> None:
-        """Close the store and kept connections."""
+        """Close the store and the connections for images."""
         if self._store is not None:
             self._store.close()
         self._images.close()
@@ -81,18 +82,18 @@ class DataRuntime:
         return self._store
 
     def source(self) -> AbstractContextManager[AnnotationSource]:
-        """A connection to Label Studio."""
+        """Return a connection to Label Studio, as a context manager."""
         return annotation_source(self.settings)
 
     @contextmanager
     def collector(self) -> Iterator[Collector]:
-        """A collector over the store, with a connection of its own."""
+        """Provide a collector that writes to the store, with its own connection to Label Studio."""
         with self.source() as source:
             yield Collector(self.store, source, self.settings.shares, self._images)
 
 
 class TrainRuntime(DataRuntime):
-    """What a worker of the `train` queue holds besides: how to train, and on which device."""
+    """The runtime of a worker for the queue `train`: also the settings of training, and the device."""
 
     def __init__(self, settings: Settings, redis: Redis, options: FineTuneOptions) -> None:
         super().__init__(settings, redis)
@@ -102,12 +103,12 @@ class TrainRuntime(DataRuntime):
 
     @property
     def model_versions(self) -> dict[str, str]:
-        """Under which version the queue is served; nothing while the store cannot be opened."""
+        """The version under which the queue is served; empty while the store cannot be opened."""
         served = super().model_versions
         return {TRAIN_QUEUE: served[DATA_QUEUE]} if served else {}
 
     def claim_device(self) -> str:
-        """`auto` is the GPU where there is one. Torch is loaded now, and keeps to its share of the cores."""
+        """Load torch, limit its threads to this process's share of the cores, and return the device to train on."""
         from worker.processor import default_threads, limit_threads, pick_device
 
         limit_threads(self.settings.threads or default_threads())

@@ -1,7 +1,8 @@
-"""What happens by the clock: RQ's own cron scheduler, as a thread of the `data` worker.
+"""Jobs that start periodically: RQ's cron scheduler in a thread of the `data` worker.
 
-RQ's scheduler enqueues with pickle and as its process's main thread; here it enqueues JSON contracts through
-`job_queue/queue.py` and is asked every second. Of several data workers one schedules: it holds a lease in Redis.
+RQ's scheduler enqueues pickled calls and needs the main thread of its process. Here a thread calls it every second, and
+its jobs enqueue JSON contracts through `job_queue/queue.py`. If several data workers run, only one of them schedules:
+the one that holds a lease in Redis.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _TICK_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A piece of work that is enqueued every `every_s` seconds, or by a cron expression."""
+    """A job that is enqueued every `every_s` seconds, or at the times of a cron expression."""
 
     name: str
     enqueue: Callable[[Redis], object]
@@ -41,7 +42,7 @@ class Periodic:
 
 
 def periodic_work(settings: Settings) -> list[Periodic]:
-    """Everything that the settings ask for."""
+    """Return the periodic jobs that the settings ask for."""
     queue = settings.queue
     return [
         Periodic("reconcile", _submits(queue, ReconcileJob()), every_s=settings.reconcile_s),
@@ -51,7 +52,11 @@ def periodic_work(settings: Settings) -> list[Periodic]:
 
 
 def _training(settings: Settings) -> Iterator[Periodic]:
-    """Looks for corrections to learn from: every few minutes by their number, at a time of the day whatever is new."""
+    """Yield the jobs that may start a fine-tune.
+
+    One runs every few minutes and counts the new corrections. The other one runs at a time of the day, and one new
+    correction is enough.
+    """
     if settings.finetune_after is not None:
         yield Periodic("finetune-by-count", _submits(settings.queue, TriggerJob()), every_s=settings.reconcile_s)
     if settings.finetune_cron is not None:
@@ -64,7 +69,7 @@ def _submits(settings: QueueSettings, job: ReconcileJob | TriggerJob) -> Callabl
 
 
 class _Job(CronJob):  # type: ignore[misc]
-    """RQ's cron job that enqueues through our queue."""
+    """A cron job of RQ that enqueues through `job_queue/queue.py`."""
 
     def __init__(self, work: Periodic) -> None:
         queue = rq_queue_name(DATA_QUEUE, background=True)
@@ -72,15 +77,15 @@ class _Job(CronJob):  # type: ignore[misc]
         self._work = work
 
     def enqueue(self, connection: Redis) -> None:
-        """Enqueue now; what cannot be enqueued is due again at its next time."""
+        """Enqueue the job now. If that fails, the next attempt is at the job's next time."""
         try:
             self._work.enqueue(connection)
         except OspreyError as error:
-            _LOG.warning("%s is not enqueued: %s", self.name, error)
+            _LOG.warning("periodic job %s was not enqueued: %s", self.name, error)
 
 
 class Schedule:
-    """The scheduler's thread, from `start` to `stop`. Redis may go away and come back."""
+    """The thread of the scheduler, from `start` to `stop`. It survives restarts of Redis."""
 
     def __init__(self, redis: Redis, name: str, work: Sequence[Periodic]) -> None:
         self._redis = redis
@@ -90,16 +95,16 @@ class Schedule:
         self._thread = threading.Thread(target=self._run, name="schedule", daemon=True)
 
     def start(self) -> None:
-        """Begin; work that was never enqueued is due at once."""
+        """Start the thread. A job that was never enqueued is due immediately."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and let another worker schedule at once."""
+        """End the thread and release the lease, so that another worker can schedule immediately."""
         self._stopped.set()
         self._thread.join()
 
     def tick(self) -> None:
-        """Enqueue what is due, if this process holds the lease."""
+        """Enqueue the jobs that are due, if this process holds the lease."""
         scheduler = self._scheduler
         if not self._holds_lease():
             return
@@ -125,11 +130,12 @@ class Schedule:
                     born = datetime.now(UTC)
                 self.tick()
             except RedisError as error:
-                _LOG.debug("nothing is scheduled, Redis is away: %s", error)  # the working thread logs and waits
+                # At debug level, because the thread that runs the jobs reports the lost connection, too.
+                _LOG.debug("nothing is scheduled, Redis does not answer: %s", error)
             self._stopped.wait(_TICK_S)
         try:
             if self._holds_lease():
                 self._redis.delete(_LEASE_KEY)
             self._scheduler.register_death()
         except RedisError as error:
-            _LOG.debug("the scheduler left without a goodbye: %s", error)
+            _LOG.debug("the lease of the scheduler was not released, Redis does not answer: %s", error)

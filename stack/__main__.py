@@ -1,4 +1,4 @@
-"""`python -m stack up|down|status|logs`: what `make up` and its neighbours call."""
+"""`python -m stack up|down|status|logs|osprey`: the commands that the Makefile calls."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def down() -> None:
 
 @app.command()
 def status() -> None:
-    """What runs and whether it works. Exit code 1 when something does not."""
+    """Show what runs and whether it works. Exit code 1: a part does not work."""
     state = StateFolder(StackSettings.from_env(os.environ).state_dir)
     supervisor = _supervisor(state)
     launch = state.load_launch()
@@ -75,8 +75,8 @@ def status() -> None:
     sets, folder = base_set_making(stack), truth_folder(state.path, launch.handed_through)
     if outdated is None and folder is not None:
         process = supervisor.process_state(BASE_SET)
-        begun = "ready" if sample_sets_are_made(folder) else "not begun: `make up` begins it once clicks work"
-        progress = begun if sets is None else sets.text
+        idle = "ready" if sample_sets_are_made(folder) else "not started: `make up` starts it once clicks work"
+        progress = idle if sets is None else sets.text
         table.add_row("Base set", process.name.lower(), str(process.pid or "-"), progress)
     console.print(table)
     if sets is not None:
@@ -89,7 +89,7 @@ def status() -> None:
 def _about_sets(state: StateFolder, sets: Making) -> str:
     if sets.is_given_up:
         log = state.logs / f"{BASE_SET}.log"
-        return f"Without base set and replay data no fine-tune starts: `make up` makes them again. See {log}"
+        return f"No fine-tune starts without base set and replay data; `make up` makes them again. See {log}"
     return "Clicks work. A fine-tune and its gate wait until base set and replay data are made."
 
 
@@ -108,7 +108,7 @@ def logs() -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def osprey(context: typer.Context) -> None:
-    """Run `osprey ...` against the running stack: its addresses and secrets are filled in."""
+    """Run `osprey ...` with the addresses and secrets of this stack."""
     state = StateFolder(StackSettings.from_env(os.environ).state_dir)
     launch = state.load_launch()
     if launch is None:
@@ -123,11 +123,11 @@ def _supervisor(state: StateFolder) -> Supervisor | None:
 
 
 def main() -> None:
-    """Run a command; what a person can put right is printed without a traceback."""
+    """Run a command. Errors that a person can correct are printed without a traceback."""
     try:
         app()
     except httpx.HTTPError as error:
-        _stop(f"Label Studio does not answer ({type(error).__name__}: {error}); `make logs` shows what it says")
+        _stop(f"Label Studio does not answer ({type(error).__name__}: {error}); `make logs` shows its log")
     except StackError as error:
         _stop(str(error))
 

@@ -1,6 +1,7 @@
 """Run the components of `make up` as child processes of this one, on free ports, for a measurement or a simulation.
 
-They end with this process. `own_stack` ends what a killed run left behind. Everything is kept in the state folder.
+They end with this process. If it is killed, the next `own_stack` on the same folder ends its processes first. Projects,
+annotations and logs are kept in the state folder.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from stack.supervisor import end_leftovers
 from worker.label_studio.connection import BackendAddress
 
 _STOP_LIMIT_S = 15.0
-_PATIENCE = 3  # times what `make up` allows: nobody waits for a page here, and the machine may be busy
+_START_LIMIT_FACTOR = 3  # times the limit of `make up`: the machine may be busy with the measurement itself
 _LOG_TAIL_LINES = 15
 
-_FIRST = ("redis", "label-studio")  # the workers' token is made with Label Studio
+_FIRST = ("redis", "label-studio")  # the workers need a token, and only a running Label Studio can make it
 
 
 @contextmanager
 def own_stack(
     folder: Path, variables: Mapping[str, str], environ: Mapping[str, str], on_start: Callable[[str], None]
 ) -> Iterator[Stack]:
-    """The running stack; stopped at the end of the block, its projects and annotations stay in `folder`.
+    """Start a stack for the duration of the block. Its projects and annotations stay in `folder`.
 
     Args:
-        folder: its state folder; one that is there is continued.
+        folder: the state folder. If it exists, its projects and annotations are used again.
         variables: `OSPREY_*` variables for backend and workers.
         environ: this process's environment.
-        on_start: called with the title of each component before it is waited for.
+        on_start: called with the title of each component before the wait for it begins.
 
     Raises:
         StackError: Label Studio is not installed, or another simulation runs in `folder`.
-        ServiceDidNotStartError: a component does not come up; the message holds the end of its log.
+        ServiceDidNotStartError: a component does not start; the message holds the end of its log.
     """
     settings = replace(
         StackSettings.from_env(environ),
@@ -72,7 +73,7 @@ def own_stack(
 
 
 def backend_address(stack: Stack) -> BackendAddress:
-    """Where Label Studio finds this stack's backend, with its credentials."""
+    """Return the address at which Label Studio reaches this stack's backend, with the credentials."""
     secrets = stack.secrets
     return BackendAddress(stack.backend_url, BACKEND_USER, secrets.backend_password, secrets.webhook_secret)
 
@@ -92,9 +93,9 @@ class ServiceDidNotStartError(Exception):
 
 @contextmanager
 def started(component: Component, stack: Stack, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A component as a child process, ended at the end of the block.
+    """Run a component as a child process until the end of the block.
 
-    It carries the stack's mark, so that `end_leftovers` finds it when this process was killed.
+    Its environment contains the stack's mark, so that `end_leftovers` finds it after this process was killed.
     """
     process = component.process(stack)
     inherited = {key: value for key, value in environ.items() if process.inherited(key)}
@@ -106,7 +107,7 @@ def started(component: Component, stack: Stack, environ: Mapping[str, str]) -> I
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches us first; the children are ended in order
+            start_new_session=True,  # Ctrl-C must reach only this process, which ends its children in order
         )
     try:
         yield child
@@ -120,16 +121,16 @@ def started(component: Component, stack: Stack, environ: Mapping[str, str]) -> I
 
 
 def wait_until_healthy(component: Component, child: subprocess.Popen[bytes], stack: Stack) -> None:
-    """Return when the component works.
+    """Wait until the component works.
 
     Raises:
-        ServiceDidNotStartError: it ended, or does not work within its time.
+        ServiceDidNotStartError: it ended, or it does not work within its time limit.
     """
-    deadline = time.monotonic() + _PATIENCE * component.start_limit_s
+    deadline = time.monotonic() + _START_LIMIT_FACTOR * component.start_limit_s
     while (problem := component.problem(stack)) is not None:
         if child.poll() is not None or time.monotonic() > deadline:
             lines = _log(component, stack).read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
-            state = f"ended with code {child.returncode}" if child.poll() is not None else "is not healthy in time"
+            state = f"ended with code {child.returncode}" if child.poll() is not None else "did not work in time"
             raise ServiceDidNotStartError(
                 f"{component.title} {state} ({problem}); the end of its log:\n" + "\n".join(lines)
             )

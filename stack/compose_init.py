@@ -1,8 +1,8 @@
-"""The one-shot services of docker compose: `python -m stack.compose_init`, and the same with `base-set` after it.
+"""The one-shot services of docker compose: `python -m stack.compose_init` and `python -m stack.compose_init base-set`.
 
-The first makes the workers' token and the sample project, prints the address and the login. The second makes the small
-model's base set and replay data, for which no click waits. Both run at every `docker compose up` and leave alone what
-is there.
+The first makes the workers' token and the sample project, and prints the address and the login. The second makes the
+small model's base set and replay data; clicks work without them. Both run at every `docker compose up` and make only
+what is missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from worker.label_studio.connection import BackendAddress
 
 logger = logging.getLogger(__name__)
 
-_TRUTH = Path("/exports/truth")  # in the volume that the workers `data` and `train` have, too
+_TRUTH = Path("/exports/truth")  # in the volume that the services `data` and `train` mount, too
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class InitSettings:
     token: str
     backend: BackendAddress
     token_file: Path
-    truth: Path | None  # where base set and replay data will be; None: other weights are served
+    truth: Path | None  # the folder for base set and replay data; None: other weights than the small model are served
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], secrets_folder: Path) -> InitSettings:
@@ -79,7 +79,7 @@ class InitSettings:
 
 
 def run_init(settings: InitSettings) -> None:
-    """Make what is missing.
+    """Make the workers' token and the sample project where they are missing, and log the address and the login.
 
     Raises:
         StackError: Label Studio refuses the login, the token or the project.
@@ -88,7 +88,7 @@ def run_init(settings: InitSettings) -> None:
     if not token_works(settings.label_studio_url, token):
         token = make_token(settings.label_studio_url, settings.username, settings.password)
         write_private(settings.token_file, f"OSPREY_LABEL_STUDIO_TOKEN={shlex.quote(token)}\n")
-        # The services run as different users; the volume itself is what keeps strangers out.
+        # The services run as different users, so each must be able to read it; only these services mount the volume.
         settings.token_file.chmod(0o644)
     api = LabelStudioApi(settings.label_studio_url, token)
     try:
@@ -96,24 +96,24 @@ def run_init(settings: InitSettings) -> None:
     finally:
         api.close()
     if settings.truth is not None and not sample_sets_are_made(settings.truth):
-        plan(settings.truth)  # a fine-tune that starts now waits for it
+        plan(settings.truth)  # so that a fine-tune that starts before the service base-set waits for it
     logger.info("ready: %s/projects/%d/data", settings.public_url, project_id)
     logger.info("log in as %s password %s", settings.username, settings.password)
 
 
 def truth_of(environ: Mapping[str, str]) -> Path | None:
-    """The folder of base set and replay data; None where other weights than the small model are served."""
+    """Return the folder of base set and replay data; None: other weights than the small model are served."""
     return _TRUTH if Path(environ.get("OSPREY_MODEL") or OSPREY_NANO) == OSPREY_NANO else None
 
 
 def make_base_set(truth: Path | None) -> None:
-    """Make what is missing of base set and replay data, at the lowest priority.
+    """Make base set and replay data where they are missing, at the lowest priority.
 
     Raises:
         OspreyError: they cannot be written.
     """
     if truth is None:
-        logger.info("other weights than the small model: name their base set in OSPREY_BASE_SET")
+        logger.info("other weights than the small model are served: name their base set in OSPREY_BASE_SET")
         return
     os.nice(19)
     write_sample_sets(truth)

@@ -1,7 +1,7 @@
-"""Random passwords for the compose stack, made once into a folder that its services share.
+"""Make random passwords for the compose stack, once, in a folder that its services share.
 
-`python -m stack.compose_secrets FOLDER` may run any number of times: what is there stays, so a restart
-never locks a database out of its own password. Only the standard library is needed.
+`python -m stack.compose_secrets FOLDER` may run any number of times. It never changes a file that exists: a database
+keeps the password of its first start. Only the standard library is needed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,15 @@ DEFAULT_USERNAME = "admin@osprey.local"
 
 
 def make_secrets(folder: Path, environ: Mapping[str, str]) -> None:
-    """Write every file that is not there yet.
+    """Write every file that does not exist yet.
 
-    `redis_password`, `redis.conf`, `postgres_password`, `label-studio.env`, `osprey.env` and `store.env`; the
-    `.env` files can be sourced by a POSIX shell. `OSPREY_LABEL_STUDIO_USERNAME` and `_PASSWORD` of
-    `environ` name the first user; empty or absent means the default name and a random password.
+    The files are `redis_password`, `redis.conf`, `postgres_password`, `label-studio.env`, `osprey.env` and `store.env`.
+    A POSIX shell can source the `.env` files.
+
+    Args:
+        folder: where the files are.
+        environ: `OSPREY_LABEL_STUDIO_USERNAME` and `OSPREY_LABEL_STUDIO_PASSWORD` are the login of the first user;
+            empty or absent: the default name and a random password.
     """
     folder.mkdir(parents=True, exist_ok=True)
     redis_password = _keep(folder / "redis_password", secrets.token_urlsafe(24))
@@ -57,7 +61,7 @@ def _keep(path: Path, content: str) -> str:
     if not path.exists():
         draft = path.with_name(path.name + ".new")
         draft.write_text(content)
-        # The services run as different users; the volume itself is what keeps strangers out.
+        # The services run as different users, so each must be able to read it; only these services mount the volume.
         draft.chmod(0o644)
         draft.replace(path)
     return path.read_text()

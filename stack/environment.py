@@ -1,8 +1,8 @@
-"""`python -m stack.environment`: what `make env` does. Builds the two Python environments, or repairs them.
+"""`make env` (`python -m stack.environment`): build the two Python environments, or repair them.
 
-Each holds a stamp that says where it lies, under which Python, and what it was made from. In a folder that was moved or
-copied the packages stay; the paths that pip wrote into scripts and into the editable install are written again.
-Only the standard library is needed: this runs before there is any environment.
+Each environment holds a stamp: its folder, its Python version, and a hash of the files that it was made from. After a
+checkout was moved or copied, the packages stay; only the paths that pip wrote into scripts and into the editable
+install are rewritten. Only the standard library is needed, because this runs before any environment exists.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ STAMP = ".ready"
 _EXTRAS = "backend,worker,store,train,eval,stack,dev"
 _PIP = ("-m", "pip", "install", "--disable-pip-version-check", "-q")
 _VENV = ("-m", "venv", "--clear")
-_LOOKS_EVERY_S = 15
-_LONGEST_SHEBANG = 127
+_REPORT_EVERY_S = 15
+_LONGEST_SHEBANG = 127  # bytes of a script's first line that Linux reads before 5.1
 
 
 class EnvironmentFailed(Exception):
@@ -32,7 +32,7 @@ class EnvironmentFailed(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment of this checkout: where, what for, from which files, by which calls of pip."""
+    """A virtual environment of this checkout: its folder, the files it is made from, and the calls of pip."""
 
     folder: Path
     title: str
@@ -47,7 +47,7 @@ class Environment:
         return self.folder / "bin" / "python"
 
     def digest(self) -> str:
-        """Changes with what it is made from."""
+        """Return a hash of the files and calls of pip that it is made from."""
         contents = [file.read_bytes().hex() for file in self.made_from]
         return hashlib.sha256(json.dumps([contents, self.installs]).encode()).hexdigest()
 
@@ -59,7 +59,8 @@ PACKAGES = Environment(
     made_from=(Path("pyproject.toml"), Path("constraints.txt")),
     installs=(
         ("-c", "constraints.txt", "-e", f".[{_EXTRAS}]"),
-        # Its pins (Flask 1.1, Jinja 3.0, ...) are end of life and it imports none of them where we use it.
+        # Without its dependencies: they are pinned to old releases (Flask 1.1, Jinja 3.0, ...) without security fixes,
+        # and the part that we use imports none of them.
         ("--no-deps", "label-studio-ml==1.0.9", "label-studio-tools==0.0.4"),
     ),
     editable=True,
@@ -76,11 +77,14 @@ BY_FOLDER = {str(each.folder): each for each in (PACKAGES, LABEL_STUDIO)}
 
 
 def make_ready(environment: Environment, wanted_python: str | None = None) -> str | None:
-    """Make the environment what it should be; one line about what was done, None when nothing was.
+    """Build or repair an environment where that is necessary.
 
     Args:
-        environment: relative to the working folder, which is the checkout.
-        wanted_python: the version that a person asked for, as "3.12"; None: any that works.
+        environment: its folder is relative to the working folder, which is the checkout.
+        wanted_python: the version that a person asked for, such as "3.12"; None: any version.
+
+    Returns:
+        A line that says what was done; None: the environment was ready.
 
     Raises:
         EnvironmentFailed: a package cannot be installed, or the folder cannot be written.
@@ -92,9 +96,9 @@ def make_ready(environment: Environment, wanted_python: str | None = None) -> st
     is_other = bool(wanted_python and present and not present.startswith(wanted_python + "."))
     if present is None or is_other:
         was_there = environment.folder.exists()
-        why = f"its Python was {present}" if is_other else "its Python is gone" if was_there else "there was none"
+        why = f"its Python was {present}" if is_other else "its Python is gone" if was_there else "it did not exist"
     elif stamp.get("made_from") != environment.digest():
-        why = "its packages are others now" if stamp else "an earlier release made it, or it was not finished"
+        why = "its list of packages has changed" if stamp else "an earlier release made it, or it was not finished"
     elif stamp.get("folder") != here or stamp.get("python") != present:
         why = ""
     else:
@@ -123,13 +127,13 @@ def make_ready(environment: Environment, wanted_python: str | None = None) -> st
 def _read_stamp(file: Path) -> dict[str, str]:
     try:
         read = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or an empty one of an earlier release
+    except (OSError, ValueError):  # there is no stamp, or an empty one of an earlier release
         return {}
     return read if isinstance(read, dict) else {}
 
 
 def _version_of(python: Path) -> str | None:
-    """The version of an interpreter; None where there is none that runs."""
+    """Return the version of an interpreter; None: it does not exist or does not run."""
     try:
         done = subprocess.run(
             [python, "-c", "import platform; print(platform.python_version())"],
@@ -147,7 +151,7 @@ def _install(environment: Environment) -> None:
         began = time.monotonic()
         while True:
             try:
-                status = child.wait(_LOOKS_EVERY_S)
+                status = child.wait(_REPORT_EVERY_S)
                 break
             except subprocess.TimeoutExpired:
                 _say(f"      {time.monotonic() - began:.0f} s, {_megabytes(environment.folder)} MB installed")
@@ -158,16 +162,19 @@ def _install(environment: Environment) -> None:
 
 
 def _link_checkout(environment: Environment) -> None:
-    """Install this checkout again as what `import` and the command `osprey` find; its packages are there."""
+    """Install this checkout in editable mode again, without its dependencies, which are already there."""
     command = [str(environment.python), *_PIP, "--no-deps", "-e", "."]
     has_setuptools = subprocess.run([environment.python, "-c", "import setuptools"], capture_output=True, check=False)
     if has_setuptools.returncode == 0:
-        command.append("--no-build-isolation")  # nothing is downloaded
+        command.append("--no-build-isolation")  # so that pip downloads nothing
     _run(command, "link this checkout into it")
 
 
 def _rewrite_paths(environment: Environment) -> None:
-    """Let every script of the environment start its own interpreter, and `activate` name this folder."""
+    """Rewrite the scripts of an environment so that they name its present folder.
+
+    `venv` writes its own files (`activate`, ...); the scripts that pip made get a new first line.
+    """
     _run([str(environment.python), "-m", "venv", "--without-pip", str(environment.folder)], "rewrite its paths")
     folder = environment.folder.absolute() / "bin"
     for script in sorted(folder.iterdir()):
@@ -183,7 +190,10 @@ def _rewrite_paths(environment: Environment) -> None:
 
 
 def _header(python: Path) -> bytes:
-    """The first lines of a script that run it with `python`, as pip writes them."""
+    """Return the first lines of a script that run it with `python`, as pip writes them.
+
+    A path with blanks, or one too long for a first line, needs a detour: a shell that executes the interpreter.
+    """
     simple = b"#!" + os.fsencode(python) + b"\n"
     if len(simple) <= _LONGEST_SHEBANG and not any(character.isspace() for character in str(python)):
         return simple
@@ -191,12 +201,12 @@ def _header(python: Path) -> bytes:
 
 
 def _quoted(python: Path) -> str:
-    """For the shell, and inside a Python string of three apostrophes."""
+    """Quote a path for the shell, in a text that is also the inside of a Python string with three apostrophes."""
     return '"' + "".join(f"\\{each}" if each in '"\\$`' else each for each in str(python)) + '"'
 
 
 def _after_header(content: bytes) -> bytes | None:
-    """A Python script without the lines that choose its interpreter; None for any other file."""
+    """Return a Python script without the lines that choose its interpreter; None: the file is not such a script."""
     lines = content.split(b"\n", 3)
     if lines[0] == b"#!/bin/sh" and len(lines) == 4 and lines[1].startswith(b"'''exec' ") and lines[2] == b"' '''":
         return lines[3]
@@ -221,7 +231,7 @@ def _say(line: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Make ready the environments that `arguments` name; `--this-python` builds them with the calling Python."""
+    """Build or repair the environments that `arguments` name; `--this-python` builds them with the calling Python."""
     wanted = f"{sys.version_info[0]}.{sys.version_info[1]}" if "--this-python" in arguments else None
     for name in (each for each in arguments if each != "--this-python"):
         try:

@@ -1,4 +1,4 @@
-"""The personal access token that the workers use: whether it is valid, and how the stack makes one."""
+"""The personal access token of the workers: check that it is valid, and make a new one."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def token_works(url: str, token: str) -> bool:
 
 
 def make_token(url: str, email: str, password: str) -> str:
-    """Log in as a browser does and make a personal access token, which replaces the user's last one.
+    """Log in as a browser does, and make a personal access token that replaces the user's present one.
 
     Raises:
         StackError: Label Studio refuses the login or the token, or does not answer.
     """
     try:
         with LabelStudioApi(url, None, timeout_s=_TIMEOUT_S, headers=_session_headers(url, email, password)) as api:
-            # A user has one valid token: Label Studio answers 409 to a second one.
+            # Label Studio allows one valid token per user and answers 409 to a request for a second one.
             for old in api.call("GET", "/api/token/"):
                 api.call("POST", "/api/token/blacklist/", json={"refresh": old["token"]})
             return str(api.call("POST", "/api/token/")["token"])
@@ -47,7 +47,7 @@ def make_token(url: str, email: str, password: str) -> str:
 
 
 def _session_headers(url: str, email: str, password: str) -> dict[str, str]:
-    """Log in and return the headers that carry the session."""
+    """Log in and return the headers of the session: cookies, CSRF token and referer."""
     try:
         with httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False, headers={"Referer": url}) as client:
             client.get("/user/login/")
@@ -62,7 +62,7 @@ def _session_headers(url: str, email: str, password: str) -> dict[str, str]:
     if status != 302:
         raise StackError(
             f"expected Label Studio at {url} to accept the login {email}, got {status}; if its password was changed in "
-            "the page, put the new one into secrets.json of the state folder"
+            "Label Studio, write the new one into secrets.json of the state folder"
         )
     cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
     return {"Cookie": cookie, "X-CSRFToken": cookies.get("csrftoken", ""), "Referer": url}

@@ -1,6 +1,6 @@
-"""The sample project: drawn scenes, our labeling config, and a connection to the backend.
+"""Make the sample project: drawn scenes, our labeling config, and a connection to the backend.
 
-Used by `make up` and by the one-shot service `init` of docker compose.
+`make up` and the one-shot service `init` of docker compose use it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,20 @@ TITLE = "Osprey sample: drawn scenes"
 
 
 def ensure_project(api: LabelStudioApi, backend: BackendAddress, progress: Callable[[str], None]) -> int:
-    """Make the sample project, its tasks and its connection where they are missing, and return its id.
+    """Make the sample project, its tasks and its connection where they are missing.
 
-    Another call corrects the connection and changes nothing that people have made.
+    If they exist, only the connection is corrected; annotations and settings of the project stay as they are.
+
+    Args:
+        api: Label Studio, as the first user.
+        backend: where Label Studio reaches the backend.
+        progress: called with the step that begins.
+
+    Returns:
+        The project's id.
 
     Raises:
-        StackError: Label Studio refuses something or does not answer.
+        StackError: Label Studio refuses a request or does not answer.
     """
     try:
         progress("project")

@@ -1,6 +1,6 @@
-"""The one folder in which the stack keeps everything: data, logs, ports, secrets.
+"""The state folder, in which the stack keeps everything: data, logs, ports and secrets.
 
-Deleting the folder (after `make down`) is a factory reset; copying it is a backup.
+Deleting the folder (after `make down`) resets the stack; copying it is a backup.
 """
 
 from __future__ import annotations
@@ -11,22 +11,25 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
+from job_queue.records import build_record
 from stack.settings import PORT_VARIABLES, StackError, StackSettings
 
-# Inherited by every process of a stack: how to recognise them when their supervisor is gone.
+T = TypeVar("T")
+
+# An environment variable that every process of a stack inherits, so that they are found without their supervisor.
 MARK = "OSPREY_STACK_MARK"
 DEFAULT_PORTS = {"label_studio": 8080, "backend": 9090, "redis": 6380}
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """Generated at the first start, kept in a file that only its owner can read."""
+    """The secrets of a stack, generated at its first start and kept in a file that only its owner can read."""
 
     label_studio_password: str
     redis_password: str
@@ -37,7 +40,7 @@ class Secrets:
 
     @classmethod
     def generate(cls) -> Secrets:
-        """New random secrets; the one a person types is short."""
+        """Generate random secrets. The password that a person types is shorter than the others."""
         return cls(
             label_studio_password=secrets.token_urlsafe(9),
             redis_password=secrets.token_urlsafe(24),
@@ -49,12 +52,12 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Launch:
-    """What the running processes were started with: enough to start any of them again."""
+    """The settings that the running processes were started with: enough to start any of them again."""
 
     label_studio_executable: str
     ports: dict[str, int]  # label_studio, backend, redis, supervisor
     handed_through: dict[str, str]
-    place: str = ""  # the state folder's path: another one later means that it was moved or copied
+    place: str = ""  # the path of the state folder: if it differs later, the folder was moved or copied
 
 
 @dataclass(frozen=True)
@@ -65,77 +68,99 @@ class StateFolder:
 
     @property
     def logs(self) -> Path:
-        """One log file per component, rotated."""
+        """The folder with one log file per component, rotated."""
         return self.path / "logs"
 
     @property
     def run(self) -> Path:
-        """Files that mean something only while the stack runs."""
+        """The folder with files that are needed only while the stack runs."""
         return self.path / "run"
 
     def create(self) -> None:
-        """Make the folder, closed to other users."""
+        """Make the folder and those below it, closed to other users."""
         for folder in (self.path, self.logs, self.run, self.path / "label-studio", self.path / "redis"):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder against a second `make up` or `make down` at the same time.
+        """Keep a second `make up` or `make down` out while the block runs.
 
         Raises:
-            StackError: another one holds it.
+            StackError: another command holds the lock.
         """
         self.create()
         lock = FileLock(self.path / "lock", blocking=False)
         try:
             lock.acquire()
         except Timeout as error:
-            raise StackError(f"another `make up` or `make down` is at work in {self.path}; wait for it") from error
+            raise StackError(f"another `make up` or `make down` runs in {self.path}; wait until it ends") from error
         try:
             yield
         finally:
             lock.release()
 
     def load_secrets(self) -> Secrets:
-        """The kept secrets, made at the first call."""
+        """Return the stored secrets; the first call generates them.
+
+        Raises:
+            StackError: the file is damaged.
+        """
         file = self.path / "secrets.json"
         if not file.exists():
             self.save_secrets(Secrets.generate())
-        return Secrets(**_known(Secrets, json.loads(file.read_text(encoding="utf-8"))))
+        return _read(Secrets, file)
 
     def save_secrets(self, values: Secrets) -> None:
-        """Keep `values`, readable by the owner alone."""
+        """Store `values` so that only the owner can read them."""
         write_private(self.path / "secrets.json", json.dumps(asdict(values), indent=2))
 
     def load_launch(self) -> Launch | None:
-        """What the stack was last started with; None before its first start."""
+        """Return the settings of the last start; None before the first one.
+
+        Raises:
+            StackError: the file is damaged.
+        """
         file = self.path / "launch.json"
-        return Launch(**_known(Launch, json.loads(file.read_text(encoding="utf-8")))) if file.exists() else None
+        return _read(Launch, file) if file.exists() else None
 
     def save_launch(self, launch: Launch) -> None:
-        """Keep `launch` for `stack.run` and for the next start."""
+        """Store `launch` for `stack.run` and for the next start."""
         write_private(self.path / "launch.json", json.dumps(asdict(launch), indent=2))
 
 
-def _known(kind: type, written: dict[str, Any]) -> dict[str, Any]:
-    """What this release knows of a record that another one may have written."""
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in written.items() if name in names}
+def _read(kind: type[T], file: Path) -> T:
+    """Read a record that this release or another one wrote: unknown keys are ignored, missing ones take their default.
+
+    Raises:
+        StackError: the file is not JSON, lacks a key without a default, or has a value of another type.
+    """
+    try:
+        return build_record(kind, json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise StackError(
+            f"{file} cannot be read: {error}. Restore it from a backup; or remove the whole folder to start from "
+            "nothing, which also removes its projects and annotations"
+        ) from error
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file with mode 0600, whole or not at all."""
+    """Write a file that only its owner can read (mode 0600), completely or not at all."""
     scratch = file.with_name(file.name + ".new")
     with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
-        handle.write(text.encode("utf-8", "surrogateescape"))  # a path in it may hold any bytes
+        handle.write(text.encode("utf-8", "surrogateescape"))  # a path in the text may contain bytes that are no UTF-8
     scratch.replace(file)
 
 
 def plan_launch(settings: StackSettings, previous: Launch | None, running: bool) -> Launch:
-    """Decide the ports: asked for, else as last time, else the usual one, else any free one.
+    """Choose the ports of a start: the port asked for, else the last start's, else the default, else any free port.
+
+    Args:
+        settings: the ports that a person asked for, and everything else that is started with.
+        previous: the last start; None: there was none.
+        running: whether the stack of the last start still runs, and therefore holds its ports itself.
 
     Raises:
-        StackError: a port that was asked for is taken by another program.
+        StackError: another program uses a port that was asked for.
     """
     kept: Mapping[str, int] = previous.ports if previous else {}
     ports: dict[str, int] = {}
@@ -161,7 +186,7 @@ def plan_launch(settings: StackSettings, previous: Launch | None, running: bool)
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As the servers do it: a connection that is closing is no owner.
+        # The servers set this option, too: with it, a port whose old connections are still closing counts as free.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,8 @@
-"""supervisord: keeps the components running, restarts what dies, and is found again after it was itself killed."""
+"""Control supervisord, which runs the components and restarts those that end.
+
+supervisord survives the command that starts it; later commands find it by its port and password. If supervisord itself
+is killed, `end_leftovers` finds its children by a mark in their environment.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +27,9 @@ from stack.settings import CHECKOUT, PYTHON, StackError
 from stack.state import MARK, StateFolder, write_private
 
 STOP_LIMIT_S = 20.0
-_ANSWER_LIMIT_S = 3 * STOP_LIMIT_S  # a call that stops a component returns when it is gone
-# How supervisord is told of paths: in its file blanks, `%`, `;` and `#` would mean something.
+_ANSWER_LIMIT_S = 3 * STOP_LIMIT_S  # a call that stops a component returns only when the component has ended
+# Environment variables with the paths for supervisord: in its configuration file, blanks, `%`, `;` and `#` in a path
+# would have a meaning of their own.
 _RUN, _CHECKOUT = "OSPREY_STACK_RUN", "OSPREY_STACK_CHECKOUT"
 
 
@@ -34,21 +39,21 @@ class SupervisorAway(StackError):
 
 @dataclass(frozen=True)
 class ProcessState:
-    """A component as supervisord sees it. `name` is its word: RUNNING, STARTING, BACKOFF, STOPPED, EXITED, FATAL."""
+    """The process of a component. `name` is supervisord's name of its state; see `Supervisor.component_state`."""
 
     name: str
     pid: int
     started_at: int
-    ended: str  # how it ended the last time, in words; empty: it did not
+    ended: str  # how its last process ended, such as "exit status 3"; empty: none has ended
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is not there now, though it was started."""
+        """Whether it was started and does not run now."""
         return self.name in ("BACKOFF", "EXITED", "FATAL")
 
 
 class Supervisor:
-    """Talks to the stack's supervisord over its password-protected port on loopback."""
+    """The client of a stack's supervisord, over its password-protected port on loopback."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -56,9 +61,9 @@ class Supervisor:
         self._url = f"http://osprey:{password}@127.0.0.1:{port}/RPC2"
 
     def is_running(self) -> bool:
-        """Whether a supervisord answers to our password and works for this folder.
+        """Return whether a supervisord answers to this stack's password and belongs to this state folder.
 
-        In a folder that was copied with its secrets, the one that answers may be the original's.
+        A copy of a state folder has the same secrets and ports, so the supervisord of the original may answer.
         """
         try:
             place = self.place()
@@ -67,10 +72,10 @@ class Supervisor:
         return place is None or _is_same_folder(place, self._stack.state.path)
 
     def place(self) -> Path | None:
-        """The state folder that the running supervisord was started for; None: it cannot be told.
+        """Return the state folder that the running supervisord was started for; None: it cannot be determined.
 
         Raises:
-            SupervisorAway: none runs.
+            SupervisorAway: no supervisord runs.
         """
         try:
             mark = psutil.Process(int(self._call("getPID"))).environ().get(MARK)
@@ -79,7 +84,7 @@ class Supervisor:
         return Path(mark) if mark else None
 
     def outdated(self) -> str | None:
-        """Why the running supervisord cannot go on; None: it is as this release would start it, from here."""
+        """Return why the running supervisord has to be replaced; None: this release would start it the same way."""
         place = self.place()
         if place is not None and not place.exists():
             return f"it was started in {place}, before the folder was moved"
@@ -92,7 +97,7 @@ class Supervisor:
         """Start supervisord in the background, with no component running yet.
 
         Raises:
-            StackError: it did not come up.
+            StackError: it did not start.
         """
         file = self._stack.state.run / "supervisord.conf"
         write_private(file, _configuration(self._stack))
@@ -116,50 +121,51 @@ class Supervisor:
             time.sleep(0.1)
 
     def start_component(self, name: str) -> None:
-        """Start a component, or start it again when it runs with settings that are no longer the present ones."""
+        """Start a component, and restart it if it runs with other settings than the present ones."""
         component = next(each for each in COMPONENTS if each.name == name)
         state = self.component_state(name)
         if state == "RUNNING":
             file = self._stack.state.run / f"{name}.fingerprint"
             if file.exists() and file.read_text() == component.process(self._stack).fingerprint():
                 return
-        if state in ("RUNNING", "BACKOFF"):  # the second waits before it tries again, as it was
+        if state in ("RUNNING", "BACKOFF"):  # in BACKOFF, supervisord would wait before its next attempt
             self.stop_component(name)
         self._start(name)
 
     def start_base_set(self) -> None:
-        """Let base set and replay data be made; nothing where that is under way."""
+        """Start the process that makes base set and replay data, unless it runs."""
         self._start(BASE_SET)
 
     def _start(self, name: str) -> None:
         try:
             self._call("startProcess", name, False)
         except xmlrpc.client.Fault as fault:
-            # A start that is already under way needs no second one; a spawn that failed is told by the state.
+            # Not errors here: a component that is already started; and one that fails to start, because the caller
+            # reads that from its state.
             if fault.faultCode not in (Faults.ALREADY_STARTED, Faults.SPAWN_ERROR, Faults.ABNORMAL_TERMINATION):
                 raise StackError(f"supervisord cannot start {name}: {fault.faultString}") from fault
 
     def stop_component(self, name: str) -> None:
-        """Stop a component and wait until it is gone."""
-        with contextlib.suppress(xmlrpc.client.Fault):  # it was not running
+        """Stop a component and wait until it has ended."""
+        with contextlib.suppress(xmlrpc.client.Fault):  # it does not run
             self._call("stopProcess", name, True)
 
     def component_state(self, name: str) -> str:
-        """supervisord's word for it: RUNNING, STARTING, BACKOFF, STOPPED, EXITED, FATAL."""
+        """Return the state of its process: RUNNING, STARTING, BACKOFF, STOPPED, EXITED or FATAL."""
         return str(self._call("getProcessInfo", name)["statename"])
 
     def component_pid(self, name: str) -> int:
-        """Its process id, 0 when it does not run."""
+        """Return its process id, 0 when it does not run."""
         return int(self._call("getProcessInfo", name)["pid"])
 
     def process_state(self, name: str) -> ProcessState:
-        """All that supervisord knows of a component."""
-        told = self._call("getProcessInfo", name)
-        ended = str(told["spawnerr"] or (f"exit status {told['exitstatus']}" if told["stop"] else ""))
-        return ProcessState(str(told["statename"]), int(told["pid"]), int(told["start"]), ended)
+        """Return everything that supervisord knows of the process of a component."""
+        info = self._call("getProcessInfo", name)
+        ended = str(info["spawnerr"] or (f"exit status {info['exitstatus']}" if info["stop"] else ""))
+        return ProcessState(str(info["statename"]), int(info["pid"]), int(info["start"]), ended)
 
     def stop(self) -> None:
-        """Stop the components, last started first, then supervisord, and wait until it is gone."""
+        """Stop the components, last started first, then supervisord, and wait until it has ended."""
         daemon = psutil.Process(int(self._call("getPID")))
         for name in (BASE_SET, *(component.name for component in reversed(COMPONENTS))):
             self.stop_component(name)
@@ -178,7 +184,7 @@ class Supervisor:
 
 
 class _Transport(xmlrpc.client.Transport):
-    """A connection that does not wait for ever for a supervisord that hangs."""
+    """A transport with a time limit, so that a supervisord that hangs does not block the caller."""
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
         connection = super().make_connection(host)
@@ -187,11 +193,14 @@ class _Transport(xmlrpc.client.Transport):
 
 
 def end_leftovers(state: StateFolder, places: Collection[str] = ()) -> int:
-    """End every process that a supervisord of this state folder left behind; how many there were.
+    """End every process that a supervisord of this state folder left behind.
 
     Args:
-        state: the folder.
-        places: where it was before; a place where another folder is now is left alone.
+        state: the state folder.
+        places: its former paths. A path at which a folder exists now is skipped, because that one has its own stack.
+
+    Returns:
+        The number of processes.
     """
     marks = {str(state.path), *(place for place in places if place and not Path(place).exists())}
     leftovers = [process for process in psutil.process_iter() if _mark_of(process) in marks]
@@ -209,12 +218,12 @@ def end_leftovers(state: StateFolder, places: Collection[str] = ()) -> int:
 def _mark_of(process: psutil.Process) -> str | None:
     try:
         return None if process.pid == os.getpid() else process.environ().get(MARK)
-    except (psutil.Error, OSError):  # not ours to look into, or gone
+    except (psutil.Error, OSError):  # a process of another user, or one that has ended
         return None
 
 
 def _is_same_folder(place: Path, folder: Path) -> bool:
-    """Whether `place` is this folder by another name, or was its name before it was moved."""
+    """Return whether `place` is this folder under another path, or was its path before it was moved."""
     return place == folder or not place.exists() or place.samefile(folder)
 
 
@@ -224,17 +233,17 @@ def _places(stack: Stack) -> dict[str, str]:
 
 
 def _configuration(stack: Stack) -> str:
-    # supervisord compares the SHA-1 of what it is given: the file need not hold the password itself.
+    # supervisord compares SHA-1 digests, so the file need not contain the password itself.
     digest = hashlib.sha1(stack.secrets.supervisor_password.encode()).hexdigest()
-    told = hashlib.sha256(os.fsencode(repr(_places(stack)))).hexdigest()
+    places = hashlib.sha256(os.fsencode(repr(_places(stack)))).hexdigest()
     lines = [
-        f"; places {told}",  # so that the file of a folder that was moved is another one
+        f"; places {places}",  # `outdated` compares this file: it has to differ after the folder was moved
         "[supervisord]",
         "logfile=%(here)s/../logs/supervisord.log",
         "logfile_maxbytes=5MB",
         "pidfile=%(here)s/supervisord.pid",
         "childlogdir=%(here)s/../logs",
-        *(["user=root"] if os.geteuid() == 0 else []),  # says that running as root is meant
+        *(["user=root"] if os.geteuid() == 0 else []),  # without it, supervisord warns about running as root
         "[inet_http_server]",
         f"port=127.0.0.1:{stack.launch.ports['supervisor']}",
         "username=osprey",
@@ -242,7 +251,8 @@ def _configuration(stack: Stack) -> str:
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]
-    # Each try waits a second longer: whatever is wrong, it recovers when it is put right.
+    # supervisord waits a second longer before each attempt. There is practically no limit to the attempts, so that a
+    # component recovers whenever the cause of its failure is corrected.
     kept = ("autorestart=true", "startsecs=2", "startretries=1000000")
     once = ("autorestart=false", "startsecs=0", "startretries=0")
     for name, how in (*((each.name, kept) for each in COMPONENTS), (BASE_SET, once)):
@@ -256,7 +266,7 @@ def _configuration(stack: Stack) -> str:
             "stopasgroup=true",
             "killasgroup=true",
             "redirect_stderr=true",
-            # supervisord expands this one twice.
+            # supervisord expands this value twice, so the percent sign is doubled.
             f"stdout_logfile=%%(here)s/../logs/{name}.log",
             "stdout_logfile_maxbytes=10MB",
             "stdout_logfile_backups=2",

@@ -1,4 +1,4 @@
-"""Bring the stack up, step by step, each step with a line that moves while it waits."""
+"""Start the stack step by step, with one progress line per component."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from stack.supervisor import Supervisor, end_leftovers
 from worker.label_studio.api import LabelStudioApi
 from worker.label_studio.connection import BackendAddress
 
-_OTHER_COMPONENTS = ("data", "train")  # what comes after a click
+_OTHER_COMPONENTS = ("data", "train")  # a click does not need these
 
 
 def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Console) -> None:
-    """Start what does not run, wait until a click works, make the sample project, say what to do first.
+    """Start every component that does not run, make the sample project, and print the address and the first steps.
 
-    Base set and replay data, which a fine-tune needs and no click, are made after that, in the background.
+    Base set and replay data, which only a fine-tune needs, are made after that in the background.
 
     Raises:
-        StackError: a component does not come up; the message ends with its last log lines.
+        StackError: a component does not start; the message ends with the last lines of its log.
     """
     started = time.monotonic()
     settings.check_label_studio()
@@ -61,13 +61,13 @@ def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Conso
             wait(["redis"])
             start(["label-studio"])
             if stack.secrets.label_studio_token:
-                start(CLICK_COMPONENTS)  # beside Label Studio; at the first start there is no token for them yet
+                start(CLICK_COMPONENTS)  # in parallel with Label Studio; at the first start they have no token yet
             wait(["label-studio"])
             stack = _with_token(stack)
             starter = starter.with_stack(stack)
             start(CLICK_COMPONENTS)
             wait(CLICK_COMPONENTS)
-            start(_OTHER_COMPONENTS)  # while the project is made
+            start(_OTHER_COMPONENTS)  # in parallel with the sample project
             project_id = _sample_project(stack, progress, project_line)
             wait(_OTHER_COMPONENTS)
         makes_sets = _start_base_set(settings, supervisor, console)
@@ -77,10 +77,12 @@ def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Conso
 def supervised(
     settings: StackSettings, state: StateFolder, environ: Mapping[str, str], console: Console
 ) -> tuple[Stack, Supervisor]:
-    """The stack with a supervisor that this release started from here: the one that runs, or a new one.
+    """Return the stack with a running supervisor that this release started from this checkout.
+
+    A supervisor that another release or another checkout started is replaced.
 
     Raises:
-        StackError: a port that was asked for is taken, or the supervisor does not start.
+        StackError: another program uses a port that was asked for, or the supervisor does not start.
     """
     secrets, previous = state.load_secrets(), state.load_launch()
     before = None if previous is None else Supervisor(Stack(state, previous, secrets))
@@ -117,12 +119,12 @@ def _note(progress: Progress, line: TaskID, state: str) -> None:
 
 
 def _start_base_set(settings: StackSettings, supervisor: Supervisor, console: Console) -> bool:
-    """Let base set and replay data be made where they are not whole; whether that is so."""
+    """Start making base set and replay data where they are not complete; return whether they are being made."""
     if settings.truth is None or sample_sets_are_made(settings.truth):
         return False
     try:
         plan(settings.truth)
-    except OSError as error:  # clicks work all the same
+    except OSError as error:  # not an error of `make up`: clicks work without them
         console.print(f"Base set and replay data cannot be made: {error}", style="red", markup=False)
         return False
     supervisor.start_base_set()
@@ -130,7 +132,7 @@ def _start_base_set(settings: StackSettings, supervisor: Supervisor, console: Co
 
 
 def _with_token(stack: Stack) -> Stack:
-    """The stack with a personal access token that Label Studio accepts, kept for the next start."""
+    """Return the stack with a personal access token that Label Studio accepts; store a new one for the next start."""
     if token_works(stack.label_studio_url, stack.secrets.label_studio_token):
         return stack
     token = make_token(stack.label_studio_url, LOGIN, stack.secrets.label_studio_password)
@@ -154,7 +156,7 @@ def _sample_project(stack: Stack, progress: Progress, line: TaskID) -> int:
 
 
 def _welcome(stack: Stack, project_id: int, elapsed_s: float, *, makes_sets: bool) -> Panel:
-    beside = "\n\nBase set and replay data are being made beside; a fine-tune waits for them (make status)."
+    background = "\n\nBase set and replay data are made in the background; a fine-tune waits for them (make status)."
     return Panel(
         f"[bold]{stack.label_studio_url}/projects/{project_id}/data[/bold]\n"
         f"log in as  {LOGIN}  password  {stack.secrets.label_studio_password}\n\n"
@@ -164,7 +166,7 @@ def _welcome(stack: Stack, project_id: int, elapsed_s: float, *, makes_sets: boo
         "3. Pick the smart point tool (last group of the toolbar, key [bold]K[/bold]) and click an object.\n"
         "4. Select the new region: its fields are filled in. Correct what is wrong and submit.\n\n"
         "make down stops everything and keeps your work; make logs shows what happens."
-        + (beside if makes_sets else ""),
+        + (background if makes_sets else ""),
         title=f"Ready after {elapsed_s:.0f} s",
         expand=False,
     )

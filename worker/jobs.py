@@ -108,7 +108,7 @@ def _look_ahead(runtime: ModelRuntime, job: LookAheadJob) -> LookAheadJob:
         for image in reversed(next_images(label_studio, job)):
             queue.submit(WarmJob(image))
     except (LabelStudioFailed, QueueBusy, NoWorker) as error:
-        # Nobody asked for this: the task is warmed when it is opened.
+        # No caller waits for a look-ahead, and the task is also warmed when it is opened.
         _LOG.warning("no look-ahead after task_id=%s: %s", job.task_id, error)
     return job
 

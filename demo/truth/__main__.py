@@ -1,6 +1,6 @@
 """`python -m demo.truth FOLDER`: make the base set and the replay data that are not there.
 
-With `--give-way` at the lowest priority: nobody waits for them but a fine-tune and its gate.
+With `--give-way` it runs at the lowest priority: only a fine-tune and its gate wait for the sets.
 """
 
 from __future__ import annotations

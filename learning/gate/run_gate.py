@@ -47,7 +47,7 @@ def run_gate(
         RegistryError: no version has this name.
         ModelUnavailable: one of the two models does not load.
         ExamUnusable, ExportRefused: the held-out set or the base set cannot be used.
-        SetNotMade: the base set was to be made and is not.
+        SetNotMade: the base set was planned but could not be made.
     """
     assert settings.registry is not None, "the caller checks OSPREY_REGISTRY"
     registry = Registry(settings.registry)
@@ -113,4 +113,4 @@ def _data_folder(settings: Settings, data_version: str | None) -> Path:
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
-    """Nobody watches."""
+    """Do nothing: the progress callback of a caller that passes none."""

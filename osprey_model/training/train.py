@@ -104,7 +104,7 @@ def _train(
             *([] if on_step is None else [ProgressCallback(on_step)]),
         ],
     )
-    if not run.progress:  # whoever called shows it; the Trainer would print every point of the curve
+    if not run.progress:  # the caller shows progress; the Trainer would print every point of the curve
         trainer.remove_callback(PrinterCallback)
     output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     _save_result(trainer, run, tokenizer)

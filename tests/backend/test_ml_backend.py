@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from label_studio_ml.model import LabelStudioMLBase, LabelStudioMLManager
 
 from backend.main import model_class
-from backend.ml_backend import OspreyBackend, PredictMixin, backend_class
+from backend.ml_backend import LabelStudioMLBase, OspreyBackend, PredictMixin, backend_class
 from backend.predict import ClickService
 from backend.settings import Settings
 from job_queue.contracts import WarmJob
@@ -83,6 +82,8 @@ def test_release_1_constructs_predicts_and_fits(service: ClickService) -> None:
 
 def test_release_1_manager_serves_it(service: ClickService, tmp_path: Path) -> None:
     """`label-studio-ml start` calls the class through this manager."""
+    from label_studio_ml.model import LabelStudioMLManager  # after our module, which imports it without torch
+
     LabelStudioMLManager.initialize(backend_class(service), model_dir=str(tmp_path))
     LabelStudioMLManager.fetch("3.1", XML, hostname="", access_token="")
     predictions, model = LabelStudioMLManager.predict([TASK], "3.1", XML, context=CLICK)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import label_config
 from cli.main import app
+from cli.prelabel import parse_task_ids
 from tests.support.fake_predictions import FakePredictions, task
 from tests.support.worker_process import WorkerProcess
 
@@ -61,3 +62,13 @@ def test_no_label_studio_is_told(monkeypatch):
     ran = CliRunner().invoke(app, ["prelabel", "--project", "1"])
     assert ran.exit_code == 1
     assert "OSPREY_LABEL_STUDIO_URL" in ran.output
+
+
+def test_task_numbers_and_ranges_are_read():
+    assert parse_task_ids("1, 2,5-7,6-8") == {1, 2, 5, 6, 7, 8}
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,,2", "9-5", "-3", "1-", "1-99999999"])
+def test_other_task_numbers_are_refused(text):
+    with pytest.raises(ValueError, match="expected"):
+        parse_task_ids(text)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +15,8 @@ from cli.main import app
 from job_queue.heartbeat import WorkerBeat, write_beat
 from job_queue.queue import JobQueue
 from registry.sets_in_making import maker, plan
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.redis
 
@@ -68,9 +74,12 @@ def test_status_with_redis_down_says_so(own_redis_server):
 
 
 def test_worker_refuses_an_unknown_queue(redis_server):
-    result = run("worker", "--queues", "maks", redis_url=redis_server.url)
-    assert result.exit_code == 2
-    assert "maks" in result.output
+    """In a process of its own, because a worker takes over the log and the signals of its process for good."""
+    command = [sys.executable, "-m", "cli.main", "worker", "--queues", "maks"]
+    environ = {**os.environ, "OSPREY_REDIS_URL": redis_server.url}
+    result = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 2
+    assert "maks" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def scene_and_object() -> tuple[Scene, SceneObject]:
 def project(
     stack: RunningStack, scene_and_object: tuple[Scene, SceneObject], request: pytest.FixtureRequest
 ) -> Project:
-    """A project of this test's own, so that nobody's memory of another test's regions plays along."""
+    """A project of this test's own, so that regions of other tests play no part."""
     return stack.make_project(f"e2e {request.node.name}"[:50], CONFIG.read_text(), [scene_and_object[0].image])
 
 

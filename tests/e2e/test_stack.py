@@ -47,7 +47,7 @@ def test_sample_project_is_ready_and_a_second_up_changes_nothing(stack):
 
 
 def test_a_fine_tune_has_what_the_gate_asks_for(stack):
-    """The small model's base set and replay data are drawn once, and every part is told of them."""
+    """The small model's base set and replay data are made once, and every process gets their paths."""
     told = stack.stack.launch.handed_through
     wait_for_sets((Path(told["OSPREY_BASE_SET"]), Path(told["OSPREY_REPLAY"])), lambda *_: None, limit_s=500)
     assert read_base_exam(Path(told["OSPREY_BASE_SET"])).num_regions > 100

@@ -1,4 +1,4 @@
-"""Contracts survive JSON, refuse other releases, and have ids that depend on content alone."""
+"""Claims about contracts: JSON does not change them, other versions are refused, ids depend only on the content."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ EVERY_CONTRACT = [
 
 @pytest.mark.parametrize("contract", EVERY_CONTRACT, ids=lambda contract: type(contract).__name__)
 def test_round_trip_through_json(contract):
-    """What arrives equals what was sent, tuples and nested contracts included."""
+    """Reading the JSON of a contract gives an equal contract, including tuples and nested contracts."""
     assert type(contract).from_json(json.loads(json.dumps(contract.to_json()))) == contract
 
 
@@ -53,24 +53,24 @@ def test_round_trip_through_json(contract):
     st.one_of(st.none(), st.tuples(*[st.floats(-1e4, 1e4)] * 4)),
 )
 def test_any_prompt_survives(points, box):
-    """Property: no float, count or sign of a prompt is lost."""
+    """Property: JSON changes no coordinate, number or sign of the points of a prompt."""
     job = SegmentJob(IMAGE, (6, 4), tuple(PromptPoint(*point) for point in points), box)
     assert SegmentJob.from_json(json.loads(json.dumps(job.to_json()))) == job
 
 
 def test_other_version_is_refused():
-    with pytest.raises(ValueError, match=r"contract version 2 .* speaks version 1; restart"):
+    with pytest.raises(ValueError, match=r"contract version 2 .* expects version 1; restart"):
         WarmJob.from_json({**WarmJob(IMAGE).to_json(), "version": 2})
 
 
 @pytest.mark.parametrize("contract", EVERY_CONTRACT, ids=lambda contract: type(contract).__name__)
 def test_keys_of_a_later_release_are_ignored(contract):
-    """A contract with a key that this release does not have is read without it, at every depth."""
+    """Keys that this release does not have are ignored, in the contract and in nested contracts."""
     assert type(contract).from_json(with_unknown_keys(contract.to_json())) == contract
 
 
 def with_unknown_keys(value):
-    """The same JSON with one more key in every object that is a contract."""
+    """Return the same JSON with an additional key in every object that is a contract."""
     if isinstance(value, dict):
         is_mapping = {"size", "counts"} <= value.keys() or set(value) == {"embed"} or not value
         return {key: with_unknown_keys(item) for key, item in value.items()} | ({} if is_mapping else {"later": [1]})
@@ -80,7 +80,7 @@ def with_unknown_keys(value):
 
 
 def test_keys_that_an_earlier_release_did_not_send_take_their_default():
-    """Only the fields without a default have to be there."""
+    """Missing keys take their default; only fields without a default are required."""
     sent = {"version": 1, "image": {"url": "/x.png"}, "image_wh": [6, 4]}
     assert SegmentJob.from_json(sent) == SegmentJob(ImageRef("/x.png"), (6, 4))
 
@@ -96,7 +96,7 @@ def test_keys_that_an_earlier_release_did_not_send_take_their_default():
     ],
 )
 def test_missing_and_wrong_values_are_named(change, named):
-    """A key without a default that is missing, and a value of another type, are refused with their place."""
+    """The error names the path of a missing key without a default, and of a value of another type."""
     data = {**SegmentJob(IMAGE, (6, 4)).to_json(), **change}
     data = {key: value for key, value in data.items() if value is not None}
     with pytest.raises(ValueError, match=rf"SegmentJob cannot be read \({named}: .*different releases"):

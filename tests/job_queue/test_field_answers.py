@@ -1,4 +1,4 @@
-"""Questions about a region, and what its controls are given."""
+"""Claims about the questions about a region, and the values of its controls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def control(tag: str, name: str, inside: str = "", **attributes: Any) -> str:
 
 
 def answers(questions: tuple[Question, ...], *words: str | tuple[str, ...] | None, confidence: float = 0.9) -> Any:
-    """One answer per question; None leaves one out."""
+    """Return one answer per question; None leaves one out."""
     return [
         FieldAnswer("region", idx, question.field, (said,) if isinstance(said, str) else said, confidence)
         for idx, (question, said) in enumerate(zip(questions, words, strict=True))
@@ -81,7 +81,7 @@ def test_a_box_for_one_text_gets_one_text() -> None:
 
 
 def test_choices_are_stored_by_alias_and_single_ones_once() -> None:
-    """Of two answers to a single choice the surer one counts."""
+    """A single choice gets the answer with the higher confidence of two."""
     config = config_with(control("Choices", "attribute", CHOICES))
     questions = questions_for(config, "Object", part=False)
     assert all(question.choices == ("Blue", "Green") for question in questions)
@@ -136,4 +136,4 @@ def test_labels_that_are_categories_are_asked_for_by_name() -> None:
     question = label_question(config, ("car", "dog"))
     assert question.choices == ("car", "dog")
     filled = fill(config, "car", (question,), answers((question,), "dog"), part=False)
-    assert (filled.class_label, filled.values) == ("dog", {})  # the question is nobody's control
+    assert (filled.class_label, filled.values) == ("dog", {})  # the question about the label fills no control

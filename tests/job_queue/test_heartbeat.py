@@ -1,4 +1,4 @@
-"""Signs of life expire by themselves and clean up after the dead."""
+"""Claims about heartbeats: they expire, and reading them removes the names of dead workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_expired_worker_is_gone_and_forgotten(redis_client):
     assert redis_client.smembers(WORKERS_KEY) == {b"b"}
 
 
-def test_goodbye_is_immediate(redis_client):
+def test_removed_heartbeat_is_gone_immediately(redis_client):
     write_beat(redis_client, beat("a"), 10)
     remove_beat(redis_client, "a")
     assert read_beats(redis_client, 10) == ()

@@ -1,4 +1,4 @@
-"""Masks cross the queue unchanged."""
+"""Claims about the mask codec: it changes no mask, and agrees with pycocotools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from job_queue.mask_codec import decode_mask, encode_mask, mask_bounds_xyxy
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans()))
 def test_any_mask_survives_json(mask):
-    """Property: decode(encode(mask)) is the mask, for every size and content."""
+    """Property: decoding an encoded mask gives the same mask, for every size and content."""
     decoded = decode_mask(json.loads(json.dumps(encode_mask(mask))))
     assert decoded.dtype == np.bool_
     assert np.array_equal(decoded, mask)
@@ -24,7 +24,7 @@ def test_any_mask_survives_json(mask):
 
 @given(arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.booleans()))
 def test_both_directions_equal_pycocotools(mask):
-    """Property: the same string as the COCO tools write, and their strings read to the same mask."""
+    """Property: encoding gives the string of pycocotools, and decoding its string gives the same mask."""
     theirs = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     mine = encode_mask(mask)
     assert mine["counts"] == theirs["counts"].decode()
@@ -32,7 +32,7 @@ def test_both_directions_equal_pycocotools(mask):
 
 
 def test_a_mask_of_noise_equals_pycocotools():
-    """Tens of thousands of runs take another way to the same string."""
+    """A mask with tens of thousands of runs, which is encoded by other code, gives the same string."""
     mask = np.random.default_rng(0).random((400, 500)) < 0.5
     theirs = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     assert encode_mask(mask)["counts"] == theirs["counts"].decode()
@@ -41,7 +41,7 @@ def test_a_mask_of_noise_equals_pycocotools():
 
 @given(st.lists(st.integers(0, 300), min_size=1, max_size=30))
 def test_runs_of_no_pixel_are_read(counts):
-    """Property: counts that nobody writes, with empty runs, read as the COCO tools read them."""
+    """Property: counts with runs of length zero, which no encoder writes, are decoded as pycocotools decodes them."""
     height, width = 1, max(1, sum(counts))
     counts = counts if sum(counts) else [1]
     rle = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
@@ -51,7 +51,7 @@ def test_runs_of_no_pixel_are_read(counts):
 
 @pytest.mark.parametrize("counts", ["", "5", "~~~", "o", " 1", "0000001", "é"])
 def test_counts_of_another_size_are_named(counts):
-    """A damaged string never reads as a mask."""
+    """Damaged counts are an error, never a mask."""
     with pytest.raises(ValueError, match=r"4x3|ascii"):
         decode_mask({"size": [3, 4], "counts": counts})
 

@@ -1,4 +1,4 @@
-"""The queue's client against a real Redis: ids, reuse, bounds, named errors, partial answers, health."""
+"""Claims about the queue's client with a real Redis: ids, reuse, limits, errors, partial answers, health."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ BEAT = WorkerBeat(
 
 
 def answer(redis: Redis, job_id: str, value: object) -> None:
-    """Store a result as RQ's worker does."""
+    """Store a job's result as RQ's worker does."""
     job = Job.fetch(job_id, connection=redis, serializer=JSONSerializer)
     job.set_status(JobStatus.FINISHED)
     Result.create(job, Result.Type.SUCCESSFUL, ttl=60, return_value=value)
@@ -56,7 +56,7 @@ def queue(redis_server) -> JobQueue:
 
 
 def test_job_is_plain_json_with_a_string_path(queue, redis_client):
-    """What is enqueued is worker.jobs.segment with the job's JSON; nothing is pickled."""
+    """A job is enqueued as the path worker.jobs.segment and JSON, without pickle."""
     write_beat(redis_client, BEAT, 10)
     job_id = queue.submit(SEGMENT)
     job = Job.fetch(job_id, connection=redis_client, serializer=JSONSerializer)
@@ -66,7 +66,7 @@ def test_job_is_plain_json_with_a_string_path(queue, redis_client):
 
 
 def test_identical_job_is_enqueued_once(queue, redis_client):
-    """The same click twice is one job with one id."""
+    """Submitting the same click twice enqueues one job."""
     write_beat(redis_client, BEAT, 10)
     assert queue.submit(SEGMENT) == queue.submit(SEGMENT)
     assert Queue(rq_queue_name("masks"), connection=redis_client, serializer=JSONSerializer).count == 1
@@ -81,7 +81,7 @@ def test_finished_job_is_reused_and_answered_at_once(queue, redis_client):
 
 
 def test_failed_job_is_enqueued_again(queue, redis_client):
-    """An error is not kept as an answer: the next identical click runs again."""
+    """An error is not reused as an answer: the next identical click runs again."""
     write_beat(redis_client, BEAT, 10)
     job_id = queue.submit(SEGMENT)
     answer(redis_client, job_id, {"error": {"kind": "ImageUnavailable", "message": "404"}})
@@ -93,7 +93,7 @@ def test_failed_job_is_enqueued_again(queue, redis_client):
 
 
 def test_job_of_a_dead_worker_is_enqueued_again(queue, redis_client):
-    """A job that says "started" by a worker without a heartbeat does not block the next click."""
+    """A job started by a worker that has no heartbeat does not block the next identical click."""
     write_beat(redis_client, BEAT, 10)
     job_id = queue.submit(SEGMENT)
     redis_client.hset(Job.key_for(job_id), mapping={"status": "started", "worker_name": "dead"})
@@ -103,7 +103,7 @@ def test_job_of_a_dead_worker_is_enqueued_again(queue, redis_client):
 
 
 def test_another_model_version_is_another_job(queue, redis_client):
-    """After a model switch the old model's answers are not served."""
+    """After a switch of the model, answers of the old model are not reused."""
     write_beat(redis_client, BEAT, 10)
     before = queue.submit(SEGMENT)
     write_beat(redis_client, dataclasses.replace(BEAT, model_versions={"masks": "sam-nano-2"}), 10)
@@ -151,7 +151,7 @@ def test_no_worker_is_said_at_once(queue, redis_client):
 
 
 def test_model_that_does_not_load_is_said_at_once(queue, redis_client):
-    """The reason of the worker whose model is missing reaches the annotator without a job."""
+    """If a worker's model does not load, the client raises its reason without enqueuing a job."""
     broken = dataclasses.replace(BEAT, model_versions={}, problem="no checkpoint at /models/x", state="broken")
     write_beat(redis_client, broken, 10)
     with pytest.raises(ModelUnavailable, match="no checkpoint at /models/x"):
@@ -197,9 +197,9 @@ def test_wait_ends_at_its_deadline(queue, redis_client):
     assert 0.45 < time.monotonic() - start < 1.0
 
 
-def test_forgotten_job_is_said(queue):
-    """A late answer that expired, or that a restarted Redis lost, is not awaited for ever."""
-    with pytest.raises(JobFailed, match="ask again") as caught:
+def test_forgotten_job_is_an_error(queue):
+    """Waiting for a job that expired, or that a restarted Redis lost, ends with an error."""
+    with pytest.raises(JobFailed, match="try again") as caught:
         queue.wait_describe("0" * 40, 0)
     assert caught.value.kind == "JobLost"
 
@@ -230,7 +230,7 @@ def test_failures_are_kept_newest_first(queue):
 
 
 def test_dead_redis_is_named_within_a_second(own_redis_server):
-    """Refused connection: every call says QueueUnavailable, health says why; no call raises a redis error."""
+    """If Redis refuses the connection, every call raises QueueUnavailable, and health contains the reason."""
     queue = JobQueue(own_redis_server.url)
     assert queue.health().redis_ok
     own_redis_server.stop()
@@ -246,7 +246,7 @@ def test_dead_redis_is_named_within_a_second(own_redis_server):
 
 
 def test_hanging_redis_is_named_within_a_second(own_redis_server):
-    """A Redis that accepts and never answers costs one socket timeout."""
+    """If Redis accepts the connection and never answers, a call ends after one socket timeout."""
     queue = JobQueue(own_redis_server.url)
     assert queue.health().redis_ok
     os.kill(own_redis_server.process.pid, signal.SIGSTOP)

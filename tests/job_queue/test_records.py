@@ -1,4 +1,4 @@
-"""Records in Redis can be read by the releases before and after the one that wrote them."""
+"""Claims about records in Redis: earlier and later releases can read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEAT = WorkerBeat("w", ("masks",), 1, "host", "cpu", "idle", {"masks": "sam-1"})
     ids=lambda value: type(value).__name__,
 )
 def test_unknown_keys_are_ignored_and_missing_ones_take_their_default(record, least):
-    """One more key changes nothing; the fields without a default are enough."""
+    """An additional key is ignored, and the fields without a default are enough."""
     kind = type(record)
     assert read_record(kind, json.dumps({**json.loads(write_record(record)), "later": {"a": 1}})) == record
     assert read_record(kind, json.dumps(least)) == kind(**least)
@@ -34,13 +34,13 @@ def test_unknown_keys_are_ignored_and_missing_ones_take_their_default(record, le
 
 @pytest.mark.parametrize("text", ["", "[]", "1", "null", '{"queues": 3}'])
 def test_text_that_is_no_record_gives_none(text):
-    """What another program left under the key is not a record."""
+    """Text that another program wrote under the key gives None."""
     assert read_record(WorkerBeat, text) is None
 
 
 @pytest.mark.redis
 def test_heartbeat_of_a_later_release_counts(redis_client):
-    """A worker whose heartbeat has a key more serves clicks; one that cannot be read does not hide the others."""
+    """A heartbeat with an additional key counts, and one that cannot be read does not hide the others."""
     write_beat(redis_client, BEAT, 10.0)
     later = {**json.loads(redis_client.get(beat_key("w"))), "name": "later", "gpu_memory": [1, 2]}
     redis_client.set(beat_key("later"), json.dumps(later), px=10_000)
@@ -51,7 +51,7 @@ def test_heartbeat_of_a_later_release_counts(redis_client):
 
 @pytest.mark.redis
 def test_failures_and_progress_of_another_release(redis_client):
-    """Lines that cannot be read are left out."""
+    """Stored failures that cannot be read are skipped."""
     redis_client.rpush("osprey:failures", '{"at": "now", "where": "worker", "later": 1}', "no JSON")
     assert recent_failures(redis_client, 10) == (Failure("now", "worker"),)
     redis_client.set("osprey:finetune", '{"project_id": 4, "later": 1}')

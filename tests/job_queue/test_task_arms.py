@@ -1,4 +1,4 @@
-"""Claims about the shares: a fixed part of the tasks, the same in every process; a random arm like the other."""
+"""Claims about blind tasks and the random arm: fixed shares of the tasks, the same ones in every process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TASKS = range(1, 20_001)
 
 
 def test_share_is_a_fixed_part_of_the_tasks():
-    """About the share of tasks is blind; the same tasks again; none at 0, all at 1; a larger share adds."""
+    """About the given share of the tasks is blind, always the same ones; a larger share adds tasks and removes none."""
     blind = [task for task in TASKS if Shares(blind=0.05).is_blind(3, task)]
     assert 0.045 < len(blind) / len(TASKS) < 0.055
     assert blind == [task for task in TASKS if Shares(blind=0.05).is_blind(3, task)]
@@ -24,14 +24,14 @@ def test_share_is_a_fixed_part_of_the_tasks():
 
 
 def test_blind_and_random_are_independent():
-    """Of the blind tasks the same share is in the random arm as of all."""
+    """The random arm has the same share of the blind tasks as of all tasks."""
     shares = Shares(blind=0.2, random=0.2)
     blind = [task for task in TASKS if shares.is_blind(3, task)]
     assert 0.17 < sum(shares.arm(3, task) == "random" for task in blind) / len(blind) < 0.23
 
 
 def test_random_arm_says_nothing_about_a_task_but_spreads_as_the_other_arm():
-    """Scores that bunch up at 0.9: a tenth of what comes first is random, and as certain as all tasks are."""
+    """With scores around 0.9, a tenth of the first tasks are random ones, whose mean score is that of all tasks."""
     chance, shares, others, queue = random.Random(7), Shares(random=0.1), [], []
     for task in TASKS:
         own = chance.betavariate(9, 1)

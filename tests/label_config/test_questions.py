@@ -18,7 +18,7 @@ def test_default_questions(role):
 
 
 def test_reference_wording():
-    """Category and descriptions are asked in the reference's own words: a changed letter is another prompt."""
+    """Category and descriptions are asked in the reference's exact words; a changed letter is another prompt."""
     assert [DEFAULT_QUESTIONS[role][0].text for role in ("category", "short_description", "detailed_description")] == [
         "What is the category of {region}? Using only one word or phrase.",
         "Please give me a short description of {region}. Using a short phrase.",
@@ -27,7 +27,7 @@ def test_reference_wording():
 
 
 def test_own_description_keeps_the_region_form():
-    """An own question for a description is not cut to one word by the part form."""
+    """An own question for a description is asked in the region form, so that its answer is not one word."""
     (question,) = own_questions("Describe {region} at length.", "detailed_description")
     assert (question.form, question.max_new_tokens) == ("region", 96)
     assert own_questions("What is {region}?", "category")[0].form == "part"

@@ -66,7 +66,7 @@ def only_field(control: str):
     ],
 )
 def test_prompts(markup, kind, labels):
-    """Points and boxes prompt, with and without labels; smart is on unless it is switched off."""
+    """Points and boxes are prompts, with and without labels, unless smart is switched off."""
     (prompt,) = read(smart=markup).prompts
     assert (prompt.name, prompt.kind, prompt.labels) == ("p", kind, labels)
 
@@ -79,7 +79,7 @@ def test_prompts(markup, kind, labels):
     ],
 )  # fmt: skip
 def test_outputs(tag, kind):
-    """Bitmask, brush and polygon hold masks, with and without labels; the result type is the tag's name."""
+    """Bitmask, brush and polygon can hold masks, with and without labels; the result type is the tag's name."""
     label = '<Label value="Car" alias="c"/>' if tag.endswith("Labels") else ""
     output = read(masks=f'<{tag} name="m" toName="image">{label}</{tag}>').output
     assert (output.name, output.kind, output.result_type) == ("m", kind, tag.lower())
@@ -87,7 +87,7 @@ def test_outputs(tag, kind):
 
 
 def test_bitmask_is_preferred_and_the_rest_is_said():
-    """With several outputs the one that keeps the page fast is taken, and the note says so."""
+    """Of several outputs the one that keeps the page fast is used; a note gives the reason for the others."""
     brush = '<BrushLabels name="brush" toName="image"><Label value="Object"/></BrushLabels>'
     config = read(masks=brush + MASKS)
     assert config.output.name == "mask"
@@ -106,14 +106,14 @@ def test_bitmask_is_preferred_and_the_rest_is_said():
     ],
 )
 def test_role_by_name(name, role):
-    """The role is the control's name, whatever its case; plural attributes and dashes are understood."""
+    """The role is the control's name in any case; plural attributes and dashes are understood."""
     field = only_field(f'<TextArea name="{name}" toName="image" perRegion="true"/>')
     assert field.role == role
     assert field.questions == DEFAULT_QUESTIONS[role]
 
 
 def test_role_and_question_by_attribute():
-    """osprey_role names the role of any control, osprey_question replaces what is asked, `|` separates several."""
+    """osprey_role sets the role of any control, osprey_question replaces the question, `|` separates several."""
     field = only_field(
         '<TextArea name="species" toName="image" perRegion="true" osprey_role="category" '
         'osprey_question="What animal is {region}? | What plant is {region}?" osprey_threshold="0.6"/>'
@@ -126,7 +126,7 @@ def test_role_and_question_by_attribute():
 
 
 def test_custom_field_needs_a_question():
-    """A control with a name of its own is filled when it brings a question, and mentioned when it does not."""
+    """A control whose name is no role is filled if it has a question; otherwise a note names it."""
     custom = '<TextArea name="wear" toName="image" perRegion="true" {}/>'
     field = only_field(custom.format('osprey_question="How worn is {region}?"'))
     assert (field.role, field.questions[0].form) == ("custom", "part")
@@ -145,7 +145,7 @@ def test_custom_field_needs_a_question():
     ],
 )
 def test_how_many_texts(attributes, multiple, max_values):
-    """A TextArea holds as many texts as maxSubmissions says, any number without it."""
+    """A TextArea has at most maxSubmissions texts, and any number without this attribute."""
     field = only_field(f'<TextArea name="attribute" toName="image" perRegion="true" {attributes}/>')
     assert (field.multiple, field.max_values) == (multiple, max_values)
 
@@ -160,7 +160,7 @@ def test_how_many_texts(attributes, multiple, max_values):
     ],
 )
 def test_choices(attributes, multiple, max_values):
-    """Choices: alias is stored, value is said, html is decoration; one answer unless choice is multiple."""
+    """Choices store the alias and show the value without html; there is one answer unless choice is multiple."""
     field = only_field(
         f'<Choices name="category" toName="image" perRegion="true" {attributes}><View>'
         '<Choice value="sports car" alias="car"/><Choice value="tree" html="&lt;b&gt;Tree&lt;/b&gt;"/></View></Choices>'
@@ -179,7 +179,7 @@ TREE = """<Taxonomy name="part" toName="image" perRegion="true" {}>
 
 
 def test_taxonomy():
-    """Every node can be answered; equal names get the path in front, so that the model can tell them apart."""
+    """Every node is a choice; equal names have their path in front, so that the model can distinguish them."""
     field = only_field(TREE.format(""))
     assert {choice.text: choice.path for choice in field.choices} == {
         "car": ("car",),
@@ -213,7 +213,7 @@ def test_taxonomy():
     ],
 )
 def test_left_alone_and_said(control, words):
-    """What is not filled is named with its reason; the rest is served."""
+    """A note names every control that is not filled, with the reason; the others are served."""
     config = read(CATEGORY + control)
     assert [field.name for field in config.fields] == ["category"]
     assert words in config.notes[0]
@@ -235,7 +235,7 @@ def test_conditions_of_surrounding_views():
 
 
 def test_other_objects_are_ignored():
-    """Controls of a text, and of an image that cannot hold masks, do not disturb."""
+    """Controls of a text, and of an image without an output, are ignored."""
     config = read_label_config(
         '<View><Text name="text" value="$text"/><Image name="left" value="$left"/>'
         '<Image name="image" value="$right.url"/>'
@@ -248,7 +248,7 @@ def test_other_objects_are_ignored():
 
 
 def test_names_are_read_in_any_case():
-    """Label Studio reads tags and attributes in any case, so do we."""
+    """Tags and attributes are read in any case, as in Label Studio."""
     config = read_label_config(
         '<view><image NAME="image" VALUE="$image"/><keypoint name="click" toname="image" SMART="true"/>'
         '<brushlabels name="mask" TONAME="image"><label VALUE="Object"/></brushlabels>'
@@ -267,7 +267,7 @@ def test_names_are_read_in_any_case():
     ],
 )
 def test_notice(control, notice):
-    """Only a per-image TextArea that says so takes messages; a caption of the image is data."""
+    """Only a per-image TextArea that is marked or named as notice receives messages; a caption of the image is data."""
     assert read(CATEGORY + control).notice == notice
 
 
@@ -289,7 +289,7 @@ def test_notice(control, notice):
     ],
 )
 def test_hostile_or_broken_xml_is_refused(xml, words):
-    """Entities, external documents, bombs of depth and size, and what is no XML: one clear error each."""
+    """Entities, external documents, too deep or too large text, and other text than XML have one clear error each."""
     with pytest.raises(ConfigError, match=re.escape(words)):
         read_label_config(xml)
 
@@ -344,7 +344,7 @@ def test_hostile_or_broken_xml_is_refused(xml, words):
     ],
 )
 def test_config_that_cannot_be_served_is_refused(parts, words):
-    """The message says what is missing or wrong, with the markup to add."""
+    """The message contains what is missing or wrong, and the markup to add."""
     with pytest.raises(ConfigError, match=re.escape(words)):
         read(**parts)
 

@@ -1,4 +1,4 @@
-"""Claims about what may be sent to a page: every trap of the editor is named."""
+"""Claims about result items that may be sent to a page: everything that breaks the editor is reported."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ready(kind: str = "bitmask"):
 
 @pytest.mark.parametrize("kind", ["bitmask", "brush", "polygon"])
 def test_complete_answer_is_safe(kind):
-    """Object and nested part with all fields, meta, score and a notice: nothing to complain about."""
+    """Object and nested part with all fields, meta, score and a notice have no problem."""
     answer = [
         geometry(kind) | {"origin": "prediction", "score": 0.9, "meta": {"text": ["nano"], "osprey": {"a": {"b": 1}}}},
         text("category", "car"),
@@ -77,7 +77,7 @@ def test_complete_answer_is_safe(kind):
 
 
 def changed(change) -> list[dict]:
-    """A good bitmask answer after `change` has spoiled it."""
+    """Return a valid bitmask answer after `change` has broken it."""
     answer = copy.deepcopy([geometry(), text("category", "car")])
     change(answer)
     return answer
@@ -119,7 +119,7 @@ def changed(change) -> list[dict]:
     ],
 )
 def test_trap_is_named(change, words):
-    """Each way to break the page is reported, in words that say what was expected."""
+    """Everything that would break the page is reported with what was expected."""
     problems = validate_results(ready(), changed(change))
     assert any(words in problem for problem in problems), problems
 
@@ -134,7 +134,7 @@ def test_trap_is_named(change, words):
     ],
 )
 def test_brush_trap_is_named(value, words):
-    """Brush geometry without format, without mask, or of nothing."""
+    """Brush geometry without format, without mask, or with an empty mask is reported."""
     answer = [item("mask", "brushlabels", {**value, "brushlabels": ["Object"]})]
     assert any(words in problem for problem in validate_results(ready("brush"), answer))
 
@@ -149,13 +149,13 @@ def test_brush_trap_is_named(value, words):
     ],
 )
 def test_polygon_trap_is_named(points, words):
-    """Corners outside the image, too few of them, or without area."""
+    """Corners outside the image, too few corners, and polygons without area are reported."""
     answer = [item("mask", "polygonlabels", {"points": points, "closed": True, "polygonlabels": ["Object"]})]
     assert any(words in problem for problem in validate_results(ready("polygon"), answer))
 
 
 def test_closed_fields_hold_listed_values():
-    """Stored choices (alias before value) and whole taxonomy paths pass."""
+    """Stored choices (alias before value) and whole taxonomy paths are valid."""
     answer = [
         geometry(label="Part"),
         item("category", "choices", {"choices": ["h"]}),
@@ -184,12 +184,12 @@ def test_closed_field_trap_is_named(spoiled, words):
 
 
 def test_field_hidden_for_the_label_is_not_filled():
-    """A control shown only for parts must stay empty on an object: nobody would see what is submitted."""
+    """A control shown only for parts must stay empty on an object, because its value would be invisible."""
     answer = [geometry(), item("part", "taxonomy", {"taxonomy": [["car"]]})]
     assert "hidden for label 'Object'" in validate_results(read_label_config(CLOSED_FIELDS), answer)[0]
 
 
 def test_notice_needs_a_notice_control():
-    """A config without a notice control cannot show one."""
+    """A notice is reported as a problem if the config has no notice control."""
     notice = item("notice", "textarea", {"text": ["x"]}, "n1")
     assert "no control 'notice'" in validate_results(read_label_config(CLOSED_FIELDS), [notice])[0]

@@ -1,4 +1,4 @@
-"""Hints through a real Redis to a real `data` worker, with everything dying on the way: nothing lost or doubled."""
+"""Claims about the `data` worker with a real Redis: whatever is killed, no correction is lost or stored twice."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def categories(worker: DataWorker) -> list[tuple]:
 
 
 def test_hint_arrives_in_the_store_without_torch(redis_server, label_studio, start):
-    """Webhook to record in a process that cannot import torch; its memory stays small; it stops when told."""
+    """A webhook becomes a record in a process that cannot import torch, uses little memory and stops at SIGTERM."""
     worker = start(redis_server.url, **NEVER)
     label_studio.add_task(1)
     submit(redis_server.url, label_studio.annotate(1, car()))
@@ -62,7 +62,7 @@ def test_hint_arrives_in_the_store_without_torch(redis_server, label_studio, sta
 
 
 def test_hints_sent_before_any_worker_runs_wait_for_it(redis_server, label_studio, start):
-    """Three changes of one annotation while nobody works: the last one is what is stored."""
+    """After three changes of an annotation without a running worker, the last one is stored."""
     label_studio.add_task(1)
     hooks = [label_studio.annotate(1, car())]
     hooks += [label_studio.update(1, 1, car(category=word)) for word in ("van", "bus")]
@@ -73,7 +73,7 @@ def test_hints_sent_before_any_worker_runs_wait_for_it(redis_server, label_studi
 
 
 def test_redis_restart_loses_hints_but_no_correction(own_redis_server, label_studio, start):
-    """Redis forgets everything and refuses hints for a while: the worker reconnects and the schedule finds the rest."""
+    """After Redis has lost its data and was down, the worker reconnects, and the schedule finds the missing changes."""
     worker = start(own_redis_server.url, **OFTEN)
     for task_id in (1, 2, 3):
         label_studio.add_task(task_id)
@@ -91,7 +91,7 @@ def test_redis_restart_loses_hints_but_no_correction(own_redis_server, label_stu
 
 
 def test_worker_killed_in_a_job_leaves_nothing_half_done(redis_server, label_studio, start, tmp_path):
-    """kill -9 while Label Studio is asked: the next worker starts clean, and every task is there once."""
+    """After SIGKILL during a request to Label Studio, the next worker stores every task exactly once."""
     for task_id in range(1, 30):
         label_studio.add_task(task_id)
         label_studio.annotate(task_id, car())
@@ -111,7 +111,7 @@ def test_worker_killed_in_a_job_leaves_nothing_half_done(redis_server, label_stu
 
 
 def test_label_studio_away_is_reported_and_made_up_for(redis_server, label_studio, start):
-    """A hint while Label Studio is down fails, is in `osprey status`, and the next reconcile brings the record."""
+    """A job fails while Label Studio is down; `osprey status` shows it, and the next reconcile stores the record."""
     worker = start(redis_server.url, **OFTEN)
     label_studio.add_task(1)
     hook = label_studio.annotate(1, car())
@@ -125,13 +125,13 @@ def test_label_studio_away_is_reported_and_made_up_for(redis_server, label_studi
 
 
 def test_two_workers_schedule_once(redis_server, label_studio, start, tmp_path):
-    """Of two data workers one holds the schedule; when it is gone the other one takes over."""
+    """Only one of two data workers schedules; when it ends, the other one continues."""
     first = start(redis_server.url, **OFTEN)
     second = start(redis_server.url, **OFTEN)
     label_studio.seen.clear()
     time.sleep(4)
     lists = [path for path, _ in label_studio.seen if path.startswith("/api/projects?")]
-    assert 1 <= len(lists) <= 8  # one a second, and a full one every other second; two schedulers would make twelve
+    assert 1 <= len(lists) <= 8  # one per second, and a full one every other second; two schedulers would cause twelve
     first.stop()
     label_studio.add_task(1)
     label_studio.annotate(1, car())
@@ -139,7 +139,7 @@ def test_two_workers_schedule_once(redis_server, label_studio, start, tmp_path):
 
 
 def test_export_job_writes_a_version_of_the_store(redis_server, label_studio, start, tmp_path):
-    """Submitted through Redis to the worker without torch; submitted again it finds the version that is there."""
+    """A worker without torch runs an export job; a second identical job finds the version that exists."""
     worker = start(redis_server.url, **NEVER, OSPREY_EXPORTS=str(tmp_path / "exports"))
     label_studio.add_task(1)
     submit(redis_server.url, label_studio.annotate(1, car()))

@@ -87,7 +87,7 @@ class Flow:
 
 
 def test_switch_and_rollback_while_jobs_flow(redis_server, tmp_path, registry):
-    """No job fails, the version changes once per move, and after `rollback` the old version answers."""
+    """No job fails, the version changes once per promotion or rollback, and after `rollback` the old one answers."""
     registry.promote("v1")
     queue = JobQueue(redis_server.url)
     environ = {"OSPREY_REGISTRY": str(registry.folder), "OSPREY_MODEL": str(NANO), "OSPREY_THREADS": "1"}
@@ -106,10 +106,10 @@ def test_switch_and_rollback_while_jobs_flow(redis_server, tmp_path, registry):
         assert not flow.failures
         changes = [idx for idx in range(1, len(flow.versions)) if flow.versions[idx] != flow.versions[idx - 1]]
         assert [flow.versions[0], *(flow.versions[idx] for idx in changes)] == [v1, v2, v1]
-        # The job that ran at the moment of the move may still be the old version's; the next one is not.
+        # The old version may still answer the job that ran at the moment of the change, but not the next one.
         assert changes[0] - promoted <= 1
         assert changes[1] - rolled_back <= 1
-        # A click from before the switch is asked again, not answered with the words of the version rolled back from.
+        # A click answered before the rollback is answered again, not with the cached answer of the newer version.
         repeated = queue.submit(question(promoted + 2))
         assert queue.wait_describe(repeated, 60).model_version == v1
         assert worker.process.poll() is None

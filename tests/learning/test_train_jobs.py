@@ -1,4 +1,4 @@
-"""Fine-tunes through a real Redis: triggered by count, done in a worker of their own, seen in the status."""
+"""Claims about fine-tunes with a real Redis: the count that starts one, the worker that runs it, the status."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TRAINER = "from cli.main import app; app(['worker', '--queues', 'train'])"
 
 
 def test_enough_corrections_become_a_candidate(redis_server, label_studio, tmp_path: Path) -> None:
-    """Below the bound nothing happens; at the bound one fine-tune runs, and the same corrections start no second."""
+    """A fine-tune starts when enough corrections are new, and the same corrections do not start a second one."""
     common = {**SMALL, "OSPREY_REGISTRY": str(tmp_path / "registry"), "OSPREY_EXPORTS": str(tmp_path / "exports")}
     data = DataWorker(redis_server.url, label_studio.url, TOKEN, tmp_path, OSPREY_FINETUNE_AFTER="4", **common)
     trainer = DataWorker(redis_server.url, label_studio.url, TOKEN, tmp_path, start=TRAINER, **common)
@@ -47,7 +47,7 @@ def test_enough_corrections_become_a_candidate(redis_server, label_studio, tmp_p
         wait_for(lambda: (found := queue.finetune_progress()) is not None and found.outcome, 120)
         found = queue.finetune_progress()
         assert found is not None
-        assert found.outcome == "v1 is not examined", trainer.log_path.read_text()
+        assert found.outcome == "v1 was not evaluated", trainer.log_path.read_text()
         (version,) = Registry(tmp_path / "registry").versions()
         assert version.config["project"] == PROJECT
         queue.submit(TriggerJob(at_any_count=True))
@@ -60,7 +60,7 @@ def test_enough_corrections_become_a_candidate(redis_server, label_studio, tmp_p
 
 
 def test_corrections_arrive_during_a_fine_tune(redis_server, label_studio, tmp_path: Path) -> None:
-    """While one process trains, hints become records in the other; what came late is due for the next fine-tune."""
+    """Corrections are stored while another process trains; those that arrive meanwhile count for the next fine-tune."""
     common = {**SMALL, "OSPREY_REGISTRY": str(tmp_path / "registry"), "OSPREY_EXPORTS": str(tmp_path / "exports")}
     data = DataWorker(redis_server.url, label_studio.url, TOKEN, tmp_path, OSPREY_FINETUNE_AFTER="1", **common)
     long = {**common, "OSPREY_FINETUNE_MAX_STEPS": "20"}
@@ -110,7 +110,7 @@ def annotate(label_studio, queue: JobQueue, task: int, seed: int) -> None:
 
 
 def stored(worker: DataWorker) -> int:
-    """Corrected regions in the store."""
+    """Return the number of corrected regions in the store."""
     from learning.corrections.store import Store
 
     with Store.open(worker.database_url) as store:
@@ -118,7 +118,7 @@ def stored(worker: DataWorker) -> int:
 
 
 def idle(queue: JobQueue) -> bool:
-    """Nothing waits in the queues of the loop, and no worker of theirs is busy."""
+    """Return whether no job of the queues `data` and `train` waits or runs."""
     health = queue.health()
     waiting = sum(health.queues[name].depth + health.queues[name].background_depth for name in ("data", "train"))
     return not waiting and all(beat.state == "idle" for beat in health.workers)

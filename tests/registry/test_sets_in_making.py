@@ -1,4 +1,4 @@
-"""Sets that are made beside other work: what is told of them, and how long anybody waits."""
+"""Sets that are made in the background: their progress, and how long a reader waits for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Steps = list[tuple[str, int, int]]
 
 
 def note(steps: Steps):
-    """Collects what is told."""
+    """Collect the reported progress."""
     return lambda *step: steps.append(step)
 
 

@@ -93,7 +93,7 @@ def open_page(client):
 
 
 def refused(page: AnnotatorPage, *point_px: float) -> str:
-    """What the page is told instead of a region."""
+    """Return the notice that the page gets instead of a region."""
     with pytest.raises(BackendAnsweredBadlyError) as caught:
         page.click(*point_px)
     return str(caught.value)
@@ -111,7 +111,7 @@ def test_click_gives_a_mask_and_its_fields(open_page, start_worker):
 
 
 def test_slow_words_come_with_the_next_answer(open_page, start_worker):
-    """The mask is not held up by a describe worker that takes seconds; its words follow."""
+    """A describe worker that takes seconds does not delay the mask; its answers follow."""
     start_worker("masks")
     start_worker("describe", describe_delay_s=0.9)
     page = open_page()
@@ -161,7 +161,7 @@ def test_redis_down_is_told_within_seconds_and_heals(open_page, start_worker, re
 
 
 @pytest.mark.parametrize(
-    ("reply", "told"),
+    ("reply", "notice"),
     [
         (Reply(404, b"gone"), "cannot get this task's image"),
         (Reply(200, b"<html>no image</html>"), "cannot read this task's image"),
@@ -169,10 +169,10 @@ def test_redis_down_is_told_within_seconds_and_heals(open_page, start_worker, re
     ],
     ids=["gone", "corrupt", "changed"],
 )
-def test_bad_image_is_told_and_heals(open_page, start_worker, studio, reply, told):
+def test_bad_image_gives_a_notice_until_it_is_good(open_page, start_worker, studio, reply, notice):
     start_worker()
     page = open_page("/data/upload/1/b.png")
     studio.replies["/data/upload/1/b.png"] = reply
-    assert told in refused(page, 30, 20)
+    assert notice in refused(page, 30, 20)
     studio.replies["/data/upload/1/b.png"] = Reply(body=png(), needs_token=True)
     assert page.click(30, 20).mask.any()

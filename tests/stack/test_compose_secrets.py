@@ -1,4 +1,4 @@
-"""The compose stack's passwords: random, complete, and never changed by a second run."""
+"""Claims about the passwords of the compose stack: random, complete, and unchanged by a second run."""
 
 import subprocess
 
@@ -6,7 +6,7 @@ from stack.compose_secrets import DEFAULT_USERNAME, make_secrets
 
 
 def read_env(path):
-    """What a POSIX shell sees after sourcing `path`."""
+    """Return the variables of a POSIX shell that has sourced `path`."""
     script = f"set -a; . {path}; env -0"
     output = subprocess.run(["sh", "-c", script], env={}, check=True, capture_output=True, text=True).stdout
     return dict(line.split("=", 1) for line in output.split("\0") if "=" in line)

@@ -1,4 +1,4 @@
-"""`make env` in folders that were moved, copied, interrupted; real virtual environments without packages."""
+"""Claims about `make env` after a move, a copy or an interruption, with real environments without packages."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ SCRIPT = b"import sys\nprint(sys.prefix, sys.argv[1:])\n"
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder with a blank and an umlaut in its name that holds what an environment is made from."""
+    """Change to a checkout whose name contains a blank and an umlaut, with the files an environment is made from."""
     folder = tmp_path / "a checkout mit Umläut"
     folder.mkdir()
     (folder / "pyproject.toml").write_text("[project]")
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(environment_module, "_VENV", (*environment_module._VENV, "--without-pip"))  # seconds less
+    monkeypatch.setattr(environment_module, "_VENV", (*environment_module._VENV, "--without-pip"))  # saves seconds
     return folder
 
 
 def environment(**changed):
-    """One for which nothing is installed."""
+    """Return an environment without packages."""
     return replace(PACKAGES, made_from=(Path("pyproject.toml"),), installs=(), editable=False, **changed)
 
 
 def moved(folder: Path, name: str, monkeypatch) -> Path:
-    """The folder under another name, and this process in it."""
+    """Rename the folder, and change to it."""
     there = folder.rename(folder.with_name(name))
     monkeypatch.chdir(there)
     return there
 
 
 def ran(script: Path) -> str:
-    """What a script prints, started by its path as a person does."""
+    """Run a script by its path, and return what it prints."""
     return subprocess.run([script, "x"], capture_output=True, text=True, check=True).stdout
 
 
@@ -56,7 +56,7 @@ def test_it_is_built_once(checkout):
 
 
 def test_a_folder_that_was_moved_is_repaired(checkout, monkeypatch):
-    """To a path with a blank, to one without, to one that is too long for a first line; everything still starts."""
+    """Scripts start after a move to a path with special characters, or one that is too long for a first line."""
     make_ready(environment())
     script = Path(".venv/bin/osprey")
     script.write_bytes(f"#!{checkout}/.venv/bin/python\n".encode() + SCRIPT)
@@ -98,8 +98,8 @@ def test_another_python_that_was_asked_for_is_taken(checkout):
     assert "built" in make_ready(environment(), "3.1")
 
 
-def test_a_failure_is_told_and_tried_again(checkout):
-    """No stamp is left that says it is ready."""
+def test_a_failed_installation_is_an_error_and_is_tried_again(checkout):
+    """A failure leaves no stamp, so the next run installs again."""
     broken = replace(environment(), installs=(("--no-index", "no-such-package-here"),))
     with pytest.raises(EnvironmentFailed, match="pip could not install Python packages"):
         make_ready(broken)
@@ -108,7 +108,7 @@ def test_a_failure_is_told_and_tried_again(checkout):
 
 
 def test_make_works_in_a_folder_with_blanks(checkout):
-    """The real Makefile, with Pythons that only tell how they were called."""
+    """The Makefile calls its Pythons correctly in a folder with blanks; both Pythons only print their arguments."""
     shutil.copy(CHECKOUT / "Makefile", checkout)
     for python in (checkout / "my python", checkout / ".venv" / "bin" / "python"):
         python.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def test_make_works_in_a_folder_with_blanks(checkout):
     command = ["make", f"PYTHON={checkout / 'my python'}", "up"]
     done = subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    told = done.stdout.splitlines()
-    assert told[-2].startswith(f"{checkout / 'my python'} -m stack.environment .venv .venv-label-studio")
-    assert told[-2].endswith("--this-python")
-    assert told[-1] == ".venv/bin/python -m stack up"
+    calls = done.stdout.splitlines()
+    assert calls[-2].startswith(f"{checkout / 'my python'} -m stack.environment .venv .venv-label-studio")
+    assert calls[-2].endswith("--this-python")
+    assert calls[-1] == ".venv/bin/python -m stack up"

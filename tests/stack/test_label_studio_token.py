@@ -68,7 +68,7 @@ def test_new_token_replaces_the_old_one(server):
 
 
 def test_refused_login_names_the_file_to_change(server):
-    """The password may have been changed in the page."""
+    """If the password was changed in Label Studio, the error names the file that has to be changed."""
     with pytest.raises(StackError, match=r"admin@example\.com, got 200; .*secrets\.json"):
         make_token(server.url, LOGIN[0], "wrong")
 
@@ -78,12 +78,12 @@ def test_refused_login_names_the_file_to_change(server):
     [(PERSONAL_ACCESS_TOKEN, True), (make_jwt("refresh") + "x", False), ("", False), ("ab" * 20, False)],
 )
 def test_token_works_if_label_studio_exchanges_it(server, token, works):
-    """A revoked token, none and one that cannot be exchanged have to be replaced."""
+    """A token that is missing, revoked or of another kind does not work."""
     assert token_works(server.url, token) is works
 
 
 def test_label_studio_without_an_answer_is_an_error_of_the_stack(server):
-    """`make up` prints it without a traceback."""
+    """If Label Studio does not answer, the error is one that `make up` prints without a traceback."""
     server.close()
     for ask in (lambda: token_works(server.url, PERSONAL_ACCESS_TOKEN), lambda: make_token(server.url, *LOGIN)):
         with pytest.raises(StackError, match=server.url):

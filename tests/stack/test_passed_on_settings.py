@@ -43,7 +43,7 @@ FREE = dict.fromkeys(PORT_VARIABLES.values(), "0")
 def told(environ: dict[str, str], folder: Path) -> dict[str, object]:
     """Command and environment of each process, and where the stack lives, as `make up` computes them.
 
-    The ports that nobody asked for are the same each time.
+    Ports that were not asked for are the same each time.
     """
     settings = StackSettings.from_env({"OSPREY_STATE_DIR": str(folder), **FREE, **environ})
     StateFolder(folder).create()

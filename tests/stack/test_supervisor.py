@@ -1,4 +1,4 @@
-"""A real supervisord with a real Redis under it."""
+"""Claims about the supervisor, with a real supervisord that runs a real Redis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.redis
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A state folder with free ports; whatever was started is ended."""
+    """Yield a stack on free ports, in a state folder with special characters; end its processes afterwards."""
     state = StateFolder(tmp_path / "Zustand ü; 100% of #1 'x'")
     state.create()
     launch = plan_launch(settings_of(state), None, running=False)
@@ -39,13 +39,13 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
 
 
 def settings_of(state: StateFolder) -> StackSettings:
-    """Free ports, and base set and replay data below the state folder."""
+    """Return settings with free ports, and with base set and replay data below the state folder."""
     asked = {"label_studio": 0, "backend": 0, "redis": 0}
     return StackSettings(state.path, Path("/bin/true"), asked, {"OSPREY_BASE_SET": str(state.path / "truth" / "base")})
 
 
 def stack_in(folder: Path) -> Stack:
-    """What the folder says of itself."""
+    """Return the stack that a state folder describes."""
     state = StateFolder(folder)
     launch = state.load_launch()
     assert launch is not None
@@ -53,7 +53,7 @@ def stack_in(folder: Path) -> Stack:
 
 
 def taken_up(folder: Path) -> tuple[Stack, Supervisor, str]:
-    """What `make up` makes of what runs, with Redis, and what it says."""
+    """Prepare the supervisor as `make up` does and start Redis; return also what was printed."""
     said, state = Console(file=io.StringIO(), width=1000), StateFolder(folder)
     stack, supervisor = supervised(settings_of(state), state, os.environ, said)
     supervisor.start_component("redis")
@@ -62,7 +62,7 @@ def taken_up(folder: Path) -> tuple[Stack, Supervisor, str]:
 
 
 def wait_for(what: str, condition: Callable[[], object]) -> None:
-    """Until `condition`, for at most 20 s."""
+    """Wait for `condition`, at most 20 s."""
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline, what
@@ -70,7 +70,7 @@ def wait_for(what: str, condition: Callable[[], object]) -> None:
 
 
 def test_a_killed_component_is_started_again(stack):
-    """Another process serves the same port with the same password."""
+    """A new process serves the same port with the same password."""
     supervisor = Supervisor(stack)
     supervisor.start(os.environ)
     supervisor.start_component("redis")
@@ -85,7 +85,7 @@ def test_a_killed_component_is_started_again(stack):
 
 
 def test_leftovers_of_a_killed_supervisor_are_found_and_ended(stack):
-    """Its children live on without it; they carry a mark."""
+    """Children that survive their supervisor are found by the mark in their environment."""
     supervisor = Supervisor(stack)
     supervisor.start(os.environ)
     supervisor.start_component("redis")
@@ -98,7 +98,7 @@ def test_leftovers_of_a_killed_supervisor_are_found_and_ended(stack):
 
 
 def test_files_with_secrets_are_private(stack):
-    """Nobody else can read what the processes are started with, and no secret is on a command line."""
+    """Only the owner can read the configuration files, and no secret is on a command line."""
     supervisor = Supervisor(stack)
     supervisor.start(os.environ)
     supervisor.start_component("redis")
@@ -110,7 +110,7 @@ def test_files_with_secrets_are_private(stack):
 
 
 def test_a_second_up_keeps_the_supervisor(stack):
-    """The same release from the same place: nothing is started again."""
+    """A second start of the same release from the same folder restarts nothing and prints nothing."""
     stack, supervisor, _ = taken_up(stack.state.path)
     pids = supervisor.component_pid("redis"), (stack.state.run / "supervisord.pid").read_text()
     again, supervisor, said = taken_up(stack.state.path)
@@ -120,7 +120,7 @@ def test_a_second_up_keeps_the_supervisor(stack):
 
 
 def test_a_supervisor_of_another_release_is_replaced(stack, monkeypatch):
-    """Its commands name modules that are no longer there. What Redis holds, and every port, stays."""
+    """A supervisor whose commands have changed is replaced; the data of Redis and all ports stay."""
     new = supervisor_module._configuration
     with monkeypatch.context() as release:
         release.setattr(
@@ -140,7 +140,7 @@ def test_a_supervisor_of_another_release_is_replaced(stack, monkeypatch):
 
 
 def test_a_folder_that_was_moved_is_found_again(stack):
-    """While the stack ran, or after its supervisor was killed: nothing of the old place is left."""
+    """After a move, with or without a running supervisor, the stack runs in the new folder and nothing in the old."""
     old = stack.state.path
     taken_up(old)
     moved = old.with_name("moved")
@@ -159,7 +159,7 @@ def test_a_folder_that_was_moved_is_found_again(stack):
 
 
 def test_a_folder_that_was_copied_leaves_the_original_alone(stack):
-    """It has the same secrets and ports, and yet its own stack."""
+    """A copied folder has the same secrets and ports, but it gets its own ports and processes."""
     original, supervisor, _ = taken_up(stack.state.path)
     pid = supervisor.component_pid("redis")
     copy = stack.state.path.with_name("copy")
@@ -177,7 +177,7 @@ def test_a_folder_that_was_copied_leaves_the_original_alone(stack):
 
 
 def test_a_base_set_that_failed_is_made_at_the_next_start(stack):
-    """Or that was stopped in the middle."""
+    """A base set that failed or was interrupted is made by the next start."""
     supervisor = Supervisor(stack)
     supervisor.start(os.environ)
     truth = stack.state.path / "truth"
@@ -199,8 +199,8 @@ def test_a_base_set_that_failed_is_made_at_the_next_start(stack):
     wait_for("supervisord is gone", lambda: not supervisor.is_running())
 
 
-def test_status_tells_of_the_base_set_and_of_an_old_supervisor(stack):
-    """From before it is begun until it has failed; clicks do not depend on it."""
+def test_status_shows_the_base_set_and_an_old_supervisor(stack):
+    """`status` shows the base set before its start, while it is made and after a failure."""
     taken_up(stack.state.path)
     truth = stack.state.path / "truth"
 
@@ -208,7 +208,7 @@ def test_status_tells_of_the_base_set_and_of_an_old_supervisor(stack):
         environ = {"OSPREY_STATE_DIR": str(stack.state.path), "COLUMNS": "200"}
         return " ".join(CliRunner().invoke(app, ["status"], env=environ).output.split())
 
-    assert "Base set │ stopped │ - │ not begun" in status()
+    assert "Base set │ stopped │ - │ not started" in status()
     plan(truth)
     assert "waiting for its turn" in status()
     with maker(truth, 3):

@@ -16,6 +16,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import logging
+import multiprocessing
 import os
 import random
 import signal
@@ -30,8 +31,10 @@ from typing import Any, NamedTuple
 import pytest
 
 ABSENT = "<absent>"  # the value of what is not there
-_IS_PYTESTS_OWN = "PYTEST_CURRENT_TEST"
-_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+# pytest's own, and what torch sets for its child processes when its compiler is first imported.
+_NOT_OURS = frozenset({"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"})
+# SIGALRM is pytest-timeout's.
+_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGALRM})
 
 Values = dict[str, Any]  # the name in a message -> the value
 
@@ -42,19 +45,19 @@ class Watched(NamedTuple):
     Attributes:
         read: all values of the kind; keys may come and go.
         write: put one value back; ABSENT removes it.
-        owner: the module whose import may bring a key, or None: an import is no excuse.
+        is_import: whether a changed value comes from the modules that the test was the first to import.
     """
 
     read: Callable[[], Values]
     write: Callable[[str, Any], None]
-    owner: Callable[[str, Any], str | None] = lambda _key, _value: None
+    is_import: Callable[[str, Any, frozenset[str]], bool] = lambda _key, _value, _modules: False
 
 
 # --- the process -------------------------------------------------------------------------------------------------
 
 
 def _read_environment() -> Values:
-    return {f"os.environ[{name!r}]": value for name, value in os.environ.items() if name != _IS_PYTESTS_OWN}
+    return {f"os.environ[{name!r}]": value for name, value in os.environ.items() if name not in _NOT_OURS}
 
 
 def _write_environment(key: str, value: Any) -> None:
@@ -65,8 +68,18 @@ def _write_environment(key: str, value: Any) -> None:
         os.environ[name] = value
 
 
+def _set_by_opencv(key: str, _value: Any, modules: frozenset[str]) -> bool:
+    """Whether OpenCV set its search paths; it does so once, when it is imported."""
+    return "cv2" in modules and key in ("os.environ['LD_LIBRARY_PATH']", "os.environ['QT_QPA_FONTDIR']")
+
+
 def _read_signals() -> Values:
     return {f"handler of signal {number}": signal.getsignal(number) for number in _SIGNALS}
+
+
+def _torch_loader(_key: str, value: Any, _modules: frozenset[str]) -> bool:
+    """Whether torch's DataLoader watches its processes; it installs that handler once and for good."""
+    return getattr(value, "__module__", None) == "torch.utils.data._utils.signal_handling"
 
 
 def _write_signal(key: str, value: Any) -> None:
@@ -87,6 +100,11 @@ def _mask() -> int:
     return current
 
 
+def _start_method() -> str:
+    """How multiprocessing starts processes; asking for the default would fix it."""
+    return multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+
+
 def _set_niceness(value: int) -> None:
     with contextlib.suppress(PermissionError):  # only root may go back
         os.setpriority(os.PRIO_PROCESS, 0, value)
@@ -101,6 +119,10 @@ _PROCESS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "umask": (_mask, os.umask),
     "niceness": (lambda: os.getpriority(os.PRIO_PROCESS, 0), _set_niceness),
     "sys.path": (lambda: tuple(sys.path), _set_path),
+    "multiprocessing's start method": (
+        _start_method,
+        lambda value: multiprocessing.set_start_method(value, force=True),
+    ),
     "socket.getdefaulttimeout()": (socket.getdefaulttimeout, socket.setdefaulttimeout),
 }
 
@@ -113,7 +135,7 @@ def _fields(logger: logging.Logger) -> tuple[Any, ...]:
 
 
 def _read_loggers() -> Values:
-    """The root, and each logger that somebody configured; the others are as `getLogger` makes them."""
+    """The root, and each logger that was configured; the others are as `getLogger` makes them."""
     found: Values = {
         f"logger {name}": _fields(logger)
         for name, logger in logging.root.manager.loggerDict.items()
@@ -141,9 +163,18 @@ def _write_logger(key: str, value: Any) -> None:
     logger.handlers[:], logger.filters[:] = handlers, filters
 
 
-def _library_of(key: str, _value: Any) -> str | None:
-    """A library may configure its own loggers when it is imported, the root logger is nobody's."""
-    return key.removeprefix("logger ").partition(".")[0] if key.startswith("logger ") and key != "logger root" else None
+class _Loggers:
+    """Knows which loggers there were: a library may configure new ones of its own when it is imported."""
+
+    def __init__(self) -> None:
+        self._before: frozenset[str] = frozenset()
+
+    def remember(self) -> None:
+        self._before = frozenset(logging.root.manager.loggerDict)
+
+    def is_import(self, key: str, _value: Any, modules: frozenset[str]) -> bool:
+        name = key.removeprefix("logger ")
+        return bool(modules) and name != key and name != "root" and name not in self._before
 
 
 # --- torch and transformers, where they are loaded ----------------------------------------------------------------
@@ -275,10 +306,9 @@ class _Registered:
             extra[name] = value[3]
 
 
-def _module_of(_key: str, value: Any) -> str | None:
-    """Of the registered class, or of its config where the value is a plain name."""
-    classes = [each for each in (value[3], value[2]) if isinstance(each, type)]
-    return classes[0].__module__ if classes else None
+def _registered_by_import(_key: str, value: Any, modules: frozenset[str]) -> bool:
+    """Whether the registered class, or its config where the value is a plain name, came with a new module."""
+    return value is not ABSENT and any(getattr(each, "__module__", None) in modules for each in value[2:])
 
 
 # --- put back without a word --------------------------------------------------------------------------------------
@@ -322,25 +352,30 @@ def _plain(parts: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]]) 
 class KeepProcess:
     """The pytest plugin: each test leaves the process as it found it, or fails and is named."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self) -> None:
         torch, registered = _Torch(), _Registered()
-        self._seed, self._torch = seed, torch
+        self._seed, self._torch, self._loggers = 0, torch, _Loggers()
         self._watched = (
-            Watched(_read_environment, _write_environment),
-            Watched(_read_signals, _write_signal),
+            Watched(_read_environment, _write_environment, _set_by_opencv),
+            Watched(_read_signals, _write_signal, _torch_loader),
             _plain(_PROCESS),
-            Watched(_read_loggers, _write_logger, _library_of),
+            Watched(_read_loggers, _write_logger, self._loggers.is_import),
             Watched(torch.read, torch.write),
-            Watched(registered.read, registered.write, _module_of),
+            Watched(registered.read, registered.write, _registered_by_import),
         )
         self._before: list[Values] = []
         self._random: list[tuple[Callable[[Any], Any], Any]] = []
         self._num_modules = 0
 
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Take pytest-randomly's seed, which it has chosen by now."""
+        self._seed = session.config.getoption("randomly_seed", 0)
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
         """Record, before any fixture of the test."""
         self._num_modules = len(sys.modules)
+        self._loggers.remember()
         self._before = [watched.read() for watched in self._watched]
         self._random = _random_states()
         _seed_torch(self._seed)
@@ -371,13 +406,10 @@ class KeepProcess:
         now = watched.read()
         if now == before:
             return
+        modules = frozenset(islice(sys.modules, self._num_modules, None))  # a dict keeps the order of its keys
         for key in sorted(before.keys() | now.keys()):
             old, new = before.get(key, self._torch.fresh.get(key, ABSENT)), now.get(key, ABSENT)
-            if old == new or (old is ABSENT and self._is_new(watched.owner(key, new))):
+            if old == new or watched.is_import(key, new, modules):
                 continue
             watched.write(key, old)
             yield f"{key} was {old!r}, is {new!r}"
-
-    def _is_new(self, module: str | None) -> bool:
-        """Whether the test was the first to import a module."""
-        return module is not None and module in set(islice(sys.modules, self._num_modules, None))

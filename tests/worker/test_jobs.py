@@ -114,7 +114,7 @@ def test_another_model_version_is_refused(runtime):
 
 
 def test_expired_logits_are_no_error(runtime, models):
-    """A refinement whose logits are gone starts from its points."""
+    """A refinement whose logits have expired uses its points alone."""
     job = SegmentJob(image=image_ref(), image_wh=WH, points=(PromptPoint(9.0, 9.0),), previous_logits_id="gone")
     assert "ok" in jobs.segment(job.to_json())
     assert models[0].previous[-1] is None
@@ -155,7 +155,7 @@ def test_an_image_is_encoded_once_for_all_workers(runtime, models, redis_client,
 
 
 def test_of_two_workers_that_encode_at_once_the_first_ones_numbers_count(runtime, models, redis_client):
-    """An embedding that another worker stored while this one encoded is taken over."""
+    """An embedding that another worker has stored in the meantime is adopted."""
     resolved = runtime.images.resolve(image_ref())
     first = Embedding({"features": np.ones((1, 2, 2), np.float16)}, (WH[1], WH[0]))
     plain_embed = models[0].embed
@@ -170,7 +170,7 @@ def test_of_two_workers_that_encode_at_once_the_first_ones_numbers_count(runtime
 
 
 def test_another_models_embedding_in_redis_is_encoded_again(runtime, models):
-    """What does not fit this model is not decoded."""
+    """An embedding that does not fit this model is not decoded."""
     resolved = runtime.images.resolve(image_ref())
     foreign = Embedding({"levels": np.ones((1, 2, 2), np.float16)}, (WH[1], WH[0]))
     runtime.embeddings.put("sam-fake-1", resolved.sha256, foreign)
@@ -184,7 +184,7 @@ def test_job_of_another_release_is_named(runtime):
 
 
 def test_model_that_does_not_load_is_a_problem_until_it_does(redis_client, tmp_path, models):
-    """A checkpoint put right is served without a restart."""
+    """A repaired checkpoint is served without a restart."""
     from job_queue.errors import ModelUnavailable
 
     broken = [True]

@@ -42,7 +42,7 @@ def registry(tmp_path) -> Registry:
 
 
 def test_adapter_is_merged_into_its_base(registry, adapter):
-    """From the base that is served; the weights differ from it and answers carry the version's name."""
+    """The adapter's base is the served one; the weights differ from it, and answers have the version's name."""
     version = registry.add(adapter, "adapter", base=Base("/gone", fingerprint(NANO)))
     loaded = load_version(Settings(model=NANO), "cpu", version)
     assert loaded.model_version == version.model_version
@@ -57,7 +57,7 @@ def test_adapter_is_merged_into_its_base(registry, adapter):
 
 
 def test_base_is_found_by_its_fingerprint(registry, adapter, tmp_path):
-    """OSPREY_MODEL may have moved on: the recorded folder counts, or a registered version."""
+    """If OSPREY_MODEL is another checkpoint now, the recorded folder or a registered version is used."""
     moved_on = Settings(model=tmp_path / "another")
     by_path = registry.add(adapter, "adapter", base=Base(str(NANO), fingerprint(NANO)))
     assert load_version(moved_on, "cpu", by_path).model_version == by_path.model_version
@@ -67,7 +67,7 @@ def test_base_is_found_by_its_fingerprint(registry, adapter, tmp_path):
 
 
 def test_adapter_of_another_base_is_refused(registry, adapter):
-    """Never merged into weights it was not trained on; the message says where it looked."""
+    """An adapter is never merged into other weights than its own; the message lists the tried folders."""
     version = registry.add(adapter, "adapter", base=Base("/gone", "0" * 40))
     with pytest.raises(
         ModelUnavailable, match=r"adapter for a checkpoint with fingerprint 000000000000; tried .*nano"

@@ -33,7 +33,7 @@ def region(*questions: Question) -> RegionQuery:
 
 
 def test_answers_come_back_with_region_field_and_alternatives(checkpoint):
-    """A closed list is answered from the list, with the other choices; free text with text; short ones first."""
+    """Closed lists give listed values with alternatives, free text gives text; short ones come first."""
     describer = OspreyDescriber.load(checkpoint, "cpu")
     image = Image.new("RGB", (64, 48), "gray")
     describer.warm(image, "k")
@@ -54,7 +54,7 @@ def test_answers_come_back_with_region_field_and_alternatives(checkpoint):
 
 
 def test_jobs_that_run_together_answer_as_alone(checkpoint):
-    """Two jobs on two images in one session, one added while the other runs: the answers of each alone."""
+    """Two jobs in one session, one added while the other runs, have the answers that each has alone."""
     describer = OspreyDescriber.load(checkpoint, "cpu")
     images = [Image.new("RGB", (64, 48), shade) for shade in ("gray", "white")]
     asked = [

@@ -1,4 +1,4 @@
-"""A real worker process on a real Redis: answers, lateness, death, restarts, clean stops."""
+"""Claims about a real worker process on a real Redis: answers, late answers, kills, restarts, clean stops."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def start_worker(tmp_path):
 
 
 def test_click_and_questions_are_answered(redis_server, start_worker):
-    """Masks and every field come back through one process; each step is timed; a warm job does no harm."""
+    """One process answers masks and every field; each step is timed; a warm job changes nothing."""
     start_worker(redis_server.url)
     queue = JobQueue(redis_server.url)
     queue.submit(WarmJob(image=image_ref()))
@@ -77,7 +77,7 @@ def test_click_and_questions_are_answered(redis_server, start_worker):
 
 
 def test_further_click_refines_with_the_logits_of_the_one_before(redis_server, start_worker):
-    """Also when another worker process made them: they travel through Redis."""
+    """Logits of another worker process are found in Redis."""
     first = start_worker(redis_server.url, queues="masks")
     queue = JobQueue(redis_server.url)
     answer = queue.wait_segment(queue.submit(click(30.0)), 5)
@@ -99,7 +99,7 @@ def test_errors_of_a_job_reach_the_caller_and_the_status(redis_server, start_wor
 
 
 def test_late_answers_are_readable_one_by_one_and_kept(redis_server, start_worker):
-    """A slow describe worker: the deadline passes, the first field is there, the rest comes and stays."""
+    """After the deadline the first field is readable, the rest follows and is kept."""
     start_worker(redis_server.url, queues="describe", describe_delay_s=2.0)
     queue = JobQueue(redis_server.url)
     job_id = queue.submit(questions("category", "color"))
@@ -116,7 +116,7 @@ def test_late_answers_are_readable_one_by_one_and_kept(redis_server, start_worke
 
 
 def test_killed_worker_is_missed_and_its_job_runs_elsewhere(redis_server, start_worker):
-    """SIGKILL in a job: the same click goes to the next worker as soon as the heartbeat is over."""
+    """After SIGKILL in a job, the click goes to the next worker as soon as the heartbeat has expired."""
     first = start_worker(redis_server.url, queues="masks", segment_delay_s=60.0)
     queue = JobQueue(redis_server.url)
     job_id = queue.submit(click(30.0))
@@ -135,7 +135,7 @@ def test_killed_worker_is_missed_and_its_job_runs_elsewhere(redis_server, start_
 
 
 def test_stopped_worker_finishes_its_job_and_is_gone_at_once(redis_server, start_worker):
-    """SIGTERM: the running job is answered, then the queue knows that nobody is left."""
+    """After SIGTERM the running job is answered, then the queue has no worker."""
     worker = start_worker(redis_server.url, queues="masks", segment_delay_s=1.0)
     queue = JobQueue(redis_server.url)
     job_id = queue.submit(click(30.0))
@@ -147,7 +147,7 @@ def test_stopped_worker_finishes_its_job_and_is_gone_at_once(redis_server, start
 
 
 def test_worker_survives_a_redis_restart(own_redis_server, start_worker):
-    """Redis away and back, empty: the same process serves again within seconds."""
+    """After Redis restarts empty, the same process serves again within seconds."""
     worker = start_worker(own_redis_server.url, queues="masks")
     queue = JobQueue(own_redis_server.url)
     assert queue.wait_segment(queue.submit(click(30.0)), 5).candidates
@@ -184,7 +184,7 @@ def test_worker_waits_for_a_redis_that_starts_later(own_redis_server, tmp_path):
 
 @pytest.mark.redis
 def test_job_of_another_release_is_refused_by_name(redis_server, redis_client, start_worker):
-    """A job path that this release does not have is not imported; the worker says why, and serves on."""
+    """A job path that this release does not have is not imported; the worker reports it and continues."""
     start_worker(redis_server.url, queues="masks")
     rq_queue = Queue(rq_queue_name("masks"), connection=redis_client, serializer=JSONSerializer)
     old = rq_queue.enqueue_call("os.getcwd", job_id="old-job", retry=None)

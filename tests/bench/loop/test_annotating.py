@@ -1,4 +1,4 @@
-"""A round's journal survives a kill at any byte, and nothing submitted goes uncounted."""
+"""Claims about a round's journal: it survives a kill at any byte, and every submitted region is counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulated annotator writes over what is wrong in the team's words, and nothing else."""
+"""Claims about the simulated annotator: it corrects what is wrong in the team's terms, and nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def item(name: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def answered(fields: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
-    """A region of the page with these words, geometry first."""
+    """Return a region of the page with these texts, geometry first."""
     geometry = {
         "id": "r1", "type": "bitmasklabels", "from_name": "mask", "to_name": "image", "origin": "prediction",
         "meta": {"osprey": {"suggestion": {}}}, "value": {"imageDataURL": "data:x", "bitmasklabels": ["Object"]},
@@ -50,7 +50,7 @@ def test_what_is_true_in_the_teams_words_stays_as_it_was() -> None:
         items = answered(true_fields(scene, region))
         result = corrected(scene, region, items)
         assert result.changed == ()
-        assert list(result.items) == items  # origin too: nobody touched it
+        assert list(result.items) == items  # with the origin, because nothing was edited
 
 
 def test_plain_words_are_corrected_exactly_where_the_team_has_others() -> None:

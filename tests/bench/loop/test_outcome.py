@@ -1,4 +1,4 @@
-"""The goals are met by figures, and by nothing else."""
+"""Claims about goals: they are reached by the figures alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gate(passed: bool, champion: float, candidate: float) -> dict[str, Any]:
 
 
 def work(wrong: int, version: str = "nano@0") -> tuple[Seen, ...]:
-    """Ten regions of the team's own words, `wrong` of them corrected, and ten others that never are."""
+    """Return ten regions that the team's terms affect, `wrong` of them corrected, and ten others that never are."""
     own = [Seen(1, 1, f"r{idx}", True, ("category",), ("category",) * (idx < wrong), version) for idx in range(10)]
     rest = [Seen(1, 1, f"s{idx}", False, ("category",), (), version) for idx in range(10)]
     return (*own, *rest)
@@ -65,9 +65,9 @@ def test_table_and_json_hold_every_round() -> None:
     console.print(rounds_table(found))
     console.print(fields_table(found))
     shown = console.export_text()
-    assert "…" not in shown  # it fits where nobody has made the window wider
+    assert "…" not in shown  # it fits into 80 columns
     assert "v2 promoted" in shown
     assert "v3 kept out: base" in shown
-    told = json.loads(json.dumps(found.to_json()))
-    assert [each["changed"]["corrections_per_100"] for each in told["rounds"]] == [100.0, 60.0, 40.0]
-    assert told["control"]["failed"] == ["base"]
+    figures = json.loads(json.dumps(found.to_json()))
+    assert [each["changed"]["corrections_per_100"] for each in figures["rounds"]] == [100.0, 60.0, 40.0]
+    assert figures["control"]["failed"] == ["base"]

@@ -1,4 +1,4 @@
-"""A simulation that was killed continues where it was, and no other one continues it."""
+"""Claims about a killed simulation: it is continued, but not with other settings."""
 
 from __future__ import annotations
 

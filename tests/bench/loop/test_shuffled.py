@@ -1,4 +1,4 @@
-"""The control's corrections are the same ones at other regions."""
+"""Claims about the control's corrections: they are the same ones, at other regions."""
 
 from __future__ import annotations
 

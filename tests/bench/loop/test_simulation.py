@@ -23,7 +23,7 @@ ARGUMENTS = ("--rounds", "1", "--regions", str(REGIONS), "--seed", "7", "--steps
 
 
 def simulated(out: Path) -> tuple[int, dict[str, Any]]:
-    """The command's exit code and its last line."""
+    """Run the command; return its exit code and its last line."""
     command = [sys.executable, "-m", "bench.loop", *ARGUMENTS, "--out", str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr[-4000:]
@@ -35,13 +35,13 @@ def simulated(out: Path) -> tuple[int, dict[str, Any]]:
 def test_one_round_through_everything_real(tmp_path: Path) -> None:
     if not StackSettings.from_env(os.environ).label_studio_executable.is_file():
         pytest.skip("Label Studio is not installed; `make env` installs it")
-    code, told = simulated(tmp_path)
-    before, after = told["rounds"]
+    code, result = simulated(tmp_path)
+    before, after = result["rounds"]
     assert before["changed"]["regions"] + before["unchanged"]["regions"] >= REGIONS
     assert before["changed"]["corrections_per_100"] > before["unchanged"]["corrections_per_100"] > 0
     assert after["candidate"] is None
-    assert told["control"]["passed"] is False
-    assert code == (0 if told["reached"] else 1)
+    assert result["control"]["passed"] is False
+    assert code == (0 if result["reached"] else 1)
     assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
     registry = Registry(tmp_path / "registry")
@@ -55,5 +55,5 @@ def test_one_round_through_everything_real(tmp_path: Path) -> None:
     assert end_leftovers(StateFolder(tmp_path / "stack")) == 0  # everything was stopped
 
     again = simulated(tmp_path)[1]
-    assert again["rounds"] == told["rounds"]
-    assert again["seconds_by_phase"] == told["seconds_by_phase"]  # nothing was done twice
+    assert again["rounds"] == result["rounds"]
+    assert again["seconds_by_phase"] == result["seconds_by_phase"]  # nothing was done twice

@@ -1,4 +1,4 @@
-"""Corrections are counted per region and field, for the team's own words and for the rest."""
+"""Claims about counts of corrections: per region and field, for the team's own terms and for the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims about the measurement: an oracle scores 1 everywhere, a lie is found, no answer scores 0."""
+"""Claims about the measurement: true answers score 1 everywhere, a false one is found, no answer scores 0."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_an_oracle_reaches_one_in_every_measure(scene: Scene) -> None:
 
 
 def test_late_words_are_asked_for_again(scene: Scene) -> None:
-    """Quality is measured, not latency: two clicks without words before they come change nothing."""
+    """Quality is measured, not latency: two clicks without field values change nothing."""
     reached = _evaluate(scene, OracleBackend(scene, late=2))
     assert reached == dict.fromkeys((measure.key for measure in MEASURES), 1.0)
 
@@ -156,7 +156,7 @@ def test_a_backend_that_only_gives_notices_scores_zero(scene: Scene, capsys: pyt
 
 
 def test_a_machine_that_is_not_ready_at_first_costs_nothing(scene: Scene) -> None:
-    """A notice instead of the first region is a reason to click again, not a miss."""
+    """After a notice instead of the first region the click is repeated and does not count as a miss."""
     oracle = OracleBackend(scene)
     asked: set[int] = set()
 

@@ -1,4 +1,4 @@
-"""Claims about the picture server: lossless pictures by seed, nothing else."""
+"""Claims about the picture server: it serves lossless pictures by seed, and nothing else."""
 
 from __future__ import annotations
 

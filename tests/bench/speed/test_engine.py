@@ -1,4 +1,4 @@
-"""`bench_engine`: its ways agree, and its arithmetic is right."""
+"""Claims about `bench/speed/engine.py`: its ways agree, and its arithmetic is right."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from bench.speed.engine import _line, app
 from bench.speed.engine_limit import floor_flops
 from bench.speed.engine_setting import make_setting
 from bench.speed.engine_ways import ways_of
+from tests.support.torch_threads import torch_threads
 
 
 def test_the_ways_give_the_same_answers() -> None:
-    """Two regions with two questions, random weights of nano's size."""
+    """All ways agree on two regions with two questions, with random weights of nano's size."""
     setting = make_setting("nano", 3, "cpu")
     asked = setting.regions(2, 2)
     answers = {name: way(asked) for name, way in ways_of(setting).items()}
@@ -23,9 +24,10 @@ def test_the_ways_give_the_same_answers() -> None:
 
 
 def test_the_last_line_is_json_with_a_speedup() -> None:
-    """One small run from end to end."""
+    """The last line of a small run is JSON with the speedup."""
     command = ["--preset", "nano", "--regions", "2", "--questions", "1", "--new-tokens", "2", "--repeats", "1"]
-    result = CliRunner().invoke(app, command)
+    with torch_threads(1):  # the benchmark sets its own number, for good
+        result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     figures = json.loads(result.output.splitlines()[-1])
     assert figures["speedup"] == pytest.approx(figures["plain_s"] / figures["shared_s"], rel=0.05)
@@ -33,7 +35,7 @@ def test_the_last_line_is_json_with_a_speedup() -> None:
 
 
 def test_the_floor_counts_every_question() -> None:
-    """Ten regions cost ten times one; a token more costs one more pass and one more word."""
+    """Ten regions cost ten times one; one more token costs one more pass and one more vocabulary product."""
     short, longer = make_setting("nano", 4, "cpu"), make_setting("nano", 5, "cpu")
     one = floor_flops(short, short.regions(1, 1))
     assert floor_flops(short, short.regions(10, 1)) == pytest.approx(10 * one)
@@ -44,6 +46,6 @@ def test_the_floor_counts_every_question() -> None:
 
 
 def test_the_line_through_measured_times() -> None:
-    """Slope, intercept and the largest relative distance."""
+    """The line has the right slope, intercept and largest relative error."""
     assert _line([(1, 1.5), (5, 3.5), (20, 11.0)]) == (0.5, 1.0, 0.0)
     assert _line([(1, 1.5), (5, 3.5), (20, 22.0)])[2] > 0.1

@@ -14,7 +14,7 @@ from bench.speed.full_size import missing
 
 
 def run_bench(folder: Path, *arguments: str) -> dict[str, Any]:
-    """In a process of its own; nothing stays in `folder`."""
+    """Run the benchmark in its own process; no file is left in `folder`."""
     command = [sys.executable, "-m", "bench.speed.full_size", "--folder", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
     assert done.returncode == 0, done.stderr
@@ -25,7 +25,7 @@ def run_bench(folder: Path, *arguments: str) -> dict[str, Any]:
 
 
 def test_every_measurement_runs_at_a_small_size(tmp_path: Path) -> None:
-    """Written as released, loaded, asked, one LoRA step in bfloat16: what a GPU does at full size."""
+    """Writing, loading, asking and one LoRA step in bfloat16 run at a small size as they do at the full one."""
     scratch, kept = tmp_path / "scratch", tmp_path / "kept.json"
     scratch.mkdir()
     figures = run_bench(scratch, "--device", "cpu", "--preset", "osprey-nano", "--train", "--out", str(kept))
@@ -39,7 +39,7 @@ def test_every_measurement_runs_at_a_small_size(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_full_size_loads_answers_and_learns_on_a_gpu(tmp_path: Path) -> None:
-    """In bfloat16 it fits 24 GB with one LoRA step."""
+    """In bfloat16, the full size with one LoRA step fits into 24 GB."""
     lacking = missing(tmp_path)
     if lacking:
         pytest.skip(lacking)
@@ -53,7 +53,7 @@ def test_full_size_loads_answers_and_learns_on_a_gpu(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_full_size_loads_and_answers_on_the_cpu(tmp_path: Path) -> None:
-    """14 GB of sharded bfloat16 in less than 20 GB of memory, in a process of its own."""
+    """14 GB of sharded bfloat16 load in less than 20 GB of memory, in their own process."""
     lacking = missing(tmp_path)
     if lacking:
         pytest.skip(lacking)

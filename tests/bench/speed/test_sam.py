@@ -12,7 +12,7 @@ from job_queue.mask_codec import encode_mask
 
 
 def test_recall_counts_what_is_there_and_what_is_not() -> None:
-    """All objects and one more mask: every object is met, no part is, and the extra mask is no true region."""
+    """With all objects and one more mask, every object is found, no part is, and the extra mask is no true region."""
     scene = make_scene(5)
     masks = [encode_mask(thing.mask) for thing in scene.objects] + [encode_mask(scene.region_map == 0)]
     found = _recall([scene], [masks])

@@ -1,4 +1,4 @@
-"""Claims about the words: canonical texts pass their own checks, false ones do not."""
+"""Claims about descriptions: canonical texts pass their own checks, false ones do not."""
 
 from __future__ import annotations
 
@@ -128,6 +128,6 @@ def test_every_word_is_in_the_vocabulary(scenes: list[Scene]) -> None:
 
 
 def test_the_scenes_are_those_the_checkpoints_learned() -> None:
-    """A change of the drawing changes what the committed checkpoints see: retrain them, then change this."""
+    """A changed drawing is unknown to the committed checkpoints: retrain them, then change this hash."""
     scene = make_scene(10_000_007)
     assert [f"{short_description(scene, thing)} at {thing.inner_point_px}" for thing in scene.objects] == EXPECTED

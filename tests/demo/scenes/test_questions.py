@@ -1,4 +1,4 @@
-"""Claims about the questions: answers are right and the files' rules are kept."""
+"""Claims about questions: the answers are right, and the rules of their files are kept."""
 
 from __future__ import annotations
 

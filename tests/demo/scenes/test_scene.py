@@ -30,7 +30,7 @@ def _digest(scene: Scene) -> str:
 
 
 def test_a_seed_gives_the_same_scene_in_another_process() -> None:
-    """Nothing but the seed counts: no hash order, no global random state."""
+    """Only the seed counts: no hash order, no global random state."""
     program = (
         "import hashlib\nfrom demo.scenes import make_scene\n"
         "s = make_scene(123)\nprint(hashlib.sha256(s.image.tobytes() + s.region_map.tobytes()).hexdigest())"
@@ -74,7 +74,7 @@ def test_masks_are_visible_disjoint_and_nested(scenes: list[Scene]) -> None:
 
 
 def test_inner_points_lie_inside(scenes: list[Scene]) -> None:
-    """A part's point is off its sub-parts, an object's point is in a part, and all are well inside."""
+    """A part's point is outside its sub-parts, an object's point is in a part, and all are well inside."""
     for scene in scenes:
         for thing in scene.objects:
             x, y = thing.inner_point_px
@@ -98,7 +98,7 @@ def test_every_category_appears_with_parts_that_a_nano_model_can_see() -> None:
 
 
 def test_objects_stay_mostly_visible(scenes: list[Scene]) -> None:
-    """Occlusion is mild: no object loses its main part."""
+    """No object loses its main part to another one."""
     for scene in scenes:
         for thing in scene.objects:
             main = [part for part in thing.parts if (part.color, part.material) == (thing.color, thing.material)]

@@ -1,4 +1,4 @@
-"""A tiny model and three drawn scenes, shared by the training's tests."""
+"""A tiny model and three drawn scenes, which the tests of the training share."""
 
 from __future__ import annotations
 

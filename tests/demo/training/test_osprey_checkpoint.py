@@ -1,4 +1,4 @@
-"""The committed osprey-nano answers on scenes that neither training nor its own evaluation has used."""
+"""Claims about the committed osprey-nano, on scenes that neither its training nor its own evaluation used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's tokenizer: LLaMA conventions, whole words for the demo world, spelling for the rest."""
+"""Claims about the demo's tokenizer: LLaMA's conventions, whole words of the demo world, pieces for others."""
 
 from __future__ import annotations
 

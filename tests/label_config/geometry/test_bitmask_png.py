@@ -32,14 +32,14 @@ def test_round_trip(mask):
 
 @given(MASKS)
 def test_our_own_form_is_read_as_pillow_reads_it(mask):
-    """The short way for what we wrote ourselves (taken when the size is known) and Pillow give one mask."""
+    """A PNG that was written here is read without Pillow if its size is known; both readers give the same mask."""
     url = encode_bitmask_png(mask)
     assert np.array_equal(decode_bitmask_png(url, mask.shape), decode_bitmask_png(url))
 
 
 @given(MASKS, st.data())
 def test_a_damaged_one_of_ours_gives_no_other_mask(mask, data):
-    """One byte changed anywhere: an error or, where no pixel depends on it, the same mask."""
+    """One changed byte anywhere gives an error or, where no pixel depends on it, the same mask."""
     png = bytearray(base64.b64decode(encode_bitmask_png(mask).split(",")[1]))
     place = data.draw(st.integers(0, len(png) - 1))
     png[place] ^= data.draw(st.integers(1, 255))
@@ -52,7 +52,7 @@ def test_a_damaged_one_of_ours_gives_no_other_mask(mask, data):
 
 
 def test_damaged_pixels_that_still_inflate_are_an_error():
-    """Pillow alone reads some damaged bytes as another mask without a word; their checksum says that they are."""
+    """Pillow alone silently reads some damaged bytes as another mask; their checksum detects them."""
     mask = np.ones((9, 33), dtype=np.bool_)
     mask[4, 9] = False
     png = base64.b64decode(encode_bitmask_png(mask).split(",")[1])
@@ -95,20 +95,20 @@ def data_url(pixels: np.ndarray) -> str:
 
 
 def test_alpha_is_cut_at_one_half():
-    """Anti-aliased edges of a brush edit: alpha 128 is inside, 127 outside, colours mean nothing."""
+    """Anti-aliased edges of a brush edit: alpha 128 is inside, 127 outside, and colours are ignored."""
     rgba = np.full((1, 4, 4), 200, dtype=np.uint8)
     rgba[0, :, 3] = (0, 127, 128, 255)
     assert decode_bitmask_png(data_url(rgba)).tolist() == [[False, False, True, True]]
 
 
 def test_png_without_alpha_is_read_by_brightness():
-    """Some tools write grey masks; those are read by brightness."""
+    """Grey masks, which some tools write, are read by brightness."""
     assert decode_bitmask_png(data_url(np.array([[0, 255]], dtype=np.uint8))).tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize("mode", ["P", "LA", "1"])
 def test_other_kinds_of_png_are_read(mode):
-    """Palette with opacities, grey with alpha, and black and white without: each by alpha, else by brightness."""
+    """Palette with opacities and grey with alpha are read by alpha, black and white without alpha by brightness."""
     alpha = np.array([[0, 255, 255], [255, 0, 0]], dtype=np.uint8)
     buffer = io.BytesIO()
     if mode == "P":
@@ -131,7 +131,7 @@ def test_another_size_is_refused_before_decoding():
 
 @pytest.mark.parametrize("url", ["", "http://x/y.png", "data:image/png;base64,!!", "data:image/png;base64,AAAA"])
 def test_what_is_no_png_is_refused(url):
-    """Anything but a decodable PNG data URL is refused."""
+    """Everything except a decodable PNG data URL is refused."""
     with pytest.raises(ValueError, match="bitmask"):
         decode_bitmask_png(url)
 

@@ -83,14 +83,14 @@ def test_image_of_another_size_is_refused():
     [([], "header"), ([1, 2, 3], "header"), ([0, 0, 0, 256], "0 to 255"), (["a"], "integers"), ([-1], "0 to 255")],
 )
 def test_no_rle_is_refused(rle, message):
-    """What is no byte stream is refused by name."""
+    """A list that is not a byte stream is refused, and the message has the reason."""
     with pytest.raises(ValueError, match=message):
         decode_brush_rle(rle, (4, 6))
 
 
 @given(MASKS, st.data())
 def test_truncated_stream_is_refused_or_complete(mask, data):
-    """A stream cut anywhere is refused; a cut of only padding changes nothing."""
+    """A stream cut anywhere is refused; if only padding was cut, the mask is complete."""
     rle = encode_brush_rle(mask)
     cut = data.draw(st.integers(0, len(rle) - 1))
     try:
@@ -101,6 +101,6 @@ def test_truncated_stream_is_refused_or_complete(mask, data):
 
 
 def test_only_bool_masks_are_encoded():
-    """A mask of numbers is refused: 0/1 and 0/255 would look alike."""
+    """A mask of numbers is refused, because 0/1 and 0/255 could be confused."""
     with pytest.raises(ValueError, match="bool mask"):
         encode_brush_rle(np.zeros((2, 2), dtype=np.uint8))  # type: ignore[arg-type]

@@ -28,7 +28,7 @@ def disc(center_xy: tuple[int, int], radius_px: int, shape: tuple[int, int] = (3
 @settings(deadline=None)
 @given(MASKS)
 def test_exact_polygon_gives_the_mask_back(mask):
-    """min_iou=1: any mask, with holes, parts and single pixels, survives as one ring and as one ring per part."""
+    """With min_iou=1 any mask, with holes, parts and single pixels, comes back from one ring and from one per part."""
     image_wh = mask.shape[::-1]
     ring = mask_to_polygon_pct(mask, min_iou=1.0)
     assert np.array_equal(polygons_pct_to_mask([ring] if ring else [], image_wh), mask)
@@ -47,7 +47,7 @@ def test_ring_and_two_parts_in_few_corners():
 
 
 def test_parts_come_largest_first_and_specks_are_left_out():
-    """Each part is a ring of its own, largest first; a speck that the IoU can do without is not one."""
+    """Each part has its own ring, largest first; a speck that the IoU does not need has none."""
     mask = disc((300, 150), 40) | disc((100, 150), 80)
     mask[5, 5] = True
     rings = mask_to_polygons_pct(mask)
@@ -55,14 +55,14 @@ def test_parts_come_largest_first_and_specks_are_left_out():
     assert [polygons_pct_to_mask([ring], (400, 300)).sum() > 10_000 for ring in rings] == [True, False]
 
 
-def test_noise_does_not_take_for_ever():
-    """Of a mask of a hundred thousand specks the largest hundred are kept."""
+def test_noise_is_limited_to_the_largest_outlines():
+    """Of a mask of a hundred thousand specks only the largest hundred are kept."""
     mask = np.random.default_rng(0).random((600, 800)) < 0.3
     assert 0 < len(mask_to_polygons_pct(mask)) <= 100
 
 
 def test_specks_too_thin_for_any_block_are_still_outlined():
-    """A hundred thousand scattered pixels fill no block by half; the largest hundred specks are kept all the same."""
+    """If no block is half covered by a hundred thousand scattered pixels, the largest hundred specks are kept."""
     mask = np.random.default_rng(0).random((900, 1200)) < 0.1
     assert 0 < len(mask_to_polygons_pct(mask)) <= 100
 
@@ -70,7 +70,7 @@ def test_specks_too_thin_for_any_block_are_still_outlined():
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(300, 400), (1080, 1920)]), st.integers(40, 90))
 def test_blobs_keep_the_stated_iou(seed, image_hw, softness_px):
-    """Blobs with holes and parts, small and large, come back with the stated IoU and in corners one can drag."""
+    """Blobs with holes and parts, small and large, have the stated IoU and few enough corners to drag."""
     noise = np.random.default_rng(seed).standard_normal((image_hw[0] // 4, image_hw[1] // 4)).astype(np.float32)
     soft = cv2.GaussianBlur(noise, (0, 0), softness_px * image_hw[0] / 1080 / 2)
     mask = cv2.resize(soft / soft.std(), image_hw[::-1]) > 0.5
@@ -79,8 +79,8 @@ def test_blobs_keep_the_stated_iou(seed, image_hw, softness_px):
     assert len(ring) <= 2200  # 2000 corners, and two more for each slit
 
 
-def test_a_border_nobody_could_follow_is_smoothed():
-    """A mask frayed all over still gives a polygon of the right place and size, of at most 2000 corners."""
+def test_a_border_too_long_to_edit_is_smoothed():
+    """A mask with a very irregular border gives a polygon of the right place and size, of at most 2000 corners."""
     noise = cv2.GaussianBlur(np.random.default_rng(0).standard_normal((1080, 1920)).astype(np.float32), (0, 0), 3)
     core = disc((960, 540), 450, (1080, 1920))
     mask = core & (noise / noise.std() > -0.7)
@@ -91,7 +91,7 @@ def test_a_border_nobody_could_follow_is_smoothed():
 
 
 def test_thin_lines_of_a_large_mask_survive():
-    """A line one pixel wide is lost in a look from afar; the exact outline is then taken."""
+    """A line one pixel wide is lost at a coarse resolution; then the exact outline is used."""
     mask = np.zeros((1080, 1920), dtype=np.bool_)
     mask[540, 100:1800] = True
     mask[10:1000, 100] = True
@@ -120,7 +120,7 @@ def test_fill_is_nonzero_winding_as_the_page_fills():
 
 
 def test_pixels_count_by_their_centre():
-    """A square from pixel 2 to pixel 5 covers three by three pixels, whichever way it is walked."""
+    """A square from pixel 2 to pixel 5 covers three by three pixels, in either direction of its corners."""
     square = [[20, 20], [50, 20], [50, 50], [20, 50]]
     for ring in (square, square[::-1]):
         mask = polygons_pct_to_mask([ring], (10, 10))
@@ -130,6 +130,6 @@ def test_pixels_count_by_their_centre():
 
 @pytest.mark.parametrize("points", [[], [[0, 0], [1, 1]], [[0, 0], [1, 1], [float("nan"), 2]], [[1], [2], [3]]])
 def test_what_is_no_polygon_is_refused(points):
-    """Fewer than three points, or points that are no pairs of numbers, are an error."""
+    """Fewer than three points, or points that are not pairs of numbers, are an error."""
     with pytest.raises(ValueError, match="polygon"):
         polygons_pct_to_mask([points], (10, 10))

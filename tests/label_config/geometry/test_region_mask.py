@@ -24,7 +24,7 @@ def test_every_stored_item_gives_its_region(name):
 
 
 def test_rotated_view_changes_nothing():
-    """image_rotation says how the annotator looked at the image; coordinates stay in the stored frame."""
+    """Coordinates are in the frame of the stored image, whatever image_rotation the annotator's view had."""
     item = stored_annotation("polygon")["result"][0]
     assert np.array_equal(region_mask(item | {"image_rotation": 90}), region_mask(item))
 
@@ -61,7 +61,7 @@ def test_ellipse_area_and_rotation():
     ],
 )
 def test_no_area_gives_none(value):
-    """Key points, texts of the image and open lines draw no area."""
+    """Key points, texts of the image and open lines have no mask."""
     assert region_mask(shape(value)) is None
 
 
@@ -80,6 +80,6 @@ def test_no_area_gives_none(value):
     ],
 )
 def test_what_cannot_be_read_is_a_value_error(item):
-    """Unreadable geometry is one kind of error, whatever is wrong, so that export can report it and go on."""
+    """All unreadable geometry raises ValueError, so that an export can report it and continue."""
     with pytest.raises(ValueError, match=r"\w"):
         region_mask(item)

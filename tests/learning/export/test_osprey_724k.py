@@ -261,7 +261,7 @@ def test_five_files_say_what_the_texts_support(tmp_path):
         ("What is the color of <region1>?", "blue"),
         ("What is the material of <region1>?", "metal"),
     ]
-    # Nobody suggested the wheel's attributes, so which is the colour is not known.
+    # The wheel's attributes were not suggested, so it is not known which one is the colour.
     assert turns(part) == [
         ("What part is <region1>?", "wheel"),
         ("Which attributes does <region1> have?", "black, rubber"),

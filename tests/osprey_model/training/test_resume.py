@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from osprey_model.training.checkpoints import checkpoint_folder, checkpoints, newest, seal
@@ -35,14 +36,15 @@ def settings(tiny: Path, scenes: Path) -> dict[str, object]:
 def start(out: Path, settings: dict[str, object]) -> subprocess.Popen[bytes]:
     """The run in a process of its own, continued where `out` has a checkpoint."""
     code = (
-        "import json, sys; from pathlib import Path\n"
+        "import json, sys, torch; from pathlib import Path\n"
         "from osprey_model.training.run import TrainingRun; from osprey_model.training.train import train\n"
-        "given = json.loads(sys.argv[1])\n"
+        "torch.set_num_threads(int(sys.argv[3])); given = json.loads(sys.argv[1])\n"
         "given |= {name: Path(given[name]) for name in ('model', 'data', 'held_out')}\n"
         "train(TrainingRun(out=Path(sys.argv[2]), resume=True, **given))"
     )
     given = json.dumps(settings, default=str)
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, given, str(out)], cwd=ROOT)
+    threads = str(torch.get_num_threads())  # as many as this process, whatever a new one would take
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, given, str(out), threads], cwd=ROOT)
 
 
 def kill_when(process: subprocess.Popen[bytes], reached: Path) -> None:

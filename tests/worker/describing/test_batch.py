@@ -34,7 +34,7 @@ def image_ref(url: str = "") -> ImageRef:
 
 
 def asking(num_questions: int, name: str, *, text: str = "What is {region}?", url: str = "") -> DescribeJob:
-    """A job of so many questions that no other job of the test has asked."""
+    """Make a job of so many questions that no other job of the test has asked."""
     mask = np.zeros((48, 64), np.bool_)
     mask[10:20, 10:20] = True
     questions = tuple(Question(field=f"{name} {number}", text=text) for number in range(num_questions))
@@ -43,7 +43,7 @@ def asking(num_questions: int, name: str, *, text: str = "What is {region}?", ur
 
 @pytest.fixture
 def worker(redis_server, tmp_path):
-    """A worker of both queues; more are started by calling `worker.again`."""
+    """Start a worker of both queues; `worker.again` starts more."""
     started = []
 
     def start() -> WorkerProcess:
@@ -66,7 +66,7 @@ def queue(redis_server) -> JobQueue:
 
 
 def under_way(queue: JobQueue, job: DescribeJob, **how) -> str:
-    """Submit a job and wait until its first answer is there."""
+    """Submit a job and wait for its first answer."""
     job_id = queue.submit(job, **how)
     deadline = time.monotonic() + 10
     while not queue.partial_describe(job_id):
@@ -76,7 +76,7 @@ def under_way(queue: JobQueue, job: DescribeJob, **how) -> str:
 
 
 def test_a_click_joins_the_one_that_runs(worker, queue, redis_client):
-    """A short job that comes second is answered first, and both by RQ's rules: finished, with a result that expires."""
+    """A short job that comes second is answered first; both are finished by RQ's rules, with a result that expires."""
     long_id = under_way(queue, asking(12, "long"))
     short_id = queue.submit(asking(1, "short"))
     assert len(queue.wait_describe(short_id, 6 * STEP_S).answers) == 1
@@ -91,7 +91,7 @@ def test_a_click_joins_the_one_that_runs(worker, queue, redis_client):
 
 
 def test_bulk_waits_at_every_token(worker, queue):
-    """While a click is answered a bulk job makes no progress; then it goes on and is complete."""
+    """While a click is answered, a bulk job makes no progress; then it continues and completes."""
     bulk_id = under_way(queue, asking(15, "bulk"), bulk=True)
     click_id = queue.submit(asking(5, "click"))
     while not queue.partial_describe(click_id):
@@ -113,7 +113,7 @@ def test_a_mask_is_found_between_two_tokens(worker, queue):
 
 
 def test_what_goes_wrong_in_one_harms_no_other(worker, queue):
-    """A question that cannot be answered, a broken image, a step that fails: each is told to the one who asked."""
+    """An unanswerable question, a broken image and a failed step are each reported only to their own job."""
     long_id = under_way(queue, asking(12, "long"))
     bad_id = queue.submit(asking(2, "bad", text="fail"))
     broken_id = queue.submit(asking(2, "broken", url="data:image/png;base64,AAAA"))
@@ -129,7 +129,7 @@ def test_what_goes_wrong_in_one_harms_no_other(worker, queue):
 
 
 def test_each_job_has_its_own_time_limit(worker, queue, redis_server):
-    """A job that joined and takes too long fails by itself; the one it joined goes on."""
+    """A job that joined and takes too long fails alone; the job that it joined continues."""
     long_id = under_way(queue, asking(14, "long"))
     hasty = JobQueue(redis_server.url, QueueSettings(describe_timeout_s=1))
     late_id = hasty.submit(asking(20, "late"))
@@ -139,7 +139,7 @@ def test_each_job_has_its_own_time_limit(worker, queue, redis_server):
 
 
 def test_a_stopped_worker_answers_what_it_took(worker, queue):
-    """SIGTERM in the middle: both jobs are answered, what came later is left to others."""
+    """After SIGTERM in the middle both taken jobs are answered; later ones are left to other workers."""
     long_id = under_way(queue, asking(10, "long"))
     short_id = queue.submit(asking(5, "short"))
     while not queue.partial_describe(short_id):
@@ -152,7 +152,7 @@ def test_a_stopped_worker_answers_what_it_took(worker, queue):
 
 
 def test_a_killed_worker_loses_none_of_them(worker, queue, redis_client):
-    """SIGKILL with two jobs in the engine: both are answered by the next worker, each once more from the start."""
+    """After SIGKILL with two jobs in the engine, the next worker answers both, each from the start."""
     jobs = [asking(10, "long"), asking(10, "short")]
     ids = [under_way(queue, job) for job in jobs]
     worker.kill()

@@ -1,4 +1,4 @@
-"""The small real models find, nest and name what was drawn; what clicks have encoded is used, and left for them."""
+"""The small real models find, nest and name drawn objects, and share embeddings with the workers of clicks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEED = 30_200_001  # of no split
 
 
 def test_drawn_objects_are_found_named_and_have_their_parts():
-    """Every object of a drawn scene is a region without a parent, of the right category, and parts hang below."""
+    """Every drawn object is a region without a parent, of the right category, with its parts nested in it."""
     scene = make_scene(SEED)
     config = read_label_config(Path(label_config.__file__).with_name("bitmask.xml").read_text())
     annotator = load_annotator(Settings(), "cpu", AnnotateOptions(max_regions=12))
@@ -47,7 +47,7 @@ def test_drawn_objects_are_found_named_and_have_their_parts():
 
 @pytest.mark.redis
 def test_an_image_is_encoded_once_for_clicks_and_for_whole_projects(redis_client):
-    """What a worker of clicks has encoded is not encoded again, and what is encoded here is there for it."""
+    """Embeddings of the workers of clicks are used here, and the other way round."""
     config = read_label_config(Path(label_config.__file__).with_name("bitmask.xml").read_text())
     store = EmbeddingStore(redis_client, 60, 2**20)
     clicked, opened = (ResolvedImage(Image.new("RGB", (64, 48), color), color) for color in ("red", "blue"))

@@ -1,4 +1,4 @@
-"""Claims about describing a folder, with the real small models on drawn scenes where words matter."""
+"""Claims about describing a folder, with the real small models on drawn scenes where answers matter."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def lines(images: Path) -> list[dict]:
     return [json.loads(line) for line in (images.parent / "out.jsonl").read_text().splitlines()]
 
 
-def test_one_line_per_image_and_a_broken_one_is_told(images):
-    """Masks, boxes, texts and confidences of every image; the broken one is reported and stops nothing."""
+def test_one_line_per_image_and_a_broken_one_is_reported(images):
+    """Every image has masks, boxes, texts and confidences; a broken one is reported and the run continues."""
     progress = describe(images)
     assert [failure.path for failure in progress.failures] == ["broken.png"]
     assert [line["image"] for line in lines(images)] == ["a.png", "below/b.JPG"]
@@ -58,7 +58,7 @@ def test_one_line_per_image_and_a_broken_one_is_told(images):
 
 
 def test_a_second_run_goes_on_behind_the_first(images):
-    """Images that have a line are not described again; half a line from a kill is replaced."""
+    """Images with a line are not described again; an incomplete line, left by a kill, is replaced."""
     describe(images)
     out = images.parent / "out.jsonl"
     whole = out.read_bytes()
@@ -71,7 +71,7 @@ def test_a_second_run_goes_on_behind_the_first(images):
 
 
 def test_another_model_describes_again(images):
-    """Lines of another model stay and do not count."""
+    """Lines of another model are kept and do not count."""
     describe(images)
     describe(images, FakeDescriber(model_version="osprey-fake-2"))
     assert [line["model_version"] for line in lines(images)] == ["osprey-fake-1"] * 2 + ["osprey-fake-2"] * 2

@@ -1,4 +1,4 @@
-"""Claims about projects that are pre-annotated through the queue, by a real worker process on a real Redis."""
+"""Claims about pre-annotation through the queue, by a real worker process on a real Redis."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def start_worker(redis_server, server, tmp_path):
 
 
 def ended(redis_client, run_id: str, timeout_s: float) -> RunState:
-    """The state of a run at its end."""
+    """Wait for the end of a run and return its state."""
     deadline = time.monotonic() + timeout_s
     while not (state := read_run(redis_client, run_id)).is_ended:
         assert time.monotonic() < deadline, state
@@ -57,7 +57,7 @@ def ended(redis_client, run_id: str, timeout_s: float) -> RunState:
 
 
 def test_a_worker_does_what_the_command_does(server, start_worker, redis_server, redis_client):
-    """Predictions are pushed, a broken image is told, and the second run finds nothing to do."""
+    """Predictions are pushed, a broken image is reported, and the second run has nothing to do."""
     start_worker()
     queue = JobQueue(redis_server.url)
     queue.submit(PrelabelJob(1, "first"))
@@ -72,7 +72,7 @@ def test_a_worker_does_what_the_command_does(server, start_worker, redis_server,
 
 
 def test_a_long_run_is_many_jobs_and_a_stopped_worker_leaves_the_rest(server, start_worker, redis_server, redis_client):
-    """A worker stopped in the middle pushes what it has; the next one goes on behind it, and nothing is done twice."""
+    """A stopped worker pushes what it has; the next one continues, and nothing is done twice."""
     server.tasks = [task(number) for number in range(1, 9)]
     worker = start_worker(describe_delay_s=0.16)  # a task in about 2.5 s, a job in about 10 s
     JobQueue(redis_server.url).submit(PrelabelJob(1, "long"))
@@ -88,14 +88,14 @@ def test_a_long_run_is_many_jobs_and_a_stopped_worker_leaves_the_rest(server, st
 
 
 def test_a_label_studio_that_is_away_ends_the_run(server, start_worker, redis_server, redis_client):
-    """The run says why it ended instead of trying for ever."""
+    """The run ends with the reason instead of trying again and again."""
     start_worker()
     server.is_down = True
     JobQueue(redis_server.url).submit(PrelabelJob(1, "down"))
     assert "503" in (ended(redis_client, "down", 10).error or "")
 
 
-def test_nobody_there_is_an_error(redis_server):
+def test_a_queue_without_workers_is_an_error(redis_server):
     """Without a worker of the queue nothing is enqueued."""
     with pytest.raises(NoWorker, match="--queues prelabel"):
         JobQueue(redis_server.url).submit(PrelabelJob(1, "lonely"))

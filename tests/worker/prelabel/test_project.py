@@ -1,4 +1,4 @@
-"""Claims about pre-annotating a project: what is pushed, what is not, and what is told."""
+"""Claims about pre-annotating a project: what is pushed, what is not, and what is reported."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def describer() -> FakeDescriber:
 
 @pytest.fixture
 def run(server, describer, tmp_path):
-    """Runs the whole path against the fake server; keyword arguments go to `ProjectPrelabeler.run`."""
+    """Run the whole path against the fake server; keyword arguments go to `ProjectPrelabeler.run`."""
 
     def start(task_ids=None, options=None, on_progress=lambda _: None, shares=NO_SHARES, **how) -> Progress:
         settings = Settings(
@@ -52,7 +52,7 @@ def run(server, describer, tmp_path):
 
 
 def test_every_task_gets_one_prediction_in_one_batch(server, run):
-    """All tasks are pushed in one call, each with the model's version, a score and items that the page can take."""
+    """All tasks are pushed in one call, each with the model's version, a score and items that the page accepts."""
     progress = run()
     assert (progress.pushed, progress.skipped, progress.regions, progress.failures) == (3, 0, 9, [])
     assert server.imports == [[1, 2, 3]]
@@ -63,7 +63,7 @@ def test_every_task_gets_one_prediction_in_one_batch(server, run):
 
 
 def test_parts_hang_below_the_region_around_them(server, run):
-    """Of three nested discs the middle one is a part of the largest, the smallest of the middle one."""
+    """Of three nested discs the middle one is a part of the largest, and the smallest a part of the middle one."""
     run([1])
     items = server.predictions[0]["result"]
     masks = [item for item in items if item["type"] == "bitmasklabels"]
@@ -76,13 +76,13 @@ def test_parts_hang_below_the_region_around_them(server, run):
 
 
 def test_a_blind_task_gets_masks_and_keeps_the_words_to_itself(server, run):
-    """No control is filled; what the model would have said is in the meta, where collecting finds it."""
+    """No control is filled; the model's answers are in the meta, where collecting finds them."""
     run([1], shares=Shares(blind=1.0))
     items = server.predictions[0]["result"]
     assert {item["from_name"] for item in items} == {"mask"}
-    told = items[0]["meta"]["osprey"]
-    assert told["blind"] is True
-    assert told["suggestion"]["category"]
+    provenance = items[0]["meta"]["osprey"]
+    assert provenance["blind"] is True
+    assert provenance["suggestion"]["category"]
 
 
 def test_the_random_arm_says_so(server, run):
@@ -91,7 +91,7 @@ def test_the_random_arm_says_so(server, run):
 
 
 def test_a_second_run_pushes_nothing(server, run, describer):
-    """What has a prediction of this version is neither described nor pushed again."""
+    """A task with a prediction of this version is neither described nor pushed again."""
     run()
     asked = describer.num_asked
     progress = run()
@@ -101,7 +101,7 @@ def test_a_second_run_pushes_nothing(server, run, describer):
 
 
 def test_another_version_counts_for_nothing(server, run):
-    """A prediction of another model, also one whose name holds this one's, does not stand for this one's."""
+    """A prediction of another model does not count, even if its name contains this model's."""
     server.predictions = [{"id": 90, "task": 1, "model_version": VERSION + "2", "result": []}]
     assert run().pushed == 3
 
@@ -122,7 +122,7 @@ def test_a_killed_run_is_continued(server, run):
 
 
 def test_force_replaces(server, run):
-    """With force the old prediction of the version goes and the new one comes; other versions stay."""
+    """With force, the version's old prediction is replaced; those of other versions are kept."""
     server.predictions = [
         {"id": 90, "task": 1, "model_version": VERSION, "result": []},
         {"id": 91, "task": 1, "model_version": "other", "result": []},
@@ -133,7 +133,7 @@ def test_force_replaces(server, run):
 
 
 def test_failures_name_their_task_and_harm_no_other(server, run):
-    """A broken image, a task without one, an unknown task: told; the rest is pushed."""
+    """A broken image, a task without an image and an unknown task are reported; the others are pushed."""
     server.tasks = [task(1), task(2, "data:image/png;base64,AAAA"), {"id": 3, "project": 1, "data": {}}, task(4)]
     progress = run([1, 2, 3, 4, 77])
     assert server.imports == [[1, 4]]
@@ -144,8 +144,8 @@ def test_failures_name_their_task_and_harm_no_other(server, run):
     }
 
 
-def test_what_label_studio_refuses_is_told(server, run):
-    """One refused prediction does not take the batch with it; one that is left out silently is found."""
+def test_what_label_studio_refuses_is_reported(server, run):
+    """One refused prediction does not prevent the rest of its batch; one that is silently left out is found."""
     server.refused, server.invalid = {1}, {2}
     progress = run()
     assert [one["task"] for one in server.predictions] == [3]
@@ -154,14 +154,14 @@ def test_what_label_studio_refuses_is_told(server, run):
 
 
 def test_a_label_studio_that_is_away_is_an_error(server, run):
-    """No answer is not "nothing to do"."""
+    """No answer from Label Studio is an error, not an empty project."""
     server.is_down = True
     with pytest.raises(LabelStudioFailed, match="503"):
         run()
 
 
 def test_another_run_in_between_is_noticed(server, run):
-    """A task that got its prediction while this run worked is not pushed again."""
+    """A task that another run has pre-annotated in the meantime is not pushed again."""
 
     def other_run(progress: Progress) -> None:
         if progress.annotated == 1 and not server.predictions:
@@ -173,7 +173,7 @@ def test_another_run_in_between_is_noticed(server, run):
 
 
 def test_max_regions_and_min_score_bound_the_work(server, run, describer):
-    """At most so many regions, best first; masks below the score are not even described."""
+    """At most max_regions regions, best first; masks below the score are not described."""
     run([1], AnnotateOptions(max_regions=1))
     assert len([item for item in server.predictions[0]["result"] if item["type"] == "bitmasklabels"]) == 1
     asked = describer.num_asked

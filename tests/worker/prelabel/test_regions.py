@@ -1,4 +1,4 @@
-"""Claims about which region lies in which."""
+"""Claims about the nesting of regions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def box(x0: int, y0: int, x1: int, y1: int) -> FoundRegion:
 
 
 def test_the_smallest_region_around_is_the_parent():
-    """A wheel in a door in a car: the wheel hangs on the door; its object is the car. A neighbour hangs on nothing."""
+    """A wheel in a door in a car has the door as parent and the car as its object; a neighbour has no parent."""
     regions = nested([box(0, 0, 40, 40), box(2, 2, 20, 20), box(4, 4, 8, 8), box(50, 0, 70, 40)])
     assert [region.parent for region in regions] == [None, 0, 1, None]
     assert [root_of(regions, idx) for idx in range(4)] == [0, 0, 0, 3]

@@ -1,4 +1,4 @@
-"""Embeddings in a real Redis: the same numbers come back, damage is noticed, bytes are bounded."""
+"""Claims about embeddings in a real Redis: values come back unchanged, damage is detected, bytes are bounded."""
 
 import logging
 import threading
@@ -40,14 +40,14 @@ def test_what_was_stored_comes_back_for_that_model_and_image_only(store):
 
 
 def test_several_arrays_keep_their_names(store):
-    """An encoder of several levels fits as well."""
+    """An embedding of several levels comes back with all of its arrays."""
     levels = {name: np.full((2, 3, size), size, np.float16) for name, size in (("high", 16), ("low", 4))}
     store.put("sam-2", "aa", Embedding(levels, (9000, 12000)))
     assert equal(store.get("sam-2", "aa"), Embedding(levels, (9000, 12000)))
 
 
 def test_the_first_one_stands(store):
-    """A worker that was slower gets the numbers that the others decode."""
+    """A slower worker receives the embedding that all others decode."""
     first, second = embedding(1), embedding(2)
     store.put("sam-1", "aa", first)
     assert equal(store.put("sam-1", "aa", second), first)
@@ -56,7 +56,7 @@ def test_the_first_one_stands(store):
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text", "foreign"])
 def test_a_damaged_value_is_logged_and_replaced(store, redis_client, caplog, damage):
-    """Any change of a value is noticed, and the next put puts it right."""
+    """Any change of a value is detected, and the next put replaces it."""
     mine = embedding()
     store.put("sam-1", "aa", mine)
     key = the_key(redis_client)
@@ -86,7 +86,7 @@ def test_values_live_for_their_ttl_after_the_last_use(store, redis_client):
 
 
 def test_all_together_stay_within_the_budget(redis_client):
-    """The one used longest ago goes first, and Redis holds what the budget says."""
+    """The value used longest ago is removed first, and the sum of bytes stays within the limit."""
     size = len_of_one(redis_client)
     store = EmbeddingStore(redis_client, ttl_s=60, max_bytes=3 * size)
     for name in ("a", "b", "c"):
@@ -115,7 +115,7 @@ def test_one_larger_than_the_budget_is_not_stored(redis_client, caplog):
 
 
 def test_a_full_redis_costs_no_click(store, redis_client, caplog):
-    """Redis refuses to take more: the embedding is used all the same, and the log says so."""
+    """If Redis refuses a value, the embedding is used all the same and a warning is logged."""
     redis_client.config_set("maxmemory", "1")
     try:
         mine = embedding()
@@ -126,7 +126,7 @@ def test_a_full_redis_costs_no_click(store, redis_client, caplog):
 
 
 def test_workers_that_store_at_once_agree(redis_server):
-    """Eight workers encode the same image at the same time, each with its own roundings: all get one's numbers."""
+    """Eight workers encode the same image at the same time with different rounding: all use the first one's."""
     barrier, results = threading.Barrier(8), []
 
     def work(seed):

@@ -1,4 +1,4 @@
-"""Regions without a prompt: the grid, the filters, duplicates against granularities, bounded memory."""
+"""Claims about regions without a prompt: grid, filters, duplicates and granularities, bounded memory."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def square(left, top, side, depth=4.0):
 
 
 def found(*answers, keep=ANY, batch=2, max_regions=None):
-    """Regions when the n-th point gets the n-th answer (logits, predicted IoU); all points are in the first pass."""
+    """Return the regions when the n-th point has the n-th answer (logits, predicted IoU), all in the first pass."""
     # The first pass takes every second point of every second row: answers lie on those.
     rows = np.full((2, 2 * len(answers), 2), -1.0)
     rows[1, 1::2, 0] = np.arange(len(answers))
@@ -67,7 +67,7 @@ def test_ground_without_regions_is_not_asked_twice():
 
 @pytest.mark.parametrize("image_hw", [(1, 1), (1, 640), (640, 1), (2, 3)])
 def test_narrow_images_are_asked_too(image_hw):
-    """One row or one column of points is not skipped as a whole."""
+    """An image with one row or one column of points has points in the first pass."""
     assert PointGrid.of_image(image_hw, 4).every_second().any()
 
 
@@ -78,7 +78,7 @@ def test_of_near_duplicates_the_best_stays_and_best_comes_first():
 
 
 def test_a_part_and_its_whole_are_both_kept():
-    """A smaller mask inside a larger one is another granularity, even right after it."""
+    """A smaller mask inside a larger one is another granularity, even directly after it."""
     assert len(found((square(5, 5, 40), 0.9), (square(10, 10, 20), 0.8), (square(12, 12, 6), 0.7))) == 3
 
 
@@ -94,7 +94,7 @@ def test_the_answer_does_not_depend_on_the_batch(batch):
 
 
 def test_a_full_pool_is_thinned_without_losing_the_best(monkeypatch):
-    """However little memory there is for candidates, the best of each group of duplicates survives."""
+    """With however little memory for the pool, the best of each group of duplicates is kept."""
     answers = [(square(5 + i % 2, 5, 20), 0.5 + i / 100) for i in range(20)] + [(square(40, 40, 10), 0.4)]
     roomy = found(*answers)
     monkeypatch.setattr(everything, "_POOL_BYTES", 1)

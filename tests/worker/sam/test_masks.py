@@ -1,4 +1,4 @@
-"""Low-resolution logits to masks of the image's size: equal to torch's resizing, canonical RLE, little memory."""
+"""Claims about low-resolution logits to full-size masks: equal to torch's resizing, canonical RLE, little memory."""
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ def blobs(seed, cells=64):
 @pytest.mark.parametrize("image_hw", [(480, 640), (640, 480), (1080, 1920), (60, 90), (1, 1), (7, 300), (255, 257)])
 @pytest.mark.parametrize("seed", range(4))
 def test_masks_equal_two_bilinear_resizes(image_hw, seed):
-    """The mask is the one that Sam.postprocess_masks gives, but for pixels whose logit is zero up to rounding."""
+    """The mask is that of Sam.postprocess_masks, except pixels whose logit is zero up to rounding."""
     frame, logits = frame_of(image_hw), blobs(seed)
     square = functional.interpolate(torch.tensor(logits)[None, None], (256, 256), mode="bilinear", align_corners=False)
     cut = square[..., : frame.input_hw[0], : frame.input_hw[1]]
@@ -39,13 +39,13 @@ def test_masks_equal_two_bilinear_resizes(image_hw, seed):
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_all_and_nothing(sign):
-    """Every pixel is one run, no pixel is None."""
+    """A full mask is one run, an empty one is None."""
     found = full_size_rle(np.full((64, 64), float(sign), np.float32), frame_of((90, 60)))
     assert found == (None if sign < 0 else (encode_mask(np.ones((90, 60), bool)), 5400))
 
 
 def test_stability_ignores_the_padding():
-    """What lies below the image says nothing about its mask; an empty mask is not stable."""
+    """Cells below the image do not count for a mask's stability; an empty mask is not stable."""
     logits = np.full((64, 64), 0.5, np.float32)
     logits[:32] = 3.0
     frame = frame_of((100, 200))
@@ -55,7 +55,7 @@ def test_stability_ignores_the_padding():
 
 
 def test_duplicates_keep_the_better_score():
-    """Two masks that nearly agree become the one SAM trusts more; a different one stays."""
+    """Of two masks that nearly agree the one with the higher predicted IoU is kept; a different one is kept too."""
     wide, narrow = np.zeros((10, 10), dtype=bool), np.zeros((10, 10), dtype=bool)
     wide[:5], narrow[0] = True, True
     logits = np.zeros((4, 4), dtype=np.float32)

@@ -41,7 +41,7 @@ def test_saved_weights_come_back(folder):
 
 
 def test_model_version_follows_the_content(folder):
-    """Other weights, another version."""
+    """Other weights give another version."""
     _, before = load_sam(folder)
     torch.manual_seed(1)
     save_sam(build_sam(TINY), TINY, folder)
@@ -50,7 +50,7 @@ def test_model_version_follows_the_content(folder):
 
 @pytest.mark.parametrize("damage", ["missing_weights", "unknown_key", "other_sizes", "truncated", "not_json"])
 def test_a_damaged_folder_is_refused(folder, damage):
-    """Whatever is wrong with a folder is ModelUnavailable and names the place."""
+    """Any fault in a folder is ModelUnavailable, with its path."""
     config_path, weights_path = folder / "config.json", folder / "model.safetensors"
     config = json.loads(config_path.read_text())
     if damage == "missing_weights":
@@ -67,7 +67,7 @@ def test_a_damaged_folder_is_refused(folder, damage):
 
 
 def test_a_pth_of_another_model_is_refused(tmp_path):
-    """An official file is recognised by its encoder width; anything else is named."""
+    """An official file is recognised by its encoder width; any other file is refused by name."""
     path = tmp_path / "other.pth"
     torch.save({"image_encoder.pos_embed": torch.zeros(1, 2, 2, 33)}, path)
     with pytest.raises(ModelUnavailable, match="encoder width is 33"):
@@ -75,7 +75,7 @@ def test_a_pth_of_another_model_is_refused(tmp_path):
 
 
 def test_a_pth_that_would_run_code_is_refused(tmp_path):
-    """Weights are data: a pickle with a callable does not load."""
+    """A pickle with a callable does not load, because only weights are read."""
     path = tmp_path / "evil.pth"
     torch.save({"image_encoder.pos_embed": print}, path)
     with pytest.raises(ModelUnavailable, match="safely"):
@@ -83,7 +83,7 @@ def test_a_pth_that_would_run_code_is_refused(tmp_path):
 
 
 def test_a_missing_path_and_a_bare_size_say_what_to_give(tmp_path, monkeypatch):
-    """The message names the expected forms; a preset's name asks for its file."""
+    """The message contains the expected forms; for a preset's name it asks for the file."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelUnavailable, match=r"config\.json"):
         load_sam(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Prompts on an embedded image: equal to SamPredictor, clean candidates, named errors."""
+"""Claims about prompts on an embedded image: equal to SamPredictor, no duplicates, named errors."""
 
 import tracemalloc
 from pathlib import Path
@@ -65,7 +65,7 @@ def equal_to_predictor(candidates, masks, ious, logits):
 
 @pytest.mark.parametrize("point", [(10.0, 20.0), (80.5, 3.25), (0.0, 0.0)])
 def test_one_click_is_multimask(segmenter, predictor, point):
-    """A single click gives SamPredictor's three masks less empty and duplicate ones."""
+    """A single click gives SamPredictor's three masks without empty and duplicate ones."""
     expected = predictor.predict(np.array([point]), np.array([1]), multimask_output=True)
     candidates = segmenter.segment("a", [point], [1])
     equal_to_predictor(candidates, *expected)
@@ -89,7 +89,7 @@ def test_an_unambiguous_prompt_is_the_single_mask(segmenter, predictor, with_box
 
 
 def test_a_box_alone_in_any_corner_order(segmenter):
-    """A box dragged upwards means the same box."""
+    """A box dragged upwards is the same box."""
     down, up = segmenter.segment("a", box_px_xyxy=(5, 6, 70, 50)), segmenter.segment("a", box_px_xyxy=(70, 50, 5, 6))
     assert [c.area_px for c in down] == [c.area_px for c in up]
 
@@ -119,33 +119,33 @@ def test_masks_have_the_images_size(segmenter):
     ],
 )
 def test_bad_prompts_are_named(segmenter, prompt, message):
-    """What an annotator can send wrongly is InvalidPrompt and says what came."""
+    """A prompt that is invalid on this image is InvalidPrompt, with the values that came."""
     with pytest.raises(InvalidPrompt, match=message):
         segmenter.segment("a", **prompt)
 
 
 def test_an_unknown_image_says_embed_first(segmenter):
-    """Segmenting what was never embedded names the call that is missing."""
+    """The error for an image that was never embedded names the missing call."""
     with pytest.raises(ImageNotEmbedded, match=r"embed\(image, key\) first"):
         segmenter.segment("b", [(1, 1)], [1])
 
 
 def test_a_vanishing_image_is_refused(segmenter):
-    """A 1x5000 image has no row left at SAM's input size."""
+    """A 1x5000 image, which has no row left at SAM's input size, is refused."""
     with pytest.raises(ImageTooNarrow, match="5000x1 px is too narrow"):
         segmenter.embed(Image.new("RGB", (5000, 1)), "narrow")
 
 
 @pytest.mark.parametrize("order", [[1, 0], [0, 1]])
 def test_of_two_points_on_one_pixel_the_later_counts(segmenter, order):
-    """Click and Alt+click on one spot: an Alt+click last leaves nothing to include, a click last is a click."""
+    """After click and Alt+click on one spot nothing is included; after Alt+click and click it is a click."""
     found = segmenter.segment("a", [(30.2, 20.1), (30.7, 20.9)], order)
     alone = segmenter.segment("a", [(30.7, 20.9)], [1])
     assert [one.rle for one in found] == ([] if order == [1, 0] else [one.rle for one in alone])
 
 
 def test_sam_finding_nothing_is_an_empty_answer(sam, image):
-    """With every logit below the threshold there is no candidate, by click, by box and for everything."""
+    """With all logits below the threshold there is no mask, by click, by box and in everything mode."""
     segmenter = SamSegmenter(sam, "tiny-1")
     segmenter.embed(image, "a")
     threshold, sam.mask_threshold = sam.mask_threshold, 1e9
@@ -159,7 +159,7 @@ def test_sam_finding_nothing_is_an_empty_answer(sam, image):
 
 @pytest.mark.parametrize("image_wh", [(1, 1), (2, 1), (3, 90)])
 def test_tiny_images_are_segmented(segmenter, image_wh):
-    """Down to one pixel a click has an answer of the image's size."""
+    """Images down to one pixel have a mask of the image's size."""
     segmenter.embed(Image.new("RGB", image_wh), "small")
     for candidate in segmenter.segment("small", [(0, 0)], [1]):
         assert candidate.mask.shape == image_wh[::-1]
@@ -167,7 +167,7 @@ def test_tiny_images_are_segmented(segmenter, image_wh):
 
 
 def test_a_108_megapixel_image_costs_no_full_size_masks(segmenter):
-    """A click and everything on 12000x9000 px: the masks stay runs; one bool mask alone would be 108 MB."""
+    """A click and everything on 12000x9000 px use 64 MB at most; one bool mask alone would have 108 MB."""
     segmenter.embed(Image.new("RGB", (12000, 9000), "teal"), "huge")
     clicked = segmenter.segment("huge", [(6000, 4500)], [1])
     tracemalloc.start()
@@ -181,7 +181,7 @@ def test_a_108_megapixel_image_costs_no_full_size_masks(segmenter):
 
 
 def test_an_adopted_embedding_gives_the_same_masks(sam, image, segmenter):
-    """Another worker that adopts the embedding answers bit by bit the same."""
+    """A worker that adopts an embedding gives the same masks and logits, bit by bit."""
     other = SamSegmenter(sam, "tiny-1")
     other.adopt("a", segmenter.embedding("a"))
     mine, theirs = (one.segment("a", [(30, 20)], [1]) for one in (segmenter, other))
@@ -190,13 +190,13 @@ def test_an_adopted_embedding_gives_the_same_masks(sam, image, segmenter):
 
 
 def test_another_models_embedding_is_refused(segmenter):
-    """An embedding of other sizes is named, not decoded."""
+    """An embedding of other sizes is refused with both sizes."""
     with pytest.raises(ValueError, match="expected an embedding of arrays"):
         segmenter.adopt("b", Embedding({"features": np.zeros((1, 2, 3), np.float16)}, (4, 4)))
 
 
 def test_the_cache_is_bounded_and_drops_the_oldest(sam, image):
-    """With room for two embeddings the third drops the one used longest ago."""
+    """With memory for two embeddings, the third one removes the one used longest ago."""
     segmenter = SamSegmenter(sam, "tiny-1", cache_bytes=2 * 16 * 8 * 8 * 2)
     for key in ("a", "b"):
         segmenter.embed(image, key)
@@ -206,7 +206,7 @@ def test_the_cache_is_bounded_and_drops_the_oldest(sam, image):
 
 
 def test_an_embedded_image_is_not_encoded_again(sam, image):
-    """The same key costs the encoder once; another image object behind it is not even looked at."""
+    """A key is encoded once; another image object with the same key is not read."""
     segmenter, calls = SamSegmenter(sam, "tiny-1"), []
     hook = sam.image_encoder.register_forward_hook(lambda *_: calls.append(1))
     segmenter.embed(image, "a")
@@ -216,7 +216,7 @@ def test_an_embedded_image_is_not_encoded_again(sam, image):
 
 
 def test_a_bfloat16_encoder_gives_nearly_the_same_masks(sam, image):
-    """Half precision in the encoder moves a mask's border at most; the decoder computes in float32 all the same."""
+    """Half precision in the encoder changes only a mask's border; the decoder computes in float32."""
     full, half = SamSegmenter(sam, "tiny-1"), SamSegmenter(sam, "tiny-1", encoder_dtype=torch.bfloat16)
     points, labels = [(20.0, 20.0), (60.0, 40.0)], [1, 0]
     for segmenter in (full, half):
@@ -228,7 +228,7 @@ def test_a_bfloat16_encoder_gives_nearly_the_same_masks(sam, image):
 
 
 def test_load_names_the_version(sam, tmp_path):
-    """SamSegmenter.load serves a folder and carries its model version."""
+    """SamSegmenter.load reads a folder and has its model version."""
     save_sam(sam, TINY, tmp_path / "sam")
     assert SamSegmenter.load(tmp_path / "sam").model_version.startswith("sam-tiny-test-")
 

@@ -1,4 +1,4 @@
-"""Training scenes on disk are the scenes that were drawn."""
+"""Claims about training scenes on disk: they are the drawn scenes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Packed questions are only a faster way to compute the plain loss."""
+"""Claims about packed questions: their loss is the plain loss, computed faster."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def features(tmp_path_factory, model, drawn_scenes) -> FeatureCache:
 
 
 def test_packed_loss_equals_the_loss_of_single_prompts(drawn_scenes, coder, model, features):
-    """Questions with no, one and two regions, of two images in one batch, cost what the model's own forward says."""
+    """Questions with no, one and two regions, of two images in one batch, have the loss of the model's own forward."""
     kinds = ("picture", "color part", "relation check", "detailed object", "positive negative")
     questions = [
         (scene, next(item for item in features.records[scene].questions if item.kind == kind))
@@ -81,7 +81,7 @@ def test_a_region_map_gives_the_scene_s_own_masks(drawn_scenes):
 
 
 def _single_loss(model, coder, scenes, scene, item) -> float:
-    """The loss of transformers' forward on one whole prompt with its image and masks."""
+    """Compute the loss of transformers' forward on one whole prompt with its image and masks."""
     prompt = INFERENCE.prompt([(PREFIX_P + item.message, item.answer)])
     ids = coder.tokenizer.encode_prompt(prompt)
     labels = [-100] * len(ids)

@@ -1,4 +1,4 @@
-"""The tower's training: its fast convolution, its targets, and going on after a stop."""
+"""Claims about the tower's training: the fast convolution, the targets, and continuing after a stop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from osprey_model.modeling.vision_encoder import VisionEncoder
 
 
 def test_the_fast_depthwise_convolution_has_the_plain_one_s_gradients():
-    """Within what bfloat16 can hold; afterwards the module is as it was."""
+    """The gradients agree within bfloat16's precision, and afterwards the module is unchanged."""
     torch.manual_seed(0)
     conv = nn.Conv2d(6, 6, 7, padding=3, groups=6)
     image = torch.randn(2, 6, 12, 12, requires_grad=True)

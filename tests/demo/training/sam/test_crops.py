@@ -1,4 +1,4 @@
-"""Crops show one object whole, with everything moved along."""
+"""Claims about crops: they show one whole object, and all coordinates move with them."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_a_crop_is_the_scene_at_its_origin(seed):
 
 
 def test_the_levels_of_a_crop_name_its_own_regions():
-    """What a leaf can mean is the same region as before, or none where that one is cut."""
+    """A leaf may mean the same region as before, or none if that region is cut."""
     scene = training_scene(make_scene(9), 256)
     view = object_view(scene, PATCH, WINDOW, np.random.default_rng(0))
     for leaf in np.unique(view.scene.region_map):

@@ -1,4 +1,4 @@
-"""Rendered scenes and their soft targets."""
+"""Claims about rendered scenes and their soft targets."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def kept(scene):
 
 
 def test_every_listed_region_is_kept_with_its_mask(scene, kept):
-    """Objects, parts and sub-parts come back from the region map exactly as the scene drew them."""
+    """Masks of objects, parts and sub-parts from the region map are exactly those of the scene."""
     regions = []
     for thing in scene.objects:
         regions.append(thing)
@@ -33,7 +33,7 @@ def test_every_listed_region_is_kept_with_its_mask(scene, kept):
 
 
 def test_a_click_means_part_part_object_or_sub_part_part_object(scene, kept):
-    """Levels grow: each region lies inside the next one, and the last is always the object."""
+    """Each level's region lies inside the next one, and the last is always the object."""
     for leaf in np.unique(kept.region_map)[1:]:
         small, middle, large = kept.levels[leaf]
         assert large != NO_LEVEL

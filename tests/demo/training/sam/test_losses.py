@@ -1,4 +1,4 @@
-"""Losses are smallest where they should be."""
+"""Claims about losses: each is smallest at its target."""
 
 import numpy as np
 import torch
@@ -37,7 +37,7 @@ def test_true_iou_of_known_masks():
 
 
 def test_dense_targets_are_their_own_best_answer():
-    """Maps that say exactly the targets cost less than maps of zeros, and centres point inwards."""
+    """Maps equal to the targets have a lower loss than maps of zeros, and centres point inwards."""
     scene = training_scene(make_scene(2), 256)
     cells, classes = (torch.from_numpy(t)[None] for t in dense_targets(scene, targets_of(scene, 4)))
     assert classes.shape == (1, PART_CLASSES, 24, 32)

@@ -1,4 +1,4 @@
-"""Prompts drawn from ground truth mean what they say."""
+"""Claims about prompts drawn from ground truth: each lies in the regions that it may mean."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def scene():
 
 
 def test_a_click_lies_in_every_region_it_may_mean(scene):
-    """All three levels of a click contain its pixel; background clicks lie on nothing."""
+    """All three levels of a click contain its pixel; background clicks lie on the background."""
     clicks = draw_clicks(scene, 60, 10, SCALE, np.random.default_rng(0))
     for (x, y), regions in zip(clicks.points / SCALE, clicks.regions, strict=True):
         leaf = scene.region_map[int(y), int(x)]
@@ -40,7 +40,7 @@ def test_a_box_is_close_to_its_region(scene):
 
 
 def test_a_correction_points_at_the_error():
-    """Too much is clicked away, too little is clicked in, at the middle of a wrong cell."""
+    """A correction lies at the middle of a wrong cell and excludes surplus or includes missing cells."""
     truth, predicted = np.zeros((24, 32), dtype=bool), np.zeros((24, 32), dtype=bool)
     truth[4:12, 4:12], predicted[4:12, 4:24] = True, True
     rng = np.random.default_rng(0)
@@ -53,6 +53,6 @@ def test_a_correction_points_at_the_error():
 
 
 def test_nothing_to_correct_gives_no_point():
-    """An empty truth that was predicted empty has no next click."""
+    """An empty truth that was predicted as empty has no next click."""
     empty = np.zeros((4, 4), dtype=bool)
     assert draw_correction(empty, empty, 2.0, np.random.default_rng(0))[1] == -1

@@ -1,4 +1,4 @@
-"""What is measured, and what the committed checkpoint reaches."""
+"""Claims about the evaluation, and about what the committed checkpoint reaches."""
 
 from pathlib import Path
 
@@ -32,14 +32,14 @@ class PerfectSegmenter:
 
 
 def test_perfect_masks_measure_as_perfect():
-    """With ground truth as answers every mean is one, so a lower figure is the segmenter's."""
+    """With the true masks as answers every mean is one, so that lower figures come from the segmenter."""
     quality = measure(PerfectSegmenter(), EVAL_SEEDS[:2])
     assert (quality.object_iou, quality.part_iou, quality.part_misses) == (1.0, 1.0, 0.0)
     assert quality.num_objects == sum(len(make_scene(seed).objects) for seed in EVAL_SEEDS[:2])
 
 
 def test_validation_scenes_are_far_from_where_training_reads():
-    """Validation sits at the very end of the training range: 8000 scenes never get there."""
+    """Validation scenes are at the end of the training range, which 8000 training scenes never reach."""
     assert VALIDATION_SEEDS[0] > 100 * 8000
     assert VALIDATION_SEEDS[-1] == TRAIN_SEEDS[-1]
 
@@ -55,20 +55,20 @@ def test_the_largest_trusted_candidate_is_taken():
 
 
 def test_the_committed_checkpoint_finds_objects():
-    """Two unseen scenes: a quick sign that the files in the repository belong together."""
+    """The committed files belong together: the checkpoint finds the objects of two unseen scenes."""
     assert measure(SamSegmenter.load(CHECKPOINT), EVAL_SEEDS[:2]).object_iou > 0.8
 
 
 @pytest.mark.slow
 def test_the_committed_checkpoint_on_ten_unseen_scenes():
-    """One click each: objects at least 0.85, parts at least 0.75; the model card has the full figures."""
+    """One click each: objects reach at least 0.85, parts at least 0.75; the model card has all figures."""
     quality = measure(SamSegmenter.load(CHECKPOINT), EVAL_SEEDS[-10:])
     assert quality.object_iou >= 0.85
     assert quality.part_iou >= 0.75
 
 
 def test_a_box_and_a_correction_reach_the_object():
-    """The single-mask token: a box gives its object, and a negative click on it takes something away."""
+    """The single-mask token gives a box its object, and a negative click on it removes something."""
     segmenter, scene = SamSegmenter.load(CHECKPOINT), make_scene(EVAL_SEEDS[3])
     segmenter.embed(scene.image, "scene")
     thing = scene.objects[-1]

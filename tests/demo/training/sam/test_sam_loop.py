@@ -1,11 +1,11 @@
-"""A run can stop and go on."""
+"""Claims about a run: it can stop and continue."""
 
 import json
 
 import pytest
 import torch
 
-from demo.training.sam.__main__ import sam_loop
+from demo.training.sam import sam_loop
 from demo.training.sam.sam_loop import Trainer, TrainSettings
 from worker.sam.segmenter import SamSegmenter
 

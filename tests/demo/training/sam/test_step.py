@@ -1,4 +1,4 @@
-"""One step reaches every weight, and the fast decoder is SAM's decoder."""
+"""Claims about one step: it reaches every weight, and the fast decoder is SAM's decoder."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def test_decoding_many_prompts_at_once_is_predict_masks(mask_prompts):
 
 
 def test_encoding_a_whole_picture_is_the_encoders_forward():
-    """The path that can also encode crops is ImageEncoderViT's own on a whole input."""
+    """On a whole input, the path that can also encode crops equals ImageEncoderViT's forward."""
     torch.manual_seed(0)
     half = HalfCopy(new_sam(TINY))
     pixels = torch.randn(2, 3, 256, 256).bfloat16()
@@ -66,7 +66,7 @@ def test_a_whole_picture_is_a_view_too(scenes):
 
 
 def test_a_few_steps_on_one_scene_lower_the_loss(scenes):
-    """The gradients that come back from the bfloat16 copies descend."""
+    """The gradients that come back from the bfloat16 copies lower the loss."""
     torch.manual_seed(0)
     sam, head = new_sam(TINY), DenseHead(TINY.prompt_dim)
     half = HalfCopy(sam)
