@@ -20,7 +20,7 @@ ENV_STAMPS := $(if $(filter file,$(origin VENV)),$(VENV)/.ready) \
 STACK := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m stack
 PYTEST := OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio $(PY) -m pytest
 
-.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs
+.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs docs-picture
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -105,3 +105,7 @@ docs: env ## build the documentation's website into site/
 	  [ "$(origin VENV)" = file ] || { echo "make docs: MkDocs is missing in $(VENV). Install the extra 'docs' of pyproject.toml there" >&2; exit 1; }; \
 	  $(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e ".[docs]"; }
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict -d site
+
+docs-picture: env browser ## make the README's moving picture again from the real page, about four minutes
+	OSPREY_LABEL_STUDIO_EXECUTABLE=$(abspath $(LABEL_STUDIO_VENV))/bin/label-studio \
+	  $(PY) -m tests.e2e.docs_picture --out docs/images/click.webp --still docs/images/click.png
