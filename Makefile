@@ -24,7 +24,7 @@ STACK = $(PY) -m stack
 PYTEST = $(PY) -m pytest
 ALL_TESTS = $(PY) tests/run_all.py
 
-.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs docs-settings
+.PHONY: help env browser up down osprey logs status test test-all test-compose lint train-demo eval-demo loop-demo docs docs-settings docs-picture
 
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -95,3 +95,6 @@ docs: env ## build the documentation's website into site/
 
 docs-settings: env ## write the tables of docs/settings.md from the settings classes
 	@$(PY) -m tests.support.settings_page
+
+docs-picture: env browser ## make the moving picture of README.md again from the real page, about four minutes
+	$(PY) -m tests.e2e.docs_picture --out docs/images/click.webp --still docs/images/click.png
