@@ -1,4 +1,4 @@
-"""One stack and one browser for all browser tests; each test has projects and windows of its own."""
+"""Fixtures: one stack and one browser for all browser tests. Each test uses its own projects and windows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.e2e.running_stack import RunningStack
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder is an e2e test."""
+    """Mark every test of this folder as e2e, with a longer time limit."""
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """The running stack. With OSPREY_E2E_STATE_DIR it is kept for the next run: for work on these tests."""
+    """Yield a running stack. With OSPREY_E2E_STATE_DIR it keeps running for the next run, for work on these tests."""
     kept = os.environ.get("OSPREY_E2E_STATE_DIR")
     running = RunningStack(Path(kept) if kept else tmp_path_factory.mktemp("stack"))
     try:
@@ -39,7 +39,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; another one can be named in OSPREY_CHROMIUM."""
+    """Yield Chromium: Debian's, or the one that OSPREY_CHROMIUM names."""
     executable = os.environ.get("OSPREY_CHROMIUM") or shutil.which("chromium")
     assert executable, "the browser tests need chromium: `make test` installs Debian's, or name one in OSPREY_CHROMIUM"
     with sync_playwright() as playwright:
@@ -52,7 +52,7 @@ def browser() -> Iterator[Browser]:
 def window(
     stack: RunningStack, browser: Browser, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., LabelingPage]]:
-    """Opens browser windows, signed in; at the end no page may have thrown an exception."""
+    """Yield a function that opens a signed-in window; at the end, fail if a page has thrown an exception."""
     opened: list[LabelingPage] = []
     shots = Path(os.environ.get("OSPREY_SCREENSHOTS", CHECKOUT / "build" / "screenshots")) / request.node.name
 

@@ -1,7 +1,7 @@
 """Label Studio's labeling page as an annotator uses it: tools, clicks, the panel, submit.
 
-What is asserted about is read from the page: the panel's text from the DOM, regions from the editor's
-own store (`window.Htx`), which is what the page draws from.
+All that tests check is read from the page: the panel's text from the DOM, and regions from the editor's own store
+(`window.Htx`), from which the page draws.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from playwright.sync_api import TimeoutError as PageTimeout
 from label_config.geometry.region_mask import region_mask
 
 ANSWER_LIMIT_S = 60.0
-PAGE_LIMIT_S = 120  # Label Studio's pages on a machine that does other things as well
-# Chromium without the background calls that a closed network would refuse one by one.
+PAGE_LIMIT_S = 120  # for Label Studio's pages on a busy machine
+# Without Chromium's background requests, which would all fail in a closed network.
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -30,8 +30,8 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Thrown by Label Studio's page itself, with no answer of ours at work: leaving a task whose image is still
-# loading, and a part of the page that did not come in time.
+# Exceptions of Label Studio's page that do not depend on the backend: leaving a task whose image is still loading, and
+# a script of the page that was not loaded in time.
 LABEL_STUDIOS_OWN_ERRORS = ("[mobx-state-tree] Failed to find the parent of ImageEntity", "Loading chunk")
 
 READ_REGIONS = """() => {
@@ -49,7 +49,7 @@ READ_REGIONS = """() => {
 
 @dataclass(frozen=True)
 class ShownRegion:
-    """One region as the page holds it. `fields` maps a control's name to its value."""
+    """One region in the page's store. `fields` maps a control's name to its value."""
 
     id: str
     type: str
@@ -58,7 +58,7 @@ class ShownRegion:
     note: str
     labels: list[str]
     fields: dict[str, Any]
-    items: list[dict[str, Any]] = field(repr=False)  # pictures as text: of no use in a failure's message
+    items: list[dict[str, Any]] = field(repr=False)  # contains images as text, which would fill a failure's message
 
     @property
     def mask(self) -> np.ndarray:
@@ -68,13 +68,13 @@ class ShownRegion:
         return mask
 
     def text(self, name: str) -> str:
-        """A field's values as one text; empty when the field is."""
+        """Return a field's values as one text; "" for an empty field."""
         value = self.fields.get(name) or []
         return "; ".join(str(each) for each in value)
 
 
 def launch_browser(playwright: Playwright, executable: str) -> Browser:
-    """Debian's Chromium, headless."""
+    """Start Chromium without a visible window."""
     return playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
 
 
@@ -115,7 +115,7 @@ class LabelingPage:
         self.page.goto(address)
         try:
             self.page.wait_for_selector(".konvajs-content", timeout=PAGE_LIMIT_S / 3 * 1000)
-        except PageTimeout:  # Label Studio's server dropped a piece of the page, which happens when it is very busy
+        except PageTimeout:  # a busy Label Studio server sometimes drops a file of the page
             self.page.goto(address)
             self.page.wait_for_selector(".konvajs-content")
         self.page.wait_for_function(
@@ -150,7 +150,7 @@ class LabelingPage:
             self.page.keyboard.up(key)
 
     def click_inside(self, region_id: str, x_pct: float, y_pct: float, *, negative: bool = False) -> None:
-        """Prompt inside a region: a plain click would only select it, so it is selected first."""
+        """Click inside a region as a prompt. The region is selected first; otherwise the click would only select it."""
         self.select(region_id)
         self.click(x_pct, y_pct, negative=negative)
 
@@ -167,8 +167,8 @@ class LabelingPage:
         self.unselect()
 
     def wait_for_suggestions(self, count: int) -> None:
-        """With auto-accept off: wait until the answer to the last prompt is offered."""
-        self.page.wait_for_timeout(300)  # the prompt leaves the page a moment after the click
+        """Wait until the answer to the last prompt is shown for acceptance (auto-accept off)."""
+        self.page.wait_for_timeout(300)  # the page sends the prompt a moment after the click
         self.wait_for(
             f"{count} suggestions and nothing on its way",
             lambda: (
@@ -182,7 +182,7 @@ class LabelingPage:
         self.page.get_by_test_id("bottombar-accept-suggestions-button").click()
 
     def drag(self, start_pct: tuple[float, float], end_pct: tuple[float, float]) -> None:
-        """Drag from one point of the image to another, in steps as a hand does."""
+        """Drag from one point of the image to another, in small steps as by hand."""
         x0, y0 = self._screen(*start_pct)
         x1, y1 = self._screen(*end_pct)
         self.page.mouse.move(x0, y0)
@@ -192,19 +192,19 @@ class LabelingPage:
         self.page.mouse.up()
 
     def regions(self) -> list[ShownRegion]:
-        """All regions of the page, pending points included."""
+        """Return all regions of the page, including pending points."""
         return [ShownRegion(**each) for each in self.page.evaluate(READ_REGIONS)]
 
     def masks(self) -> list[ShownRegion]:
-        """The regions that are masks: no prompts."""
+        """Return the regions that are masks, without prompts."""
         return [region for region in self.regions() if not region.type.startswith(("keypoint", "rectangle"))]
 
     def pending_prompts(self) -> list[ShownRegion]:
-        """Prompts that still wait for an answer."""
+        """Return the prompts that still wait for an answer."""
         return [region for region in self.regions() if region.type.startswith(("keypoint", "rectangle"))]
 
     def wait_for(self, what: str, condition: Callable[[], object], limit_s: float = ANSWER_LIMIT_S) -> Any:
-        """The first truthy value of `condition`; fails with `what` and a screenshot after `limit_s`."""
+        """Wait for the first truthy value of `condition`, and return it; after `limit_s`, fail with `what`."""
         deadline = time.monotonic() + limit_s
         while not (value := condition()):
             if time.monotonic() > deadline:
@@ -215,7 +215,7 @@ class LabelingPage:
         return value
 
     def wait_for_masks(self, count: int, limit_s: float = ANSWER_LIMIT_S) -> list[ShownRegion]:
-        """The mask regions, once there are `count` and no prompt is pending."""
+        """Wait until there are `count` masks and no prompt is pending; return the masks."""
         found: list[ShownRegion] = self.wait_for(
             f"{count} masks and no pending prompt",
             lambda: masks if len(masks := self.masks()) == count and not self.pending_prompts() else None,
@@ -224,14 +224,14 @@ class LabelingPage:
         return found
 
     def is_waiting(self) -> bool:
-        """Whether a prompt is on its way to the backend."""
+        """Return whether the page waits for the backend's answer to a prompt."""
         return bool(self.page.evaluate("() => !!window.Htx.awaitingSuggestions"))
 
     def select(self, region_id: str) -> None:
         """Select a region through the Regions panel."""
         if self._selected() == region_id:
             return  # a click on its row would unselect it
-        closed = self.page.locator("[class*='switcher_close']")  # parts are folded away under their object
+        closed = self.page.locator("[class*='switcher_close']")  # parts are hidden in the folded row of their object
         while closed.count():
             closed.first.click()
             self.page.wait_for_timeout(100)
@@ -251,16 +251,16 @@ class LabelingPage:
         self.page.evaluate("() => window.Htx.annotationStore.selected.unselectAll()")
 
     def panel_text(self, field: str) -> str:
-        """What a person reads in the panel beside the image under a per-region field; "" when it is empty."""
+        """Return the text that the panel beside the image shows for a per-region field; "" for an empty one."""
         return "; ".join(self.page.locator(f'[name^="{field}:"]').all_inner_texts())
 
     def region_list_text(self) -> list[str]:
-        """The texts in the Regions panel (controls with displayMode="region-list")."""
+        """Return the texts of the Regions panel (controls with displayMode="region-list")."""
         boxes = self.page.locator(".lsf-outliner-item__wrapper textarea, .lsf-textarea-tag_outliner textarea")
         return [text for text in boxes.evaluate_all("boxes => boxes.map(box => box.value)") if text]
 
     def notice(self) -> str:
-        """The assistant's message for the image, as text on the page."""
+        """Return the notice for the image as the page shows it."""
         return self.panel_text("notice")
 
     def edit_text(self, field: str, text: str) -> None:
@@ -281,7 +281,7 @@ class LabelingPage:
         box.press("Enter")
 
     def submit(self) -> int:
-        """Press Submit; the annotation's id."""
+        """Press Submit and return the annotation's id."""
         with self.page.expect_response(
             lambda answer: "/annotations" in answer.url and answer.request.method in ("POST", "PATCH")
         ) as waiting:
@@ -291,7 +291,7 @@ class LabelingPage:
         return int(answer.json()["id"])
 
     def shot(self, name: str) -> Path:
-        """A screenshot for people, in the folder of this test run."""
+        """Save a screenshot in the folder of this test."""
         self._shots.mkdir(parents=True, exist_ok=True)
         file = self._shots / f"{name}.png"
         self.page.screenshot(path=file)

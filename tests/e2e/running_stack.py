@@ -1,4 +1,4 @@
-"""A whole stack of its own for the browser tests: started as `make up` does it, on free ports, in a scratch folder."""
+"""A complete stack for the browser tests, started as `make up` does it, on free ports in a temporary folder."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ START_LIMIT_S = 1000
 
 @dataclass(frozen=True)
 class Project:
-    """A project of one test and its tasks, in the order their images were given."""
+    """A project of one test, and its tasks in the order of their images."""
 
     id: int
     task_ids: tuple[int, ...]
 
 
 class RunningStack:
-    """The stack as a test sees it: projects, people, and ways to break and mend its parts."""
+    """The stack as tests use it: projects, users, and functions that break and repair its components."""
 
     def __init__(self, state_dir: Path) -> None:
         self._state = StateFolder(state_dir)
@@ -47,14 +47,14 @@ class RunningStack:
             "OSPREY_LABEL_STUDIO_PORT": "0",
             "OSPREY_BACKEND_PORT": "0",
             "OSPREY_REDIS_PORT": "0",
-            # These tests ask what comes, not how fast; the browser shares two cores with both workers.
+            # These tests do not check speed, and the browser may share two cores with the workers.
             "OSPREY_WAIT_BUDGET_S": "40",
             "OSPREY_BLIND_SHARE": "0",
-            "OSPREY_FINETUNE_MAX_STEPS": "2",  # what a fine-tune is made of, not what it learns
+            "OSPREY_FINETUNE_MAX_STEPS": "2",  # tests check the steps of a fine-tune, not its result
         }
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """`python -m stack ...` with this stack's settings."""
+        """Run `python -m stack ...` with this stack's settings."""
         done = subprocess.run(
             [sys.executable, "-m", "stack", *arguments],
             env=self._environ, cwd=CHECKOUT, text=True, timeout=START_LIMIT_S, check=False,
@@ -86,16 +86,16 @@ class RunningStack:
         return Supervisor(self.stack)
 
     def api(self) -> LabelStudioApi:
-        """Label Studio's API as the first user."""
+        """Return Label Studio's API as the first user."""
         return LabelStudioApi(self.url, self.stack.secrets.label_studio_token)
 
     def backend_address(self) -> BackendAddress:
-        """What Label Studio needs to reach the backend."""
+        """Return the backend's address and credentials for Label Studio."""
         known = self.stack.secrets
         return BackendAddress(self.stack.backend_url, BACKEND_USER, known.backend_password, known.webhook_secret)
 
     def make_project(self, title: str, label_config: str, images: Iterable[Image.Image | bytes | str]) -> Project:
-        """A connected project; an image is a picture, raw bytes to upload as PNG, or the URL a task shall hold."""
+        """Make a connected project. An image is a picture, bytes to upload as a PNG file, or the URL for the task."""
         with self.api() as api:
             record = {"title": title, "label_config": label_config, "reveal_preannotations_interactively": True}
             project_id = int(api.call("POST", "/api/projects", json=record)["id"])
@@ -114,7 +114,7 @@ class RunningStack:
         return Project(project_id, tuple(sorted(int(task["id"]) for task in tasks)))
 
     def add_user(self) -> tuple[str, str]:
-        """Email and password of another annotator, who joins by the invitation link."""
+        """Make another user with the invitation link; return email and password."""
         email, password = f"{secrets.token_hex(4)}@osprey.local", secrets.token_urlsafe(12)
         with self.api() as api:
             token = re.search(r"token=(\w+)", str(api.call("GET", "/api/invite")["invite_url"]))
@@ -129,16 +129,16 @@ class RunningStack:
         return email, password
 
     def stop(self, name: str) -> None:
-        """Stop one part and wait until it is gone."""
+        """Stop one component and wait until it has ended."""
         self.supervisor.stop_component(name)
 
     def start(self, name: str, *, limit_s: float = 120) -> None:
-        """Start one part and wait until it works."""
+        """Start one component and wait until it works."""
         self.supervisor.start_component(name)
         self.wait_until_works(name, limit_s)
 
     def wait_until_works(self, name: str, limit_s: float = 120) -> None:
-        """Wait for a part's own health check."""
+        """Wait until a component's health check succeeds."""
         component = next(each for each in COMPONENTS if each.name == name)
         deadline = time.monotonic() + limit_s
         while (problem := component.problem(self.stack)) is not None:
@@ -147,15 +147,15 @@ class RunningStack:
             time.sleep(0.1)
 
     def freeze(self, name: str) -> None:
-        """Stop a part in its tracks without ending it, as a machine that is overloaded does."""
+        """Suspend a component without ending it (SIGSTOP), like an overloaded machine."""
         os.kill(self.supervisor.component_pid(name), signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """Let a frozen part go on."""
+        """Continue a suspended component."""
         os.kill(self.supervisor.component_pid(name), signal.SIGCONT)
 
     def restart_with(self, name: str, settings: Mapping[str, str]) -> Mapping[str, str]:
-        """Start a part again with other settings; what they were before, to be given back later."""
+        """Restart a component with changed settings; return their former values."""
         launch = self.stack.launch
         before = {key: launch.handed_through.get(key, "") for key in settings}
         handed_through = {key: text for key, text in {**launch.handed_through, **settings}.items() if text}
@@ -165,11 +165,11 @@ class RunningStack:
         return before
 
     def osprey(self, *arguments: str) -> str:
-        """What `osprey ARGUMENTS` prints, run as `make osprey` does."""
+        """Run `osprey ARGUMENTS` as `make osprey` does, and return what it prints."""
         return self.command("osprey", *arguments).stdout
 
     def annotation(self, annotation_id: int) -> dict[str, Any]:
-        """A stored annotation."""
+        """Return a stored annotation."""
         with self.api() as api:
             return dict(api.call("GET", f"/api/annotations/{annotation_id}/"))
 
@@ -181,7 +181,7 @@ class RunningStack:
         point_pct: tuple[float, float],
         image_wh: tuple[int, int],
     ) -> dict[str, Any]:
-        """What the backend answers to a smart point, asked as Label Studio asks it."""
+        """Send a smart point to the backend as Label Studio does, and return the answer."""
         with self.api() as api:
             task = api.call("GET", f"/api/tasks/{task_id}/")
         prompt = {
@@ -201,6 +201,6 @@ class RunningStack:
         return dict(answer.json())
 
     def log(self, name: str, lines: int = 30) -> str:
-        """The end of a part's log."""
+        """Return the end of a component's log."""
         file = self._state.logs / f"{name}.log"
         return "\n".join(file.read_text(errors="replace").splitlines()[-lines:]) if file.exists() else "(no log)"

@@ -1,4 +1,4 @@
-"""The gestures of an annotator in the real page: each gives a mask with its fields, none leaves a point behind."""
+"""Claims about the gestures in the real page: each gives a mask with its fields, and no point stays behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PANEL_FIELDS = ("category", "part", "attribute", "detailed_description")
 
 @pytest.fixture
 def scene_and_object() -> tuple[Scene, SceneObject]:
-    """The clock: the largest object of its scene."""
+    """Return a scene and its clock, which is its largest object."""
     return scene_with(0)
 
 
@@ -31,7 +31,7 @@ def project(
 
 
 def opened(window: Window, project: Project, **options: bool) -> LabelingPage:
-    """A signed-in window on the project's first task with the smart point tool in hand."""
+    """Open the project's first task in a signed-in window and pick the smart point tool."""
     page = window(**options)
     page.open_task(project.id, project.task_ids[0])
     page.choose("point")
@@ -39,7 +39,7 @@ def opened(window: Window, project: Project, **options: bool) -> LabelingPage:
 
 
 def test_one_click_gives_the_mask_and_its_fields(window, project, scene_and_object):
-    """Auto-accept on: one click, one region, no point left, and every field readable in the panel."""
+    """With auto-accept on, one click gives one region without points, and the panel shows every field."""
     scene, target = scene_and_object
     page = opened(window, project)
     page.click(*pct(scene, target.inner_point_px))
@@ -58,7 +58,7 @@ def test_one_click_gives_the_mask_and_its_fields(window, project, scene_and_obje
 
 
 def test_auto_accept_off_refines_with_more_points_and_accepts(window, project, scene_and_object):
-    """All pending points are one prompt; accepting keeps the region with its fields and drops the points."""
+    """With auto-accept off, all pending points are one prompt; accepting keeps only the region with its fields."""
     scene, target = scene_and_object
     page = opened(window, project, auto_accept=False)
     page.click(*pct(scene, target.inner_point_px))
@@ -66,7 +66,7 @@ def test_auto_accept_off_refines_with_more_points_and_accepts(window, project, s
     part = largest_part(target)
     page.click(*pct(scene, part.inner_point_px))
     page.wait_for_suggestions(1)
-    page.click(3, 3, negative=True)  # the background: certainly not the object
+    page.click(3, 3, negative=True)  # the background, which is not part of the object
     page.wait_for_suggestions(1)
     assert len(page.pending_prompts()) == 3, "with auto-accept off the points stay until the suggestion is accepted"
     page.shot("suggestion")
@@ -78,7 +78,7 @@ def test_auto_accept_off_refines_with_more_points_and_accepts(window, project, s
 
 
 def test_alt_click_subtracts_from_the_region(window, project, scene_and_object):
-    """A lone negative point takes its surroundings away; the region keeps its id and its fields."""
+    """A negative point alone removes its surroundings from the region, which keeps its id and its fields."""
     scene, target = scene_and_object
     part = largest_part(target)
     page = opened(window, project)
@@ -97,7 +97,7 @@ def test_alt_click_subtracts_from_the_region(window, project, scene_and_object):
 
 
 def test_box_prompt(window, project, scene_and_object):
-    """A box around an object gives the object."""
+    """A box around an object gives the object's mask."""
     scene, target = scene_and_object
     page = opened(window, project)
     page.choose("box")
@@ -109,7 +109,7 @@ def test_box_prompt(window, project, scene_and_object):
 
 
 def test_a_second_click_inside_gives_the_part_nested_under_its_object(window, project, scene_and_object):
-    """A part is a region of its own, under its object in the Regions panel, with the part's name filled in."""
+    """A click inside an object gives its part, nested under the object in the Regions panel, with its name."""
     scene, target = scene_and_object
     part = largest_part(target)
     page = opened(window, project)
@@ -126,7 +126,7 @@ def test_a_second_click_inside_gives_the_part_nested_under_its_object(window, pr
     assert all(nested.text(name) for name in (*PANEL_FIELDS, "short_description")), nested.fields
     assert nested.text("category") == target.category
 
-    # Label Studio puts the selected object's label on the part; an answer to a prompt with no label active mends it.
+    # Label Studio gives the part the label of the selected object; the answer to a prompt without a label corrects it.
     page.unselect()
     page.page.wait_for_timeout(7_000)  # drafts are saved after about five seconds
     other = next(each for each in scene.objects if each.idx != target.idx)
@@ -139,7 +139,7 @@ def test_a_second_click_inside_gives_the_part_nested_under_its_object(window, pr
 
 
 def test_describe_gesture_fills_a_region_drawn_by_hand(window, project, scene_and_object):
-    """A prompt inside a hand-drawn region fills its fields and leaves its shape alone."""
+    """A prompt inside a hand-drawn region fills its fields and does not change its mask."""
     scene, target = scene_and_object
     page = opened(window, project)
     page.paint("Object", [pct(scene, point) for point in _strokes(target)])
@@ -160,6 +160,6 @@ def test_describe_gesture_fills_a_region_drawn_by_hand(window, project, scene_an
 
 
 def _strokes(target: SceneObject) -> list[tuple[float, float]]:
-    """A path over the object: what a quick hand paints."""
+    """Return a path over the object, for strokes of the brush."""
     column, row = target.inner_point_px
     return [(column - 12, row - 12), (column + 12, row - 12), (column + 12, row + 12), (column - 12, row + 12)]

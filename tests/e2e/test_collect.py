@@ -1,4 +1,4 @@
-"""Corrections with the real Label Studio: its webhooks, API and clock end in the correction store. No browser."""
+"""Claims about the correction store with the real Label Studio, its webhooks and API. No browser."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def car(category: str) -> list[dict]:
 
 
 def test_store_follows_label_studio(stack: RunningStack) -> None:
-    """Submitted, edited, skipped, deleted, task deleted: by webhook, or by looking after a silence."""
+    """Submissions, edits, skips and deletions reach the store by webhook, or by a reconcile if a webhook was lost."""
     picture = Image.fromarray(np.full((768, 1024, 3), 200, np.uint8))
     project = stack.make_project("collected", CONFIG, [picture, picture, picture])
     first, second, third = project.task_ids
@@ -59,16 +59,16 @@ def test_store_follows_label_studio(stack: RunningStack) -> None:
         _wait(lambda: kept() == [(third, "tram")])
         api.call("DELETE", f"/api/tasks/{third}/")
         _wait(lambda: kept() == [])
-        stack.stop("backend")  # webhooks go nowhere
+        stack.stop("backend")  # webhooks are lost
         stack.stop("data")
         submit(first, "ship")
         stack.start("backend")
-        stack.start("data")  # the first thing it does is look
+        stack.start("data")  # it begins with a reconcile
         _wait(lambda: kept() == [(first, "ship")])
 
 
 def test_start_training_makes_a_candidate(stack: RunningStack) -> None:
-    """Label Studio's own button: what was just submitted is learned from, and the gate says why it does not serve."""
+    """Label Studio's button starts a fine-tune on the newest submissions, and the gate gives its reason for failing."""
     scenes = [make_scene(seed, (256, 192)) for seed in (70, 71, 72)]
     project = stack.make_project("trained", CONFIG, [scene.image for scene in scenes])
     with stack.api() as api:
@@ -90,17 +90,17 @@ def test_start_training_makes_a_candidate(stack: RunningStack) -> None:
     _wait(lambda: bool((found := queue.finetune_progress()) and found.outcome), 400)
     registry = Registry(Path(str(stack.stack.state.path)) / "registry")
     (version,) = [each for each in registry.versions() if each.config["project"] == project.id]
-    assert 1 <= version.config["entries"] <= len(scenes)  # an image may be held out: its address decides
+    assert 1 <= version.config["entries"] <= len(scenes)  # images may be held out, depending on a hash of their address
     assert version.config["replayed"] > version.config["entries"]
     assert version.gate is not None
     asked = {each["name"]: each for each in version.gate["criteria"]}
-    assert "must be held out" in asked["better"]["says"]  # three images are too few
+    assert "must be held out" in asked["better"]["says"]  # three images are not enough
     assert asked["base"]["detail"]["score"]["champion"]["value"] > 0.9
     assert registry.champion() is None
 
 
 def test_lowest_score_is_opened_first(stack: RunningStack) -> None:
-    """Label Studio's uncertainty sampling opens tasks by the scores of our predictions, lowest first."""
+    """Label Studio's uncertainty sampling opens the task whose prediction has the lowest score first."""
     pictures = [Image.new("RGB", (64, 48), (number * 40, 0, 0)) for number in range(4)]
     project = stack.make_project("ordered", CONFIG, pictures)
     scores = dict(zip(project.task_ids, (0.9, 0.2, 0.7, 0.4), strict=True))

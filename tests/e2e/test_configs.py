@@ -1,4 +1,4 @@
-"""Each of the three ready configs, tried in the real page."""
+"""Claims about the three ready labeling configs in the real page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.e2e.targets import iou, pct, scene_with
     ("config", "region_type"), [("bitmask", "bitmaskregion"), ("polygon", "polygonregion"), ("brush", "brushregion")]
 )
 def test_click_select_submit(stack, window, config, region_type):
-    """A click gives the right kind of region; its fields are shown; the stored annotation holds them."""
+    """A click gives a region of the config's kind; the page shows its fields and stores them in the annotation."""
     scene, target = scene_with(1)
     project = stack.make_project(f"e2e {config}", CONFIG.with_name(f"{config}.xml").read_text(), [scene.image])
     page = window()

@@ -1,4 +1,4 @@
-"""From the page to the training file: what a person corrected and submitted is what the export holds."""
+"""Claims about the export: it contains exactly what an annotator corrected and submitted in the page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CORRECTED = "wall clock"
 
 
 def test_export_holds_the_corrected_text_and_the_mask_of_the_page(stack, window, tmp_path):
-    """Click, correct a field, submit, `osprey export`: the corrected text, and the very mask the page showed."""
+    """After a correction and `osprey export`, the training file has the corrected text and the mask of the page."""
     scene, target = scene_with(0)
     project = stack.make_project("e2e correct and export", CONFIG.read_text(), [scene.image])
     page = window()
@@ -44,7 +44,7 @@ def test_export_holds_the_corrected_text_and_the_mask_of_the_page(stack, window,
 
 
 def _regions(node: object) -> list[dict[str, object]]:
-    """Every object of a JSON document that has a mask as COCO RLE."""
+    """Return every object of a JSON document that has a mask as COCO RLE."""
     if isinstance(node, dict):
         here = [node] if isinstance(node.get("segmentation"), dict) else []
         return here + [found for value in node.values() for found in _regions(value)]

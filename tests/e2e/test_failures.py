@@ -1,4 +1,4 @@
-"""What breaks, and what the annotator sees: a message in the page, no stuck point, and recovery without a reload."""
+"""Claims about failures: a notice in the page, no point that stays behind, and recovery without a reload."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ SEEN_WITHIN_S = 10.0
 
 @pytest.fixture
 def target() -> tuple[Scene, SceneObject]:
-    """The fish."""
+    """Return a scene and its fish."""
     return scene_with(1)
 
 
 @pytest.fixture
 def project(stack: RunningStack, target: tuple[Scene, SceneObject], request: pytest.FixtureRequest) -> Project:
-    """A project of this test's own with one good image."""
+    """Make a new project with one good image."""
     return stack.make_project(f"e2e {request.node.name}"[:50], CONFIG.read_text(), [target[0].image])
 
 
 @pytest.fixture
 def page(window: Callable[..., LabelingPage], project: Project) -> LabelingPage:
-    """The good image, with the smart point tool in hand."""
+    """Open the good image and pick the smart point tool."""
     opened = window()
     opened.open_task(project.id, project.task_ids[0])
     opened.choose("point")
@@ -39,7 +39,7 @@ def page(window: Callable[..., LabelingPage], project: Project) -> LabelingPage:
 
 
 def wait_for_notice(page: LabelingPage, *words: str) -> str:
-    """The message in the page; it has to say each of `words`, and no point may be left."""
+    """Wait for a notice that contains each of `words`; check that no point is left; return the notice."""
     text = page.wait_for("a message in the page", page.notice, SEEN_WITHIN_S)
     page.shot("message")
     assert all(word.lower() in text.lower() for word in words), text
@@ -49,7 +49,7 @@ def wait_for_notice(page: LabelingPage, *words: str) -> str:
 
 
 def click_until_answered(page: LabelingPage, target: tuple[Scene, SceneObject], limit_s: float = 60) -> None:
-    """Click as a person would who tries again now and then, until the mask comes."""
+    """Click again and again, with pauses, until a mask appears."""
     scene, clicked = target
     deadline = time.monotonic() + limit_s
     while not page.masks():
@@ -65,7 +65,7 @@ def click_until_answered(page: LabelingPage, target: tuple[Scene, SceneObject], 
 
 @pytest.fixture
 def mended(stack: RunningStack) -> Iterator[None]:
-    """Whatever the test broke works again afterwards."""
+    """Repair everything that a test may have broken, after the test."""
     yield
     for name in ("redis", "masks", "describe", "backend"):
         stack.start(name)
@@ -73,7 +73,7 @@ def mended(stack: RunningStack) -> Iterator[None]:
 
 @pytest.mark.usefixtures("mended")
 def test_worker_not_running(stack, page, target):
-    """The message names the worker; a click after its start is answered."""
+    """Without a worker, the notice names it; a click after its start is answered."""
     stack.stop("masks")
     page.click(*pct(target[0], target[1].inner_point_px))
     wait_for_notice(page, "worker")
@@ -83,7 +83,7 @@ def test_worker_not_running(stack, page, target):
 
 @pytest.mark.usefixtures("mended")
 def test_redis_down(stack, page, target):
-    """The message names the queue; when it is back, backend and workers find it again by themselves."""
+    """Without Redis, the notice names the queue; after its restart, backend and workers connect again."""
     stack.stop("redis")
     page.click(*pct(target[0], target[1].inner_point_px))
     wait_for_notice(page, "queue")
@@ -93,7 +93,7 @@ def test_redis_down(stack, page, target):
 
 @pytest.mark.usefixtures("mended")
 def test_model_version_unknown(stack, page, target):
-    """A model version that no worker serves: the page says that the model is not available, and why."""
+    """If no worker serves the configured model version, the notice says that it is not available, and why."""
     before = stack.restart_with("backend", {"OSPREY_MODEL_VERSION": "osprey-from-nowhere"})
     stack.wait_until_works("backend")
     try:
@@ -113,13 +113,13 @@ def test_model_version_unknown(stack, page, target):
 
 
 def messages(page: LabelingPage) -> str:
-    """All that the assistant says in the page: the image's message and the regions' notes."""
+    """Return all texts of the assistant in the page: the image's notice and the notes of the regions."""
     return " ".join([page.notice(), *(region.note for region in page.masks())]).strip()
 
 
 @pytest.mark.parametrize("kind", ["gone", "corrupt"])
 def test_image_cannot_be_read(stack, window, kind):
-    """An image that answers 404, or is no image: the message says which, when the task is opened or prompted."""
+    """If the image's address answers 404 or with no image, the notice says which, at the first opening or click."""
     images = {"gone": "/data/upload/1/gone.png", "corrupt": b"\x89PNG\r\n\x1a\n this is no picture"}
     good, clicked = scene_with(1)
     project = stack.make_project(f"e2e image {kind}", CONFIG.read_text(), [images[kind], good.image])
@@ -139,13 +139,14 @@ def test_image_cannot_be_read(stack, window, kind):
 
 @pytest.mark.usefixtures("mended")
 def test_slow_texts_come_with_the_next_answer_and_never_over_what_was_typed(stack, page, target):
-    """Describe ten seconds late: the mask in time, the texts with the next answer, a typed one kept."""
+    """If answers are late, the mask is in time, the texts follow with the next answer, and typed text is kept."""
     scene, clicked = target
     other = next(each for each in scene.objects if each.idx != clicked.idx)
     before = stack.restart_with("backend", {"OSPREY_WAIT_BUDGET_S": "1.2"})
     stack.wait_until_works("backend")
     try:
-        page.click(*pct(scene, other.inner_point_px))  # the image is embedded: what follows is about the texts
+        # After this click the image is encoded, so only the texts are late from here on.
+        page.click(*pct(scene, other.inner_point_px))
         (first,) = page.wait_for_masks(1)
         stack.freeze("describe")
         try:
@@ -155,7 +156,7 @@ def test_slow_texts_come_with_the_next_answer_and_never_over_what_was_typed(stac
             waited_s = time.monotonic() - asked
             late = next(region for region in regions if region.id != first.id)
             page.shot("mask-without-texts")
-            # The budget is 1.2 s, the rest is for Label Studio and a browser on two busy cores.
+            # The backend waits 1.2 s; the rest is for Label Studio and a browser on two busy cores.
             assert waited_s < 4.0, "the mask waited for the texts"
             assert not late.text("detailed_description")
             page.select(late.id)

@@ -1,4 +1,4 @@
-"""`osprey prelabel` against a real Label Studio: predictions that it stores, counts and shows."""
+"""Claims about `osprey prelabel` with a real Label Studio, which stores, counts and shows the predictions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.e2e.targets import scene_with
 
 
 def test_a_project_is_pre_annotated_once_and_opens_with_its_regions(stack, window):
-    """Two tasks get predictions with version, scores and parts; a second run pushes nothing; the page shows them."""
+    """Tasks get predictions with version, scores and parts, which the page shows; a second run adds none."""
     scene, target = scene_with(0)
     project = stack.make_project("e2e prelabel", CONFIG.read_text(), [scene.image, b"no image", scene.image])
     broken = project.task_ids[1]

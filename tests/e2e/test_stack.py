@@ -1,4 +1,4 @@
-"""`make up` itself: run twice, after a crash, after `make down`."""
+"""Claims about `make up`: at a second run, after a crash, and after `make down`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.running_stack import RunningStack
 
 
 def sample(stack: RunningStack) -> tuple[int, list[int], int, int]:
-    """Id of the sample project, its task ids, and how many ML connections and webhooks it has."""
+    """Return the sample project's id, its task ids, and the numbers of its ML connections and webhooks."""
     with stack.api() as api:
         projects = api.call("GET", "/api/projects", params={"page_size": 1000})["results"]
         (project,) = [each for each in projects if each["title"] == TITLE]
@@ -34,7 +34,7 @@ def sample(stack: RunningStack) -> tuple[int, list[int], int, int]:
 
 
 def test_sample_project_is_ready_and_a_second_up_changes_nothing(stack):
-    """Twelve scenes, one connection, one webhook; the second `up` finds it all there, with the same processes."""
+    """The sample project has twelve scenes, one connection and one webhook; a second `up` restarts and adds nothing."""
     before, pids = sample(stack), [stack.supervisor.component_pid(name) for name in ("redis", "label-studio", "masks")]
     assert len(before[1]) == len(DEMO_SEEDS) == 12
     assert before[2:] == (1, 1)
@@ -55,7 +55,7 @@ def test_a_fine_tune_has_what_the_gate_asks_for(stack):
 
 
 def test_a_killed_worker_comes_back(stack):
-    """Killed the hard way, it is started again without anybody's help."""
+    """The supervisor restarts a worker that SIGKILL has ended."""
     killed = stack.supervisor.component_pid("describe")
     os.kill(killed, signal.SIGKILL)
     deadline = time.monotonic() + 60
@@ -67,7 +67,7 @@ def test_a_killed_worker_comes_back(stack):
 
 @pytest.mark.parametrize("how", ["crash of the supervisor", "down"])
 def test_up_after(stack, how):
-    """After `make down`, or a supervisor that was killed with its children left running: everything is kept."""
+    """`up` keeps everything, after `make down` and after the supervisor alone was killed."""
     before = sample(stack)
     if how == "down":
         stack.command("down")
@@ -80,7 +80,7 @@ def test_up_after(stack, how):
 
 
 def marked(stack: RunningStack) -> list[int]:
-    """Processes that belong to this stack."""
+    """Return the processes that carry this stack's mark."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""Two people at work at the same time."""
+"""Claims about two annotators who work at the same time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.e2e.targets import iou, pct, scene_with
 
 
 def test_both_get_the_answer_to_their_own_click(stack, window):
-    """Two users in two browser contexts click different images at the same moment."""
+    """Two users who click different images at the same moment each get the region of their own click."""
     first, second = scene_with(1), scene_with(2)
     project = stack.make_project("e2e two annotators", CONFIG.read_text(), [first[0].image, second[0].image])
     pages = [window(), window(login=stack.add_user())]
@@ -15,7 +15,7 @@ def test_both_get_the_answer_to_their_own_click(stack, window):
         page.open_task(project.id, task_id)
         page.choose("point")
     for page, (scene, target) in zip(pages, (first, second), strict=True):
-        page.click(*pct(scene, target.inner_point_px))  # returns at once: both prompts are on their way together
+        page.click(*pct(scene, target.inner_point_px))  # returns at once, so both prompts wait together
     for page, (_, target) in zip(pages, (first, second), strict=True):
         (region,) = page.wait_for_masks(1)
         page.select(region.id)
@@ -25,7 +25,7 @@ def test_both_get_the_answer_to_their_own_click(stack, window):
 
 
 def test_two_people_on_one_task_keep_their_own_regions(stack, window):
-    """On the same task, each page shows only the region of its own click."""
+    """If two users work on the same task, each page shows only the region of its own click."""
     scene, target = scene_with(3)
     other = next(each for each in scene.objects if each.idx != target.idx)
     project = stack.make_project("e2e one task, two people", CONFIG.read_text(), [scene.image])

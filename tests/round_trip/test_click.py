@@ -1,7 +1,7 @@
-"""HTTP /predict -> backend -> Redis -> a worker process -> back: all real but the two models.
+"""Claims about a click with a real backend, a real Redis and a real worker process; only the two models are fakes.
 
-The answers are checked as Label Studio's page would see them; what goes wrong must be told there, must leave
-the next click usable, and must heal by itself.
+The answers are checked as Label Studio's page gets them. A failure must give a notice in the page, the next click must
+work, and no failure may need a restart of another process.
 """
 
 from __future__ import annotations

@@ -41,12 +41,12 @@ PAYLOADS = Path(__file__).parents[1] / "data" / "payloads"
 
 
 def payload(name: str) -> dict[str, Any]:
-    """The body of one recorded request of Label Studio."""
+    """Return the body of one recorded request of Label Studio."""
     return json.loads((PAYLOADS / f"{name}.json").read_text())["body"]
 
 
 def words_for(text: str) -> str:
-    """What the fake model says to a question."""
+    """Return the fake model's answer to a question."""
     for key, words in {
         "category": "ball",
         "part": "dot",
@@ -61,7 +61,7 @@ def words_for(text: str) -> str:
 
 
 def region_record(region_id: str = "r1", mask: np.ndarray = BALL, **changes: Any) -> RegionRecord:
-    """An answered region; `changes` are fields of the record or of its region."""
+    """Return the record of an answered region; `changes` are fields of the record or of its region."""
     names = {each.name for each in dataclasses.fields(Region)}
     given = {"image_wh": (WIDTH, HEIGHT), "score": 0.9, "answered_at": 1.0, **changes}
     region = Region(region_id, mask=encode_mask(mask), **{name: given.pop(name) for name in names & given.keys()})
@@ -69,7 +69,7 @@ def region_record(region_id: str = "r1", mask: np.ndarray = BALL, **changes: Any
 
 
 class FakeQueue:
-    """Answers at once, unless told to fail or to be late. Jobs are kept in `submitted`."""
+    """A queue that answers at once, unless a test sets an error or `describe_ready`; keeps jobs in `submitted`."""
 
     def __init__(self) -> None:
         self.submitted: list[AnyJob] = []
@@ -77,7 +77,7 @@ class FakeQueue:
         self.failures: list[str] = []
         self.segment_error: Exception | None = None
         self.describe_error: Exception | None = None
-        self.describe_ready = True  # False: only the answers to the first `partial` questions are there
+        self.describe_ready = True  # False: only the first `partial` questions are answered
         self.partial = 0
         self.confidence = 0.9
         self.says = words_for
@@ -128,7 +128,7 @@ class FakeQueue:
         self.failures.append(message)
 
     def of_kind(self, kind: type) -> list[Any]:
-        """The submitted jobs of one kind."""
+        """Return the submitted jobs of one kind."""
         return [job for job in self.submitted if isinstance(job, kind)]
 
     def _answers(self, job_id: str) -> tuple[FieldAnswer, ...]:
@@ -145,7 +145,7 @@ class FakeQueue:
 
 
 class MemorySessions:
-    """`SessionStore` in a dict, through the same JSON."""
+    """A `SessionStore` that keeps the same JSON in a dict."""
 
     def __init__(self) -> None:
         self.stored: dict[str, dict[str, str]] = {}
@@ -162,7 +162,7 @@ class MemorySessions:
 
 
 class FixedVersion:
-    """`ServedVersion` that knows its answer."""
+    """A `ServedVersion` with a fixed answer."""
 
     def current(self) -> str:
         return "osprey-nano-1"
@@ -171,7 +171,7 @@ class FixedVersion:
 
 
 def _hit(job: SegmentJob) -> list[np.ndarray]:
-    """The shapes that hold the positive points, less those that hold a negative one; smallest first."""
+    """Return the shapes that contain every positive point and no negative one, smallest first."""
     if job.box_px_xyxy is not None:
         x0, y0, x1, y1 = (int(edge) for edge in job.box_px_xyxy)
         return [mask & _window(x0, y0, x1, y1) for mask in SHAPES.values()]
@@ -193,7 +193,7 @@ def _window(x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
 
 
 def point_item(x_px: float, y_px: float, item_id: str = "p1", *, positive: bool = True, **extra: Any) -> dict[str, Any]:
-    """A smart click as Label Studio sends it."""
+    """Return the result item of a smart click as Label Studio sends it."""
     return {
         "original_width": WIDTH,
         "original_height": HEIGHT,
@@ -210,7 +210,7 @@ def point_item(x_px: float, y_px: float, item_id: str = "p1", *, positive: bool 
 
 
 def box_item(x0: float, y0: float, x1: float, y1: float, item_id: str = "b1") -> dict[str, Any]:
-    """A smart rectangle as Label Studio sends it."""
+    """Return the result item of a smart rectangle as Label Studio sends it."""
     value = {"x": x0 / WIDTH * 100, "y": y0 / HEIGHT * 100, "width": (x1 - x0) / WIDTH * 100}
     return {
         "original_width": WIDTH,
@@ -226,7 +226,7 @@ def box_item(x0: float, y0: float, x1: float, y1: float, item_id: str = "b1") ->
 
 
 def draft_of(items: list[dict[str, Any]], updated_at: str, user: str = "ann@example.com") -> dict[str, Any]:
-    """A draft that holds result items the way Label Studio stores them: the geometry repeated in each."""
+    """Return a draft with these result items as Label Studio stores them: each item repeats the geometry."""
     geometry = next(item for item in items if "score" in item)
     stored = [{**item, "value": {**geometry["value"], **item["value"]}} for item in items]
     return {"id": 1, "user": user, "result": stored, "updated_at": updated_at, "annotation": None}

@@ -1,4 +1,4 @@
-"""Three rounds of made-up corrections on drawn scenes, for tests of the report and to look at it."""
+"""Three rounds of generated corrections on drawn scenes, for tests of the report and for viewing one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WRONG = {"category": ["fence", "wall", "barn"], "attribute": ["grey", "wood", "
 
 
 def corrected_source(seeds: range, seed: int = 0) -> ReportSource:
-    """The scenes' regions with suggestions of three versions, each wrong less often; one in ten is blind."""
+    """Return a source of corrected regions with suggestions of three versions, each better; one in ten is blind."""
     generator = random.Random(seed)
     submissions = scene_submissions(seeds)
     versions = list(_WRONG_SHARE)

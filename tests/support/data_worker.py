@@ -12,7 +12,7 @@ from pathlib import Path
 from job_queue.queue import JobQueue
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-# As in an image without torch: importing it is an error.
+# Importing torch is an error, as in a container image without it.
 START = "import sys; sys.modules['torch'] = None\nfrom cli.main import app; app(['worker', '--queues', 'data'])"
 
 
@@ -41,7 +41,7 @@ class DataWorker:
             )  # fmt: skip
 
     def wait_until_ready(self, timeout_s: float = 40.0, queue: str = "data") -> None:
-        """Wait until it says that it serves the queue."""
+        """Wait until its heartbeat says that it serves the queue."""
         deadline = time.monotonic() + timeout_s
         while not any(
             beat.pid == self.process.pid and queue in beat.model_versions for beat in self._queue.health().workers
@@ -57,11 +57,11 @@ class DataWorker:
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
 
     def stop(self) -> int:
-        """SIGTERM, then its exit status."""
+        """End it with SIGTERM and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=20)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """End it with SIGKILL."""
         self.process.kill()
         self.process.wait()

@@ -1,4 +1,4 @@
-"""Exports of submitted tasks, read back."""
+"""Export submitted tasks and read the version back."""
 
 from __future__ import annotations
 

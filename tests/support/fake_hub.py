@@ -17,10 +17,10 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 
 @dataclass
 class FakeHub:
-    """What is served and how it misbehaves.
+    """The files that are served, and the failures.
 
-    `drops` holds, per file name, after how many bytes each of the next answers ends; `announced` replaces contents in
-    the listing's checksums, so that what is sent is wrong.
+    `drops` holds by file name after how many bytes each of the next answers ends. `announced` replaces contents in the
+    listing, so that its checksums do not fit the files.
     """
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -32,11 +32,11 @@ class FakeHub:
     url: str = ""
 
     def ranges(self, name: str) -> list[str | None]:
-        """The Range headers of the requests that reached the store for this file."""
+        """Return the Range headers of the requests for this file."""
         return [range_ for path, range_ in self.requests if path.endswith("/" + name) and "/resolve/" not in path]
 
     def listing(self, repository: str) -> dict[str, Any]:
-        """What `/api/models/<repository>/revision/main?blobs=true` answers."""
+        """Return the answer of `/api/models/<repository>/revision/main?blobs=true`."""
         siblings: list[dict[str, Any]] = []
         for name, sent in self.repositories[repository].items():
             content = self.announced.get(name, sent)
@@ -51,7 +51,7 @@ class FakeHub:
 def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
-            """Quiet."""
+            """Keep test output quiet."""
 
         def do_GET(self) -> None:
             path, range_ = self.path.split("?")[0], self.headers.get("Range")

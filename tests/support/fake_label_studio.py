@@ -12,7 +12,7 @@ from typing import Any
 
 
 def make_jwt(token_type: str) -> str:
-    """A token of the shape of Label Studio's, with a signature that is never checked."""
+    """Return a token in the format of Label Studio's, with an invalid signature, which no test checks."""
     parts = [json.dumps(part).encode() for part in ({"alg": "HS256"}, {"token_type": token_type})]
     return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts) + ".c2ln"
 
@@ -22,7 +22,7 @@ PERSONAL_ACCESS_TOKEN = make_jwt("refresh")
 
 @dataclass
 class Reply:
-    """What a path answers."""
+    """The answer of a path."""
 
     status: int = 200
     body: bytes = b""
@@ -32,7 +32,7 @@ class Reply:
 
 
 class FakeLabelStudio:
-    """Serves `replies` by path, counts requests and token exchanges."""
+    """A server that answers with `replies` by path and counts requests and token exchanges."""
 
     def __init__(self) -> None:
         self.replies: dict[str, Reply] = {}

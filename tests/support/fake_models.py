@@ -60,7 +60,7 @@ class FakeSegmenter:
         return found
 
     def everything(self, image_key, *, max_regions=None, **_):
-        """The discs around the image's middle, largest first."""
+        """Return the discs around the centre of the image, largest first."""
         width, height = self.embedded[image_key]
         return self.segment(image_key, [(width / 2, height / 2)], [1])[::-1][:max_regions]
 
@@ -109,9 +109,9 @@ class _Asked:
 
 
 class FakeSession:
-    """One answer of every request of the best priority per step, as an engine decodes them together.
+    """An engine that gives one answer to each request of the best priority per step.
 
-    A question "fail" is a failure of its own, "explode" makes a whole step fail.
+    The question "fail" fails alone; the question "explode" makes the whole step fail.
     """
 
     def __init__(self, describer: FakeDescriber) -> None:
@@ -148,7 +148,7 @@ class FakeSession:
 
 
 def fake_loaders(segment_delay_s: float = 0.0, describe_delay_s: float = 0.0) -> Loaders:
-    """Loaders for a worker process of fakes."""
+    """Return loaders that give a worker process fake models."""
     return Loaders(
         segmenter=lambda settings, device: FakeSegmenter(segment_delay_s),
         describer=lambda settings, device: FakeDescriber(describe_delay_s),

@@ -1,4 +1,4 @@
-"""A Label Studio with one project: tasks, and predictions that behave as those of 1.23.2 do (tried there)."""
+"""A fake Label Studio with one project: its tasks and predictions behave as in release 1.23.2."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from tests.support.fake_label_studio import FakeLabelStudio, Reply, _send
 
 
 def data_url(shade: int) -> str:
-    """A picture of one shade of red."""
+    """Return the data URL of an image in one shade of red."""
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48), (shade, 0, 0)).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def task(task_id: int, url: str | None = None) -> dict[str, Any]:
-    """A task of project 1."""
+    """Return a task of project 1."""
     return {"id": task_id, "project": 1, "data": {"image": url or data_url(task_id)}}
 
 
 class FakePredictions(FakeLabelStudio):
-    """`refused` tasks make an import fail with 400 as a whole, `invalid` ones are left out without a word."""
+    """Tasks and predictions. A `refused` task makes a whole import fail with 400; `invalid` ones are skipped."""
 
     def __init__(self, label_config: str, tasks: list[dict[str, Any]]) -> None:
         self.label_config = label_config
         self.tasks = tasks
         self.predictions: list[dict[str, Any]] = []
-        self.imports: list[list[int]] = []  # task ids of every import call that was accepted
+        self.imports: list[list[int]] = []  # the task ids of each accepted import
         self.refused: set[int] = set()
         self.invalid: set[int] = set()
         self.is_down = False

@@ -1,4 +1,4 @@
-"""Run as a program: kill an export at every single write, check what it left, and repeat it.
+"""Kill an export at each of its writes, check the files that are left, and repeat the export.
 
     python tests/support/killed_export.py FOLDER
 
@@ -32,7 +32,7 @@ WRITES = ("mkdir", "open", "fsync", "rename", "replace", "unlink", "rmdir")
 
 
 def drawn_task(task_id: int) -> dict[str, Any]:
-    """A task whose image is inside it, with one region."""
+    """Return a task with one region, whose image is in its data."""
     rng = np.random.default_rng(task_id)
     buffer = io.BytesIO()
     Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8)).save(buffer, "PNG")

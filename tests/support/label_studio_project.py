@@ -1,6 +1,6 @@
-"""A Label Studio with projects, tasks and annotations in memory: what the collector reads, and the webhooks it sends.
+"""A fake Label Studio with projects, tasks and annotations in memory: its API for the collector, and its webhooks.
 
-Times are Label Studio's own clock: every change of a task is later than the one before.
+Times are those of Label Studio's clock: every change of a task is later than the one before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOKEN = "ab" * 20
 
 
 class LabelStudioProject(FakeLabelStudio):
-    """Serves projects and tasks; `down` makes every request fail."""
+    """A server of projects and tasks; `down` makes every request fail."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class LabelStudioProject(FakeLabelStudio):
         self._touch(task_id)
 
     def annotate(self, task_id: int, result: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        """Submit an annotation; returns the webhook's body."""
+        """Submit an annotation and return the webhook's body."""
         annotation = {
             "id": self._next_annotation,
             "task": task_id,
@@ -58,13 +58,13 @@ class LabelStudioProject(FakeLabelStudio):
         return self._hook("ANNOTATION_CREATED", task_id, annotation)
 
     def update(self, task_id: int, annotation_id: int, result: list[dict[str, Any]]) -> dict[str, Any]:
-        """Edit an annotation; returns the webhook's body."""
+        """Edit an annotation and return the webhook's body."""
         annotation = next(a for a in self.tasks[task_id]["annotations"] if a["id"] == annotation_id)
         annotation.update(result=result, updated_at=self._tick())
         return self._hook("ANNOTATION_UPDATED", task_id, annotation)
 
     def delete(self, task_id: int, annotation_id: int) -> dict[str, Any]:
-        """Delete an annotation; returns the webhook's body, which names no task."""
+        """Delete an annotation and return the webhook's body, which names no task."""
         task = self.tasks[task_id]
         task["annotations"] = [each for each in task["annotations"] if each["id"] != annotation_id]
         self._touch(task_id)
@@ -72,7 +72,7 @@ class LabelStudioProject(FakeLabelStudio):
         return {"action": "ANNOTATIONS_DELETED", "annotations": [{"id": annotation_id}], "project": project}
 
     def delete_task(self, task_id: int) -> dict[str, Any]:
-        """Delete a task; returns the webhook's body."""
+        """Delete a task and return the webhook's body."""
         project = {"id": self.tasks.pop(task_id)["project"]}
         return {"action": "TASKS_DELETED", "tasks": [{"id": task_id}], "project": project}
 

@@ -1,4 +1,4 @@
-"""The plain path: one whole prompt per question through transformers' own model. What the engine is held to."""
+"""The reference for the engine: one whole prompt per question through transformers' own model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from osprey_model.modeling.splice import SplicedBatch
 def plain_answer(
     model: OspreyForCausalLM, tokenizer: OspreyTokenizer, image: Image.Image, mask: np.ndarray, question: Question
 ) -> tuple[str, list[float]]:
-    """`generate` for a free answer, a loop over whole sequences for a closed one: text and token log-probabilities."""
+    """Answer one question; return its text and the log-probabilities of its tokens.
+
+    A free answer comes from `generate`, a closed one from a loop over whole sequences.
+    """
     if question.choices:
         return _closed(model, tokenizer, image, mask, question)
     with torch.inference_mode():

@@ -1,12 +1,12 @@
-"""What belongs to the whole process and not to one test: recorded before each test, compared and put back after it.
+"""A pytest plugin that records the state of the process before each test, and compares and restores it afterwards.
 
-A thread count, a variable or a log level that one test leaves behind decides what the next one sees, so tests pass
-alone and fail together, or the other way round. `KeepProcess` is the pytest plugin, `tests/conftest.py` registers it.
+A thread count, an environment variable or a log level that a test changes would affect the next tests: they would pass
+alone and fail together, or the other way round. `KeepProcess` is the plugin; `tests/conftest.py` registers it.
 
-The window begins before the first fixture and ends after the last one, so a module's or a session's fixture may not
-change anything for its lifetime either; the first test that uses it is the one that fails. Random states and
-accelerate's singletons are put back without a failure: to draw a number is to use the state, not to leak it. Warning
-filters are left out, because pytest puts them back after every test itself.
+The state is recorded before the first fixture and compared after the last one. A fixture of a module or a session may
+therefore not change the state during its lifetime either; the first test that uses it fails. Random states and
+accelerate's singletons are restored without a failure, because using them is no fault. Warning filters are not
+recorded, because pytest itself restores them after every test.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ class _Loggers:
 
 
 def _torch_settings(torch: Any) -> dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]]:
-    """How to read and how to set each of torch's settings."""
+    """Return a function that reads and one that sets each of torch's settings."""
 
     def flag(owner: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], Any]]:
         return (lambda: getattr(owner, name)), (lambda value: setattr(owner, name, value))
@@ -191,7 +191,7 @@ def _torch_settings(torch: Any) -> dict[str, tuple[Callable[[], Any], Callable[[
 
     return {
         "torch.get_num_threads()": (torch.get_num_threads, torch.set_num_threads),
-        # torch lets it be set once in a process: what a test did cannot be undone, only be said.
+        # torch allows one change per process, so a change by a test is reported but cannot be undone.
         "torch.get_num_interop_threads()": (torch.get_num_interop_threads, lambda _: None),
         "torch.get_default_dtype()": (torch.get_default_dtype, torch.set_default_dtype),
         "torch.get_default_device()": (lambda: str(torch.get_default_device()), torch.set_default_device),
@@ -210,7 +210,7 @@ def _torch_settings(torch: Any) -> dict[str, tuple[Callable[[], Any], Callable[[
 
 
 class _Torch:
-    """Reads torch only where it is loaded; when a test loads it, what it looked like fresh counts as before."""
+    """Torch's settings, if it is loaded. If a test loads it, its settings after the import count as those before."""
 
     def __init__(self) -> None:
         self.settings: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {}
@@ -232,7 +232,7 @@ class _Torch:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Calls back once, when a module has been loaded for the first time."""
+    """An import hook that calls a function once, after the first import of a module."""
 
     def __init__(self, name: str, then: Callable[[], None]) -> None:
         self._name, self._then = name, then
@@ -240,7 +240,7 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, _path: Any = None, _target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """The other finders' answer, with a loader that calls back."""
+        """Return the spec that the other finders give, with a loader that also calls the function."""
         if fullname != self._name:
             return None
         sys.meta_path.remove(self)
@@ -248,16 +248,16 @@ class _AfterImport(importlib.abc.MetaPathFinder):
         if spec is not None and spec.loader is not None:
             load, then = spec.loader.exec_module, self._then
 
-            def load_and_tell(module: ModuleType) -> None:
+            def load_and_call(module: ModuleType) -> None:
                 load(module)
                 then()
 
-            spec.loader.exec_module = load_and_tell  # type: ignore[method-assign]
+            spec.loader.exec_module = load_and_call  # type: ignore[method-assign]
         return spec
 
 
 def _loaded(name: str) -> bool:
-    """Whether a module is loaded to its end; a half loaded one has no attributes yet."""
+    """Return whether a module is completely loaded; during its import, attributes are still missing."""
     module = sys.modules.get(name)
     return module is not None and not getattr(getattr(module, "__spec__", None), "_initializing", False)
 
@@ -268,7 +268,7 @@ _registries: dict[str, dict[str, Mapping[Any, Any]]] = {}
 
 
 def _registries_of(module: str) -> dict[str, Mapping[Any, Any]]:
-    """The mappings of one Auto module that `register` writes into; they are made once, with the module."""
+    """Return the mappings of one Auto module that `register` writes to. They exist once per module."""
     if module not in _registries and _loaded(module):
         _registries[module] = {
             name: value._extra_content
@@ -288,7 +288,7 @@ def _read_registered() -> Values:
 
 
 class _Registered:
-    """The classes that transformers' Auto classes were told of."""
+    """The classes that were registered with transformers' Auto classes."""
 
     def __init__(self) -> None:
         self._known: Values = {}
@@ -311,7 +311,7 @@ def _registered_by_import(_key: str, value: Any, modules: frozenset[str]) -> boo
     return value is not ABSENT and any(getattr(each, "__module__", None) in modules for each in value[2:])
 
 
-# --- put back without a word --------------------------------------------------------------------------------------
+# --- restored without a failure -----------------------------------------------------------------------------------
 
 
 def _random_states() -> list[tuple[Callable[[Any], Any], Any]]:
@@ -326,13 +326,13 @@ def _random_states() -> list[tuple[Callable[[Any], Any], Any]]:
 
 
 def _seed_torch(seed: int) -> None:
-    """pytest-randomly seeds `random` and numpy before each test, but not torch."""
+    """Seed torch, because pytest-randomly seeds only `random` and numpy before each test."""
     if _loaded("torch"):
-        sys.modules["torch"].default_generator.manual_seed(seed)  # `torch.manual_seed` asks for every kind of device
+        sys.modules["torch"].default_generator.manual_seed(seed)  # `torch.manual_seed` would initialise every device
 
 
 def _forget_accelerator() -> None:
-    """Let the next Trainer find out its device and precision anew, as it does in a process of its own."""
+    """Reset accelerate's state, so that the next Trainer determines device and precision as in a new process."""
     if _loaded("accelerate.state"):
         state = sys.modules["accelerate.state"]
         for name in ("AcceleratorState", "GradientState", "PartialState"):
@@ -350,7 +350,7 @@ def _plain(parts: Mapping[str, tuple[Callable[[], Any], Callable[[Any], Any]]]) 
 
 
 class KeepProcess:
-    """The pytest plugin: each test leaves the process as it found it, or fails and is named."""
+    """The pytest plugin: a test that changes the state of the process fails, and the state is restored."""
 
     def __init__(self) -> None:
         torch, registered = _Torch(), _Registered()
@@ -373,7 +373,7 @@ class KeepProcess:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        """Record, before any fixture of the test."""
+        """Record the state before any fixture of the test."""
         self._num_modules = len(sys.modules)
         self._loggers.remember()
         self._before = [watched.read() for watched in self._watched]
@@ -383,7 +383,7 @@ class KeepProcess:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        """Compare and put back, after every fixture of the test; an error of a fixture goes first."""
+        """Compare and restore the state after all fixtures of the test; an error of a fixture is reported first."""
         leaks: list[str] = []
         try:
             result = yield
@@ -394,7 +394,7 @@ class KeepProcess:
         return result
 
     def _put_back(self) -> list[str]:
-        """What the test left changed, by name."""
+        """Restore the state; return a description of each change that the test left."""
         leaks = [leak for watched, before in zip(self._watched, self._before, strict=True)
                  for leak in self._put_back_kind(watched, before)]  # fmt: skip
         for write, state in self._random:

@@ -1,4 +1,4 @@
-"""Export versions of drawn scenes whose annotations are the ground truth, for tests that examine a model."""
+"""Export versions of drawn scenes whose annotations are the ground truth, for tests that evaluate a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worker.settings import Settings
 
 
 def scene_submissions(seeds: Sequence[int]) -> Submissions:
-    """The whole objects of these scenes: category, and colour with material as attributes."""
+    """Return submissions with the whole objects of scenes: category, and colour and material as attributes."""
     regions, images = [], {}
     for seed in seeds:
         scene = make_scene(seed, (256, 192))
@@ -41,7 +41,7 @@ def scene_submissions(seeds: Sequence[int]) -> Submissions:
 
 
 def scene_export(out: Path, seeds: Sequence[int], held_out_share: float = 0.9) -> Path:
-    """An export version of `scene_submissions`, with its images."""
+    """Export `scene_submissions` with their images."""
     resolver = ImageResolver(Settings(cache_dir=out / "cache"))
     try:
         options = ExportOptions(held_out_share=held_out_share)

@@ -1,4 +1,4 @@
-"""Annotations as Label Studio stores them: recorded answers, whose shortened geometry is drawn again."""
+"""Annotations as Label Studio stores them: recorded answers, in which generated masks replace shortened geometry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMAGE_WH = (1024, 768)
 
 
 def region_mask_of(region_id: str) -> np.ndarray:
-    """The mask drawn for a region: an ellipse that depends on nothing but the id. Bool, (768, 1024)."""
+    """Return the mask of a region: an ellipse that depends only on the id. Bool, (768, 1024)."""
     seed = sum(map(ord, region_id))
     rows, columns = np.ogrid[: IMAGE_WH[1], : IMAGE_WH[0]]
     center_x, center_y = 200 + seed % 600, 200 + seed % 350
@@ -23,7 +23,7 @@ def region_mask_of(region_id: str) -> np.ndarray:
 
 
 def stored_annotation(name: str) -> dict[str, Any]:
-    """The annotation of `annotation_stored_<name>.json` with complete geometry in every item."""
+    """Return the annotation of `annotation_stored_<name>.json` with complete geometry in every item."""
     annotation: dict[str, Any] = json.loads((PAYLOADS / f"annotation_stored_{name}.json").read_text("utf-8"))["body"]
     for item in annotation["result"]:
         mask, value = region_mask_of(item["id"]), item["value"]

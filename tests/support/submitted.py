@@ -26,7 +26,7 @@ def region(
     origin: str = "prediction",
     mask: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
-    """The items of one bitmask region with the texts of its controls; its mask is `region_mask_of` unless given."""
+    """Return the items of one bitmask region with the texts of its controls; the default mask is `region_mask_of`."""
     mask = region_mask_of(region_id) if mask is None else mask
     url = encode_bitmask_png(mask)
     shared: dict[str, Any] = {
@@ -58,7 +58,7 @@ def region(
 
 
 def annotation(annotation_id: int, *regions: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """A submitted annotation of these regions."""
+    """Return a submitted annotation of these regions."""
     return {
         "id": annotation_id,
         "completed_by": {"id": 5, "email": "someone@example.com"},
@@ -73,7 +73,7 @@ def annotation(annotation_id: int, *regions: list[dict[str, Any]], **more: Any) 
 def task(
     task_id: int, *annotations: dict[str, Any], url: str = "/data/upload/3/f4b2e5a7-street_1.png"
 ) -> dict[str, Any]:
-    """A task with its annotations."""
+    """Return a task with these annotations."""
     return {"id": task_id, "data": {"image": url}, "annotations": list(annotations)}
 
 

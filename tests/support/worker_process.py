@@ -16,7 +16,7 @@ _OSPREY = (sys.executable, "-c", "from cli.main import app; app()")
 
 
 class WorkerProcess:
-    """A worker in its own process; `stop` ends it as a supervisor does, `kill` as an out-of-memory killer."""
+    """A worker in its own process. `stop` ends it like a supervisor, `kill` like the out-of-memory killer."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class WorkerProcess:
             time.sleep(0.05)
 
     def stop(self) -> int:
-        """SIGTERM, then its exit status."""
+        """End it with SIGTERM and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=15)
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """End it with SIGKILL."""
         self.process.kill()
         self.process.wait()
 
@@ -83,7 +83,7 @@ class RealWorkerProcess(WorkerProcess):
             )
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`osprey ARGUMENTS` with this worker's settings."""
+        """Run `osprey ARGUMENTS` with this worker's settings."""
         return subprocess.run(
             [*_OSPREY, *arguments],
             cwd=CHECKOUT,
