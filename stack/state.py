@@ -40,7 +40,7 @@ class Secrets:
 
     @classmethod
     def generate(cls) -> Secrets:
-        """Generate random secrets. The password that a person types is shorter than the others."""
+        """Generate random secrets. The password that a person types is the shortest."""
         return cls(
             label_studio_password=secrets.token_urlsafe(9),
             redis_password=secrets.token_urlsafe(24),

@@ -40,7 +40,7 @@ SECRETS = Secrets("a", "b", "c", "d", "e", "f")
 FREE = dict.fromkeys(PORT_VARIABLES.values(), "0")
 
 
-def told(environ: dict[str, str], folder: Path) -> dict[str, object]:
+def planned(environ: dict[str, str], folder: Path) -> dict[str, object]:
     """Command and environment of each process, and where the stack lives, as `make up` computes them.
 
     Ports that were not asked for are the same each time.
@@ -70,14 +70,14 @@ def probe(name: str, tmp_path: Path) -> str:
 @pytest.mark.parametrize("name", OF_MAKE_UP)
 def test_a_setting_of_make_up_reaches_a_component(name, tmp_path):
     """A variable that `make up` passes on, or reads, changes what it starts."""
-    default, changed = told({}, tmp_path / "a"), told({name: probe(name, tmp_path)}, tmp_path / "a")
+    default, changed = planned({}, tmp_path / "a"), planned({name: probe(name, tmp_path)}, tmp_path / "a")
     assert json.dumps(changed) != json.dumps(default), f"`{name}=... make up` changes nothing"
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
 def test_a_setting_without_effect_is_declared_so(name, tmp_path):
     """A variable that `make up` does not pass on changes nothing; these are all of them, each for a reason."""
-    assert told({name: probe(name, tmp_path)}, tmp_path / "a") == told({}, tmp_path / "a")
+    assert planned({name: probe(name, tmp_path)}, tmp_path / "a") == planned({}, tmp_path / "a")
     assert FIELDS.keys() - set(OF_MAKE_UP) == WITHOUT_EFFECT.keys()
 
 

@@ -1,7 +1,7 @@
-"""`osprey train` for a launch with fsdp.yaml on processes without GPUs.
+"""Run `osprey train` for a launch with fsdp.yaml on processes without GPUs.
 
-accelerate takes FSDP for GPUs only, although torch shards over gloo too: here it takes gloo's processes for devices.
-The arguments are `TrainingRun`'s as JSON.
+accelerate allows FSDP only on GPUs, although torch also shards over gloo. It is patched here to count the processes of
+gloo as devices. The argument is the JSON of a `TrainingRun`.
 """
 
 from __future__ import annotations
