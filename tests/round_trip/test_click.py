@@ -54,7 +54,7 @@ def client(redis):
         {"OSPREY_REDIS_URL": redis.url, "OSPREY_BACKEND_USER": "u", "OSPREY_BACKEND_PASSWORD": "p"}
     )
     app = build_app(settings.model_copy(update={"mask_wait_s": 4.0}))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
