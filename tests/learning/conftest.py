@@ -40,7 +40,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             pytest.skip("PostgreSQL does not run as root, and setpriv is not installed")
         as_other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         for path in (folder, *folder.parents):
-            if path.is_relative_to(tmp_path_factory.getbasetemp().parent):
+            if path.name.startswith("pytest-") or path.is_relative_to(tmp_path_factory.getbasetemp()):
                 path.chmod(0o755)
         os.chown(folder, 65534, 65534)
     environ = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C", "HOME": str(folder)}
