@@ -9,38 +9,38 @@ from job_queue.settings import Count, Positive, PositiveWhole, ProcessSettings, 
 
 
 class Settings(ProcessSettings):
-    """The settings of a backend process. Times in seconds.
+    """The settings of a backend process. Times are in seconds.
 
-    Label Studio gives up on /health after 1 s and on /setup after 3 s; on /predict after 100 s, but a second
-    click is merged with one that still waits, so a click is answered after about `wait_budget_s`.
+    Label Studio's timeouts are 1 s for /health, 3 s for /setup and 100 s for /predict. While a click waits, Label
+    Studio merges the next one with it, so the backend answers a click after about `wait_budget_s`.
     """
 
-    describe_floor_s: ClassVar[float] = 0.3  # the description's least time, also when the mask used up the budget
+    describe_floor_s: ClassVar[float] = 0.3  # shortest wait for the description, even if the mask used up the budget
 
     host: str = setting("127.0.0.1", "address to listen on", variable="OSPREY_BACKEND_HOST", make_up=False)
     port: PositiveWhole = setting(9090, "port to listen on", variable="OSPREY_BACKEND_PORT", make_up=False)
-    user: str = setting("osprey", "user of basic authentication", variable="OSPREY_BACKEND_USER", make_up=False)
+    user: str = setting("osprey", "user name of basic authentication", variable="OSPREY_BACKEND_USER", make_up=False)
     # None: no authentication, only with OSPREY_BACKEND_AUTH=off.
     password: str | None = setting(
-        None, "its password; without one the backend does not start",
+        None, "password of basic authentication; without it the backend does not start",
         variable="OSPREY_BACKEND_PASSWORD", make_up=False, secret=True,
     )  # fmt: skip
     auth: Switch = setting(
-        True, "`off`: serve without a password, only on a network that you alone use",
+        True, "`off`: serve without a password; only for a network that you alone use",
         variable="OSPREY_BACKEND_AUTH", make_up=False,
     )  # fmt: skip
     webhook_secret: str | None = setting(
-        None, "what the header `X-Webhook-Secret` of webhooks must contain", make_up=False, secret=True
+        None, "value that webhooks must send in the header `X-Webhook-Secret`", make_up=False, secret=True
     )
-    wait_budget_s: Positive = setting(1.2, "how long a click may wait for its texts, in seconds", compose=True)
+    wait_budget_s: Positive = setting(1.2, "longest wait of a click for its answers, in seconds", compose=True)
     # Longer than wait_budget_s: an answer without a mask is useless, and a cold SAM is slow.
-    mask_wait_s: Positive = setting(8.0, "how long a click may wait for its mask, in seconds")
-    look_ahead: Count = setting(3, "how many of the next tasks are warmed when a task is opened; 0: none")
+    mask_wait_s: Positive = setting(8.0, "longest wait of a click for its mask, in seconds")
+    look_ahead: Count = setting(3, "number of next tasks to prepare when a task is opened; 0: none")
     model_version: str | None = setting(None, "answer only with this model version", shown="what the workers serve")
-    session_ttl_s: PositiveWhole = setting(86400, "how long the backend remembers a task's regions, in seconds")
-    threads: PositiveWhole = setting(32, "clicks answered at the same time", variable="OSPREY_BACKEND_THREADS")
+    session_ttl_s: PositiveWhole = setting(86400, "seconds for which the backend remembers a task's regions")
+    threads: PositiveWhole = setting(32, "clicks answered at the same time, at most", variable="OSPREY_BACKEND_THREADS")
     max_body_bytes: PositiveWhole = setting(
-        256 * 1024**2, "larger requests are refused", variable="OSPREY_BACKEND_MAX_BODY_BYTES"
+        256 * 1024**2, "largest accepted request, in bytes", variable="OSPREY_BACKEND_MAX_BODY_BYTES"
     )
 
     @classmethod
@@ -48,7 +48,7 @@ class Settings(ProcessSettings):
         """Read the variables; a missing or empty one keeps its default.
 
         Raises:
-            ValueError: a value that cannot be used, or no password without `OSPREY_BACKEND_AUTH=off`.
+            ValueError: a value is invalid, or the password is missing and `OSPREY_BACKEND_AUTH` is not `off`.
         """
         settings = super().from_env(environ)
         if not settings.auth:
@@ -62,5 +62,5 @@ class Settings(ProcessSettings):
 
     @property
     def predict_deadline_s(self) -> float:
-        """When a click is answered even if something hangs; its own waits end earlier."""
+        """The time after which a click is answered even if a step hangs. The waits for mask and answers end earlier."""
         return max(self.wait_budget_s, self.mask_wait_s) + 5.0

@@ -1,13 +1,14 @@
-"""Any project's labeling config -> `LabelConfig`: the prompts, the control for masks, the fields to fill.
+"""Read a project's labeling config into a `LabelConfig`: the prompts, the control for masks, the fields to fill.
 
-Nothing is tied to our own XML. A config that cannot be served is refused with the markup to add.
+Any labeling config can be served that has an image, a smart tool, a control for masks and a field. For any other one
+the error contains the markup to add.
 
-These attributes are ours; Label Studio ignores them:
-    osprey="off"          leave this control alone
-    osprey="notice"       a per-image TextArea for messages to the annotator (not needed for one named `notice`)
-    osprey_role           the role of a control whose name is not its role
-    osprey_question       the question instead of the role's own; several are separated by `|`
-    osprey_threshold      leave the control empty when the answer's confidence (0 to 1) is lower
+A config may contain these attributes, which Label Studio ignores:
+    osprey="off"          do not use this control
+    osprey="notice"       use this per-image TextArea for messages to the annotator (default: the one named `notice`)
+    osprey_role           role of a control whose name is not its role
+    osprey_question       question to ask instead of the role's default; several are separated by `|`
+    osprey_threshold      leave the control empty if the answer's confidence (0 to 1) is lower
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ _FIELD_SNIPPET = '<TextArea name="category" toName="{image}" perRegion="true" ed
 _IMAGE_SNIPPET = '<Image name="image" value="$image"/>'
 
 
-@functools.lru_cache(maxsize=64)  # every click sends the whole config again
+@functools.lru_cache(maxsize=64)  # every click sends the whole config
 def read_label_config(xml: str) -> LabelConfig:
     """Read a labeling config.
 
@@ -117,7 +118,11 @@ def read_label_config(xml: str) -> LabelConfig:
 
 
 def _image_with_output(root: Element) -> tuple[Element, tuple[Control, ...], Control]:
-    """Find the first image with an output control; return it with its controls and the preferred output."""
+    """Return the first image that has an output control, with its controls and the preferred output.
+
+    Raises:
+        ConfigError: the config has no image, or no image has an output control.
+    """
     images = [image for image in images_of(root) if (image.get("name") or "").strip()]
     if not images:
         raise ConfigError(f"the labeling config has no <Image> with a name; add {_IMAGE_SNIPPET}")
@@ -135,7 +140,11 @@ def _image_with_output(root: Element) -> tuple[Element, tuple[Control, ...], Con
 
 
 def _image_key(image: Element) -> str:
-    """Return the key of the task's data that holds the image."""
+    """Return the key of the task's data that contains the image's address.
+
+    Raises:
+        ConfigError: the image has several pages, or its value is not a key.
+    """
     if image.get("valuelist"):
         raise ConfigError(f"<Image valueList=...> (several pages per task) is not served; use {_IMAGE_SNIPPET}")
     value = (image.get("value") or "").strip()
@@ -148,6 +157,7 @@ def _image_key(image: Element) -> str:
 
 
 def _is_off(control: Control) -> bool:
+    """Return whether the attribute osprey="off" excludes the control."""
     return control.get("osprey").lower() == "off"
 
 
@@ -162,6 +172,11 @@ def _labels(control: Control) -> tuple[str, ...]:
 
 
 def _output_labels(output: Control) -> tuple[str, ...]:
+    """Return the labels of the output control.
+
+    Raises:
+        ConfigError: a control that assigns labels lists none.
+    """
     labels = _labels(output)
     if output.kind.endswith("labels") and not labels:
         raise ConfigError(
@@ -171,7 +186,7 @@ def _output_labels(output: Control) -> tuple[str, ...]:
 
 
 def _fields(controls: tuple[Control, ...], output: Control) -> tuple[tuple[Field, ...], tuple[str, ...]]:
-    """Return the fields in document order, and the reasons why other per-region controls are left alone."""
+    """Return the fields in document order, and one note for each per-region control that is not filled."""
     fields, notes = [], []
     for control in controls:
         if control.kind in _OUTPUTS and control is not output:
@@ -194,7 +209,7 @@ def _fields(controls: tuple[Control, ...], output: Control) -> tuple[tuple[Field
 
 
 def _notice(controls: tuple[Control, ...]) -> str | None:
-    """Return the name of the TextArea for messages to the annotator, or None."""
+    """Return the name of the TextArea for messages to the annotator; None: there is none."""
     for control in controls:
         if control.kind != "textarea" or control.is_true("perRegion") or _is_off(control):
             continue

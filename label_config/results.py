@@ -1,7 +1,7 @@
-"""A region -> Label Studio result items: geometry first, one shared id, one item per filled control. Pure.
+"""Make Label Studio's result items of a region: first the geometry, then one item per filled control, all with one id.
 
-A text before the geometry, a text alone or a bare string breaks the annotator's page (`label_config/validate.py`
-checks each answer once more before it leaves).
+The annotator's page breaks if the item of a field precedes the geometry or has none, or if its value is a string
+instead of a list. `label_config/validate.py` checks this again before an answer is sent.
 """
 
 from __future__ import annotations
@@ -24,10 +24,21 @@ _VALUE_KEYS = {"textarea": "text", "choices": "choices", "taxonomy": "taxonomy"}
 
 @dataclass(frozen=True)
 class AnsweredRegion:
-    """One region as it goes to the page. `values` holds each field's value by control name.
+    """A region with its values, as it is sent to the page.
 
-    `drawn` is the geometry item as the page has it: then it goes back unchanged instead of `mask` (which may be
-    None), so that a description never moves a pixel. `osprey_meta` is what `osprey_meta` gives.
+    Attributes:
+        region_id: Label Studio's id of the region.
+        image_wh: width and height of the image in pixels.
+        mask: (H, W) in the image's frame; may be None if `drawn` is given.
+        label: label of the region; None: none, or that of `drawn`.
+        values: value of each field by control name; fields without an entry stay empty.
+        score: score of the region, 0 to 1.
+        origin: Label Studio's `origin` of the result items.
+        parent_id: id of the region that this one is a part of.
+        drawn: the geometry item that the page already has. It is sent back unchanged instead of `mask`, so that a
+            description does not change the geometry.
+        notes: remarks that the page shows with the region.
+        osprey_meta: return value of the function `osprey_meta`.
     """
 
     region_id: str
@@ -81,12 +92,14 @@ def osprey_meta(
     job: str | None = None,
     blind: bool = False,
 ) -> dict[str, Any]:
-    """What a region's meta stores about its answer, under the key `osprey`.
+    """Return what the meta data of a region store about its answer, under the key `osprey`.
 
     Args:
-        suggestion: the model's answer by control name, also where the control stays empty.
-        confidence: likewise.
-        job: the describe job whose answers are still missing.
+        model_version: version of the model that answered.
+        segmenter_version: version of the model that made the mask.
+        suggestion: the model's answer by control name, including controls that stay empty.
+        confidence: the confidence of each answer, 0 to 1, by control name.
+        job: id of the describe job whose answers are still missing.
         blind: whether the fields are left empty on purpose.
     """
     return {
@@ -124,4 +137,5 @@ def _geometry(config: LabelConfig, region: AnsweredRegion) -> dict[str, Any]:
 
 
 def _field_value(asked: Field, content: list[Any]) -> dict[str, Any]:
+    """Make the value of a field's item, in the format of its control."""
     return {_VALUE_KEYS[asked.result_type]: content}

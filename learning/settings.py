@@ -1,4 +1,4 @@
-"""What only corrections, exports, fine-tunes and the gate need, on top of a worker's settings."""
+"""The settings for corrections, exports, fine-tunes and the gate, in addition to a worker's settings."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from worker import settings as worker_settings
 
 
 class Settings(worker_settings.Settings):
-    """The settings of the workers `data` and `train`, and of the commands that do their work."""
+    """The settings of the workers `data` and `train`, and of the commands that do the same work."""
 
     database_url: str = setting(
         f"sqlite:///{Path.home()}/.local/share/osprey-label-studio/corrections.db",
-        "the correction store: `sqlite:////path/file.db` or `postgresql+psycopg://user:password@host/db`",
+        "address of the correction store: `sqlite:////path/file.db` or `postgresql+psycopg://user:password@host/db`",
         shown="SQLite in `~/.local/share`", secret=True,
     )  # fmt: skip
     projects: ProjectNumbers = setting(
-        (), "numbers of the projects that are collected, comma separated", shown="all that can be served", compose=True
-    )
+        (), "numbers of the projects whose corrections are collected, comma separated", shown="all that can be served",
+        compose=True,
+    )  # fmt: skip
     reconcile_s: PositiveWhole = setting(300, "seconds between two polls for changed tasks", compose=True)
     reconcile_full_s: PositiveWhole = setting(3600, "seconds between two polls for deleted tasks")
     exports: UserPath = setting(Path("exports"), "folder of export versions")

@@ -72,7 +72,7 @@ def status() -> None:
     if (outdated := supervisor.outdated()) is not None:
         problems["supervisor"] = f"This stack has to be replaced, `make up` does it: {outdated}."
         console.print(problems["supervisor"], highlight=False)
-    sets, folder = base_set_making(stack), truth_folder(state.path, launch.handed_through)
+    sets, folder = base_set_making(stack), truth_folder(state.path, launch.passed_through)
     if outdated is None and folder is not None:
         process = supervisor.process_state(BASE_SET)
         idle = "ready" if sample_sets_are_made(folder) else "not started: `make up` starts it once clicks work"

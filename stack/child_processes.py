@@ -47,7 +47,7 @@ def own_stack(
         StackSettings.from_env(environ),
         state_dir=folder.absolute(),
         ports=dict.fromkeys(PORT_VARIABLES, 0),
-        handed_through=dict(variables),
+        passed_through=dict(variables),
     )
     settings.check_label_studio()
     state = StateFolder(settings.state_dir)

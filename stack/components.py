@@ -164,7 +164,7 @@ def train_process(stack: Stack) -> Process:
 
 
 def _device(stack: Stack) -> str:
-    return stack.launch.handed_through.get("OSPREY_DEVICE", "auto")
+    return stack.launch.passed_through.get("OSPREY_DEVICE", "auto")
 
 
 def osprey_process(stack: Stack, *arguments: str) -> Process:
@@ -174,7 +174,7 @@ def osprey_process(stack: Stack, *arguments: str) -> Process:
         "OSPREY_REGISTRY": str(stack.state.path / "registry"),
         "OSPREY_DATABASE_URL": f"sqlite:///{stack.state.path / 'corrections.db'}",
         "OSPREY_EXPORTS": str(stack.state.path / "exports"),
-        **stack.launch.handed_through,
+        **stack.launch.passed_through,
         "OSPREY_REDIS_URL": stack.redis_url,
         "OSPREY_LABEL_STUDIO_URL": stack.label_studio_url,
         "OSPREY_LABEL_STUDIO_TOKEN": stack.secrets.label_studio_token,
@@ -268,7 +268,7 @@ def base_set_making(stack: Stack) -> Making | None:
     """Return the progress of base set and replay data; None: they are complete, or this stack uses other ones."""
     from registry.sets_in_making import making_in
 
-    folder = truth_folder(stack.state.path, stack.launch.handed_through)
+    folder = truth_folder(stack.state.path, stack.launch.passed_through)
     return None if folder is None else making_in(folder)
 
 

@@ -25,6 +25,7 @@ T = TypeVar("T")
 # An environment variable that every process of a stack inherits, so that they are found without their supervisor.
 MARK = "OSPREY_STACK_MARK"
 DEFAULT_PORTS = {"label_studio": 8080, "backend": 9090, "redis": 6380}
+_RENAMED = {"handed_through": "passed_through"}  # key of a record of an earlier release -> key of this one
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class Secrets:
 
 @dataclass(frozen=True)
 class Launch:
-    """The settings that the running processes were started with: enough to start any of them again."""
+    """The settings that the running processes were started with. They are enough to start any of them again."""
 
     label_studio_executable: str
     ports: dict[str, int]  # label_studio, backend, redis, supervisor
-    handed_through: dict[str, str]
+    passed_through: dict[str, str]  # variables of backend and workers, by name
     place: str = ""  # the path of the state folder: if it differs later, the folder was moved or copied
 
 
@@ -130,12 +131,16 @@ class StateFolder:
 
 def _read(kind: type[T], file: Path) -> T:
     """Read a record that this release or another one wrote: unknown keys are ignored, missing ones take their default.
+    Keys that an earlier release named otherwise are renamed.
 
     Raises:
         StackError: the file is not JSON, lacks a key without a default, or has a value of another type.
     """
     try:
-        return build_record(kind, json.loads(file.read_text(encoding="utf-8")))
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(values, dict):
+            values = {_RENAMED.get(key, key): value for key, value in values.items()}
+        return build_record(kind, values)
     except ValueError as error:
         raise StackError(
             f"{file} cannot be read: {error}. Restore it from a backup; or remove the whole folder to start from "
@@ -181,7 +186,7 @@ def plan_launch(settings: StackSettings, previous: Launch | None, running: bool)
                 (port for port in wishes if port and port not in ports.values() and _is_free(port)), 0
             ) or _any_free_port(set(ports.values()))
     place = str(settings.state_dir)
-    return Launch(str(settings.label_studio_executable), ports, dict(settings.handed_through), place)
+    return Launch(str(settings.label_studio_executable), ports, dict(settings.passed_through), place)
 
 
 def _is_free(port: int) -> bool:

@@ -1,4 +1,4 @@
-"""Where a worker finds things and how much it may use, read once when a worker or a command starts."""
+"""The settings of a worker: addresses, folders and limits. A worker or a command reads them once, when it starts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _CHECKPOINTS = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
 
 
 class Settings(ProcessSettings):
-    """The settings of a worker process and of the commands that do a worker's work."""
+    """The settings of a worker process and of the commands that do the same work."""
 
     queue: ClassVar[QueueSettings] = QueueSettings()
 
-    label_studio_url: str | None = setting(None, "where workers and commands reach Label Studio", make_up=False)
+    label_studio_url: str | None = setting(None, "address of Label Studio for workers and commands", make_up=False)
     label_studio_token: str | None = setting(None, "personal access token or legacy token", make_up=False, secret=True)
     model: UserPath = setting(
         _CHECKPOINTS / "osprey-nano", "Osprey checkpoint folder", shown="`demo/checkpoints/osprey-nano`", compose=True
@@ -33,7 +33,8 @@ class Settings(ProcessSettings):
         False, "`on`: run SAM's encoder through torch.compile (the first image then takes minutes)"
     )
     sam_mirror: str = setting(
-        "https://dl.fbaipublicfiles.com/segment_anything", "where `osprey models pull` finds SAM's `.pth` files",
+        "https://dl.fbaipublicfiles.com/segment_anything",
+        "address from which `osprey models pull` downloads SAM's `.pth` files",
         make_up=False,
     )  # fmt: skip
     # Label Studio's own address is always allowed.
@@ -41,16 +42,16 @@ class Settings(ProcessSettings):
         (), "hosts, addresses or networks (`10.0.0.0/8`) with private addresses that may serve images, comma separated",
         compose=True,
     )  # fmt: skip
-    image_max_bytes: PositiveWhole = setting(64 * 1024**2, "largest image file accepted")
-    image_max_pixels: PositiveWhole = setting(120_000_000, "largest image accepted")
-    image_timeout_s: Positive = setting(15.0, "how long an image may take to arrive, in seconds")
+    image_max_bytes: PositiveWhole = setting(64 * 1024**2, "largest accepted image file, in bytes")
+    image_max_pixels: PositiveWhole = setting(120_000_000, "largest accepted image, in pixels")
+    image_timeout_s: Positive = setting(15.0, "longest download of an image, in seconds")
     cache_dir: UserPath = setting(
-        Path.home() / ".cache" / "osprey-label-studio", "where workers keep fetched images",
+        Path.home() / ".cache" / "osprey-label-studio", "folder in which workers keep downloaded images",
         shown="`~/.cache/osprey-label-studio`",
     )  # fmt: skip
-    cache_max_bytes: PositiveWhole = setting(2 * 1024**3, "size of that folder")
-    # sam-nano's embedding has 256 KB, that of an official SAM 2 MB.
+    cache_max_bytes: PositiveWhole = setting(2 * 1024**3, "largest size of `OSPREY_CACHE_DIR`, in bytes")
+    # An embedding takes 256 KB with sam-nano and 2 MB with an official SAM.
     embeddings_max_bytes: PositiveWhole = setting(
-        512 * 1024**2, "image embeddings that workers share through Redis, all together"
+        512 * 1024**2, "largest total size of the image embeddings that workers share through Redis, in bytes"
     )
-    embedding_ttl_s: PositiveWhole = setting(3600, "seconds until an unused embedding is dropped")
+    embedding_ttl_s: PositiveWhole = setting(3600, "seconds until an unused embedding is removed")

@@ -80,7 +80,7 @@ def annotate(
         on_region: called with the number of submitted regions.
 
     Raises:
-        LabelStudioFailed: Label Studio refuses something or does not answer.
+        LabelStudioFailed: Label Studio rejects a request or does not answer.
     """
     notes = Journal(journal)
     lock = threading.Lock()

@@ -28,7 +28,7 @@ class TeamProject(AbstractContextManager["TeamProject"]):
         """Connect the project to the stack's backend, whose port may have changed.
 
         Raises:
-            LabelStudioFailed: Label Studio refuses something or does not answer.
+            LabelStudioFailed: Label Studio rejects a request or does not answer.
         """
         self.label_config = BITMASK.read_text(encoding="utf-8")
         self._api = LabelStudioApi(stack.label_studio_url, stack.secrets.label_studio_token)

@@ -32,7 +32,7 @@ def bench_project(stack: Stack, seeds: Sequence[int], label_config: str) -> Iter
     """Create a project with one task per seed, connected to the stack's backend; delete it at the end.
 
     Raises:
-        LabelStudioFailed: Label Studio refuses something or does not answer.
+        LabelStudioFailed: Label Studio rejects a request or does not answer.
     """
     api = LabelStudioApi(stack.label_studio_url, stack.secrets.label_studio_token)
     try:

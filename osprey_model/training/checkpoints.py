@@ -1,7 +1,7 @@
-"""Which checkpoints of a run are whole: a run that is killed while it writes one leaves a torn folder.
+"""Find, mark and remove the checkpoints of a run. A run that is killed while it writes one leaves it incomplete.
 
-A checkpoint counts once `complete.json` stands in it, which lists every file with its size and is written last,
-in one step. Neighbours: `trainer.py` writes and seals, `train.py` asks for the newest.
+A checkpoint is complete if it contains the file `complete.json`, its seal, and every file that the seal lists, with
+its size. The seal is written last, by an atomic rename.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _PREFIX = "checkpoint-"
 
 
 def checkpoint_folder(out: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Return the folder of a step's checkpoint."""
     return out / f"{_PREFIX}{step}"
 
 
 def seal(folder: Path) -> None:
-    """Declare a checkpoint whole; its bytes are on the disk before that."""
+    """Mark a checkpoint as complete, after all its files were flushed to the disk."""
     sizes = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         with path.open("rb+") as file:
@@ -35,8 +35,8 @@ def seal(folder: Path) -> None:
     partial.replace(folder / SEAL)
 
 
-def is_whole(folder: Path) -> bool:
-    """Sealed, and every listed file is there with its size."""
+def is_complete(folder: Path) -> bool:
+    """Return whether a checkpoint is sealed, and every file that the seal lists exists with its size."""
     try:
         sizes = json.loads((folder / SEAL).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -45,27 +45,27 @@ def is_whole(folder: Path) -> bool:
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """Every checkpoint folder, torn ones included, oldest first."""
+    """Return every checkpoint folder, including incomplete ones, oldest first."""
     found = [path for path in out.glob(f"{_PREFIX}*") if path.name.removeprefix(_PREFIX).isdigit()]
     return sorted(found, key=lambda path: int(path.name.removeprefix(_PREFIX)))
 
 
 def newest(out: Path) -> Path | None:
-    """The newest whole checkpoint."""
-    return next((path for path in reversed(checkpoints(out)) if is_whole(path)), None)
+    """Return the newest complete checkpoint; None: there is none."""
+    return next((path for path in reversed(checkpoints(out)) if is_complete(path)), None)
 
 
-def remove_torn(out: Path) -> None:
-    """Folders that a kill left behind."""
+def remove_incomplete(out: Path) -> None:
+    """Remove incomplete checkpoints, which a killed run left behind."""
     for path in checkpoints(out):
-        if not is_whole(path):
+        if not is_complete(path):
             shutil.rmtree(path)
 
 
 def prune(out: Path, *, keep: int, best: Path | None) -> None:
-    """Remove all but the newest `keep` and the best one."""
-    whole = [path for path in checkpoints(out) if is_whole(path)]
-    for path in whole[: max(len(whole) - max(keep, 1), 0)]:
+    """Remove complete checkpoints, except for the newest `keep` (at least one) and the best one."""
+    complete = [path for path in checkpoints(out) if is_complete(path)]
+    for path in complete[: max(len(complete) - max(keep, 1), 0)]:
         if best is None or path.name != best.name:
-            (path / SEAL).unlink()  # first: a removal that is killed half way leaves a torn folder, not a wrong one
+            (path / SEAL).unlink()  # first, so that a removal that is killed half way leaves an incomplete folder
             shutil.rmtree(path)

@@ -1,8 +1,9 @@
-"""What a run computes on. Two runs on the same conditions give the same numbers, to the last bit on a CPU.
+"""The conditions of a run: threads, device, precision and library versions.
 
-A checkpoint holds them as `conditions.json`. A continuation sets the thread count back and compares the rest. Floating
-point sums depend on their order, so another thread count, processor or library version changes the last digit of a
-loss, and a thousand steps later more than that.
+Two runs under the same conditions give the same numbers, on a CPU to the last bit. A floating-point sum depends on its
+order, so another thread count, processor or library version changes the last digit of a loss, and the difference grows
+with every step. A checkpoint stores its conditions as `conditions.json`; a continuation restores the thread count and
+compares the rest.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ logger = logging.getLogger(__name__)
 
 
 class NotExact(ValueError):
-    """A continuation would not be bit for bit what the run would have been."""
+    """A continuation might compute other numbers than the run without a stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """All that decides the last bit of a number, besides what `TrainingRun.facts` compares.
+    """Everything that affects the last bit of a number, besides what `TrainingRun.facts` compares.
 
     Attributes:
-        threads: of PyTorch within one operation on the CPU.
-        device_type: "cpu", "cuda" or another of PyTorch's.
-        device_name: the model of the processor or the GPU.
-        cpu_capability: the vector instructions that PyTorch chose on this processor.
-        dtype: the forward pass computes in it.
-        world_size: processes that train together.
-        torch: its version.
-        transformers: its version.
-        accelerate: its version.
+        threads: number of threads that PyTorch uses within one operation on the CPU.
+        device_type: PyTorch's device type, such as "cpu" or "cuda".
+        device_name: model of the processor or the GPU.
+        cpu_capability: vector instructions that PyTorch uses on this processor.
+        dtype: dtype of the forward pass.
+        world_size: number of processes that train together.
+        torch: version of torch.
+        transformers: version of transformers.
+        accelerate: version of accelerate.
     """
 
     threads: int
@@ -60,7 +61,7 @@ class Conditions:
 
     @classmethod
     def now(cls, arguments: TrainingArguments) -> Conditions:
-        """Those of this process, with the device, precision and number of processes of its arguments."""
+        """Return the conditions of this process; device, precision and number of processes are those of `arguments`."""
         device = arguments.device
         return cls(
             threads=torch.get_num_threads(),
@@ -75,13 +76,13 @@ class Conditions:
         )
 
     def write(self, folder: Path) -> None:
-        """Into a checkpoint, before it is sealed."""
+        """Write the conditions into a checkpoint folder, before it is sealed."""
         text = json.dumps(dataclasses.asdict(self), indent=2)
         (folder / CONDITIONS_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def read_conditions(folder: Path) -> dict[str, Any]:
-    """What a checkpoint says of its conditions: nothing if an older release wrote it; unknown keys are left out."""
+    """Return the conditions that a checkpoint records, without unknown keys; empty if an older release wrote it."""
     try:
         values = json.loads((folder / CONDITIONS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -92,15 +93,15 @@ def read_conditions(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def continued(folder: Path | None, arguments: TrainingArguments, *, exact: bool) -> Iterator[None]:
-    """Train on as many threads as a checkpoint was written with; afterwards the process has its own number again.
+    """Set the thread count that a checkpoint records for the duration of the block, and compare the other conditions.
 
     Args:
-        folder: the checkpoint that is continued; None: a run begins.
-        arguments: of this process.
-        exact: refuse where numbers may differ, instead of one line in the log.
+        folder: the checkpoint that is continued; None: a new run, nothing is compared.
+        arguments: the Trainer's arguments in this process.
+        exact: raise an error if conditions differ; otherwise only a warning is logged.
 
     Raises:
-        NotExact: with `exact`; the message names each condition with both values.
+        NotExact: `exact` is on and conditions differ; the message has both values of each.
     """
     if folder is None:
         yield
@@ -119,7 +120,7 @@ def continued(folder: Path | None, arguments: TrainingArguments, *, exact: bool)
 
 
 def _differences(then: dict[str, Any], now: Conditions) -> str:
-    """Every condition that is another one, or that the checkpoint does not say, with what was expected and what is."""
+    """List the conditions that differ or are not recorded, with recorded and present value; empty: there are none."""
     if not then:
         return "the checkpoint does not record its conditions (an older release wrote it)"
     present = dataclasses.asdict(now)
@@ -132,6 +133,7 @@ def _differences(then: dict[str, Any], now: Conditions) -> str:
 
 @contextlib.contextmanager
 def _threads(count: Any) -> Iterator[None]:
+    """Use `count` threads for the duration of the block; any value that is not a positive integer is ignored."""
     before = torch.get_num_threads()
     if isinstance(count, int) and not isinstance(count, bool) and count > 0:
         torch.set_num_threads(count)
@@ -142,7 +144,7 @@ def _threads(count: Any) -> Iterator[None]:
 
 
 def _processor_name() -> str:
-    """As Linux calls it; elsewhere what Python knows of it."""
+    """Return the processor's model name on Linux, on other systems what `platform` reports."""
     try:
         lines = _CPU_INFO.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -51,11 +51,11 @@ def open_data(
 
     Args:
         config: JSON file, see `read_data_config`.
-        tokenizer: of the model.
-        sizes: of the model.
-        template: of the conversations; None: captions of whole images.
+        tokenizer: the model's tokenizer.
+        sizes: the model's config.
+        template: the prompt template of conversations; None: captions of whole images.
         read_image: image file -> the model's input.
-        seed: of the random choices, such as the wording of questions.
+        seed: seed of the random choices, such as the wording of questions.
         on_error: "raise" at the first bad entry, or "skip" bad entries.
         check: apply `RecordCheck` to every entry now. Otherwise wrong labels, lengths and missing images are found only
             when the sample is read.

@@ -1,4 +1,4 @@
-"""What a training run is asked to do, and what it gives back. Neighbours: `train.py` does it, `cli/train.py` asks."""
+"""The options of a training run, and its result."""
 
 from __future__ import annotations
 
@@ -16,52 +16,54 @@ from osprey_model.weights.checkpoint import fingerprint
 
 RUN_FILE = "run.json"
 RESULT_FILE = "result.json"
-# May differ between a run and its continuation: they do not touch what is learned.
+# Options that a continuation may change, because they do not affect the weights. For model and data, `facts` compares
+# the content instead of the path.
 _MAY_CHANGE = ("out", "resume", "exact", "save_steps", "keep_checkpoints", "log_steps", "progress", "workers",
                "cache_bytes", "model", "data", "held_out")  # fmt: skip
 
 
 class RunExists(ValueError):
-    """The output folder holds checkpoints, but the run is not to be continued."""
+    """The output folder contains checkpoints, and the run does not ask to continue."""
 
 
 class RunDiffers(ValueError):
-    """The checkpoints in the output folder are of a run with other settings."""
+    """The checkpoints in the output folder belong to a run with other settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """One run. What is None is taken from the stage's row.
+    """The options of one run. `epochs`, `learning_rate`, `batch_size` and `lora` default to those of the stage.
 
     Attributes:
-        stage: row of the table.
+        stage: key of `STAGES`.
         model: checkpoint folder to start from, with its tokenizer.
-        data: a data config (see `osprey_model/data/mixture.py`).
-        out: the result and the checkpoints go here.
-        held_out: a data config that is evaluated, never learned.
+        data: data config (see `osprey_model/data/mixture.py`).
+        out: folder for the result and the checkpoints.
+        held_out: data config that is evaluated but not trained on.
         epochs: passes over the data.
-        max_steps: stop there, whatever `epochs` says.
-        learning_rate: the highest, after the warm-up.
+        max_steps: number of optimizer steps; takes precedence over `epochs`.
+        learning_rate: highest learning rate, reached after the warm-up.
         batch_size: samples per optimizer step, over all devices.
-        device_batch_size: samples a device holds at once; the rest is accumulated. None: all of its share.
-        lora: other options of the LoRA row.
-        adapter: stage lora: begin with the values of this adapter folder, which has the same options.
-        eval_steps: held-out loss every so many steps; None: every epoch.
-        patience: stop when so many evaluations in a row were not better than the best; the best weights are kept.
-        save_steps: a checkpoint every so many steps; None: every epoch.
-        keep_checkpoints: the newest so many, and the best.
-        log_steps: a loss in the curve every so many steps.
-        seed: of data order, drawn questions, fresh weights and dropout.
-        on_error: whether a bad entry ends the run ("raise") or is left out, counted and reported ("skip").
-        check_data: read every entry once before training: labels, length, image file.
-        bf16: compute in bfloat16, keep frozen weights in it; None: on a GPU.
-        gradient_checkpointing: compute the decoder's activations again in the backward pass: slower, less memory.
-        cache_bytes: keep the frozen tower's features of so many bytes of images in memory; 0: compute them anew.
-        workers: loader processes; 0 with a cache, which lives in this process.
+        device_batch_size: samples in one forward pass of a device; gradients of several passes are accumulated.
+            None: the device's whole share of the batch in one pass.
+        lora: LoRA options, only for stage lora.
+        adapter: adapter folder whose weights are the start, only for stage lora; it must have the same LoRA options.
+        eval_steps: steps between two evaluations; None: evaluate after every epoch.
+        patience: stop after this many evaluations in a row without improvement; the best weights are kept.
+        save_steps: steps between two checkpoints; None: one after every epoch.
+        keep_checkpoints: number of newest checkpoints to keep, besides the best one.
+        log_steps: steps between two points of the loss curve.
+        seed: seed of data order, random questions, new weights and dropout.
+        on_error: what to do with a bad entry: "raise" an error, or "skip" it and list it in the result.
+        check_data: check labels, length and image file of every entry before training.
+        bf16: compute in bfloat16 and keep frozen weights in it; None: on a GPU.
+        gradient_checkpointing: recompute the decoder's activations in the backward pass: slower, less memory.
+        cache_bytes: memory for the frozen tower's features of images; 0: no cache.
+        workers: number of loader processes; must be 0 with a cache, because the cache is in this process.
         device: "auto" or "cpu".
         resume: continue from the newest complete checkpoint in `out`, if there is one.
-        exact: continue only if every number will be what it would have been without the stop; see `conditions.py`.
-        progress: show a bar.
+        exact: continue only under conditions that keep every number the same; see `conditions.py`.
+        progress: show a progress bar.
     """
 
     stage: StageName
@@ -94,79 +96,88 @@ class TrainingRun:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run.
+        """Check the options.
 
         Raises:
-            ValueError: an unknown stage, or settings that exclude each other.
+            ValueError: the stage is unknown, or two options exclude each other.
         """
         if self.stage not in STAGES:
             raise ValueError(f"unknown stage {self.stage!r}; known: {', '.join(STAGES)}")
         if self.patience is not None and self.held_out is None:
-            raise ValueError("patience needs held_out data to look at")
+            raise ValueError("patience needs held_out data to evaluate on")
         if self.held_out is None and self.eval_steps is not None:
             raise ValueError("eval_steps needs held_out data to evaluate on")
         if self.held_out is not None and self.save_steps is not None:
-            raise ValueError("with held_out data a checkpoint is written at every evaluation: give eval_steps instead")
+            raise ValueError(
+                "with held_out data a checkpoint is written at every evaluation; use eval_steps instead of save_steps"
+            )
         if self.lora is not None and self.row.lora is None:
-            raise ValueError(f"stage {self.stage} has no LoRA matrices; lora options belong to stage lora")
+            raise ValueError(f"stage {self.stage} has no LoRA matrices; use LoRA options only with stage lora")
         if self.adapter is not None and self.row.lora is None:
-            raise ValueError(f"stage {self.stage} has no LoRA matrices; an adapter to begin with belongs to stage lora")
+            raise ValueError(f"stage {self.stage} has no LoRA matrices; start from an adapter only with stage lora")
         if self.exact and not self.resume:
-            raise ValueError("exact is about continuing a run: give resume, too")
+            raise ValueError("exact applies only to the continuation of a run; use it with resume")
         if self.cache_bytes and self.workers:
-            raise ValueError("the feature cache lives in the training process: use it with workers=0")
+            raise ValueError("loader processes cannot use the feature cache of this process; set workers=0")
 
     @property
     def row(self) -> Stage:
-        """The stage's row, with this run's numbers."""
+        """The stage with the values of this run."""
         given = {name: getattr(self, name) for name in ("epochs", "learning_rate", "batch_size", "lora")}
         return dataclasses.replace(STAGES[self.stage], **{k: v for k, v in given.items() if v is not None})
 
     def facts(self) -> dict[str, Any]:
-        """What decides what is learned: settings, the model by its fingerprint, the data by type, name and content."""
+        """Return everything that affects the trained weights, as JSON values.
+
+        These are the options, the model's fingerprint, and type, name, content hash and weight of each data file.
+        """
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in _MAY_CHANGE}
         data, held_out = _data_facts(self.data), _data_facts(self.held_out)
         adapter = None if self.adapter is None else adapter_fingerprint(self.adapter)
         return {**values, "model": fingerprint(self.model), "adapter": adapter, "data": data, "held_out": held_out}
 
     def begin(self, *, has_checkpoint: bool) -> None:
-        """Write the facts into the output folder, or compare with those that stand there.
+        """Compare the facts with those of the run whose checkpoints are in the output folder, then write them there.
+
+        Args:
+            has_checkpoint: whether the output folder contains a complete checkpoint.
 
         Raises:
-            RunExists: checkpoints are there and `resume` is off.
-            RunDiffers: they are of another run.
+            RunExists: there is a checkpoint, and `resume` is off.
+            RunDiffers: the checkpoint belongs to a run with other facts.
         """
         path, facts = self.out / RUN_FILE, json.loads(json.dumps(self.facts()))
         if has_checkpoint and not self.resume:
-            raise RunExists(f"{self.out} holds checkpoints of a run; continue it with resume, or name another folder")
+            raise RunExists(f"{self.out} contains checkpoints; continue the run with resume, or name another folder")
         if has_checkpoint and path.is_file():
             before = json.loads(path.read_text(encoding="utf-8"))
             changed = sorted(k for k in before.keys() | facts.keys() if before.get(k) != facts.get(k))
             if changed:
                 shown = "; ".join(f"{k}: was {before.get(k)!r}, is {facts.get(k)!r}" for k in changed)
-                raise RunDiffers(f"{self.out} holds a run with other settings ({shown[:400]}); name another folder")
+                raise RunDiffers(f"{self.out} contains a run with other settings ({shown[:400]}); name another folder")
         self.out.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """What a run has learned, and how it went.
+    """Where the trained weights are, and how the run went.
 
     Attributes:
-        out: a checkpoint folder, or the adapter folder of stage lora.
-        steps: optimizer steps, those before a continuation included.
-        final_loss: the last point of the loss curve.
-        losses: (step, mean loss since the point before).
-        held_out_losses: (step, mean loss per learned token).
-        best_held_out_loss: of the weights that were kept; None without held-out data.
-        stopped_early: patience ran out.
-        num_samples: of one epoch.
-        bad_entries: what was left out before training, by file and entry.
-        replaced_entries: what turned out bad while training (an empty mask, an unreadable image), likewise.
-        num_replaced: how many those are.
-        seconds: of this call's training loop.
-        steps_per_s: in this call.
+        out: checkpoint folder, or for stage lora the adapter folder.
+        steps: optimizer steps, including those before a continuation.
+        final_loss: last point of the loss curve.
+        losses: loss curve as (step, mean loss since the previous point).
+        held_out_losses: evaluations as (step, mean loss per learned token).
+        best_held_out_loss: held-out loss of the weights that were kept; None without held-out data.
+        stopped_early: whether the run ended before its last planned step, because `patience` was exhausted.
+        num_samples: samples of one epoch.
+        bad_entries: one message with file and index for each entry that was left out before training.
+        replaced_entries: the same for each entry that turned out bad during training (an empty mask, an unreadable
+            image) and was replaced by another one.
+        num_replaced: length of `replaced_entries`.
+        seconds: duration of the training loop of this call.
+        steps_per_s: optimizer steps per second in this call.
     """
 
     out: Path
@@ -184,7 +195,7 @@ class TrainingResult:
     steps_per_s: float
 
     def write(self) -> None:
-        """Into `out`, as JSON."""
+        """Write the result as `result.json` into `out`."""
         values = {**dataclasses.asdict(self), "out": str(self.out)}
         (self.out / RESULT_FILE).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 

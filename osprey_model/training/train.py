@@ -1,7 +1,7 @@
-"""`train(TrainingRun(...))`: one row of the stage table from a checkpoint folder to a checkpoint or adapter folder.
+"""Run one training stage: from a checkpoint folder to a new checkpoint folder or an adapter folder.
 
-The same call runs on one device or, started by `accelerate launch`, on many (DDP, FSDP, DeepSpeed; configurations in
-`osprey_model/training/accelerate/`). Neighbours: `stages.py` `run.py` `data.py` `trainer.py` `lora.py`.
+The same call runs on one device or, started by `accelerate launch`, on several (DDP, FSDP or DeepSpeed, configured by
+the files in `osprey_model/training/accelerate/`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from osprey_model.data.records import PixelReader, ReadImage
 from osprey_model.inputs.preprocess import ImagePreprocessor
 from osprey_model.inputs.tokenizer import JSON_FILE, TOKENIZER_FILES, OspreyTokenizer
 from osprey_model.modeling.osprey import OspreyForCausalLM
-from osprey_model.training.checkpoints import newest, remove_torn
+from osprey_model.training.checkpoints import newest, remove_incomplete
 from osprey_model.training.conditions import continued
 from osprey_model.training.data import Collator, bad_entries, open_data
 from osprey_model.training.feature_cache import FeatureCache
@@ -41,25 +41,26 @@ _GENERATION_FILE = "generation_config.json"
 
 
 def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
-    """Run a stage; with `run.resume` from where its newest whole checkpoint is.
+    """Run a stage. With `run.resume`, continue from the newest complete checkpoint in the output folder, if any.
 
     Args:
-        run: what to train.
-        on_step: called as (steps done, steps in all) after every optimizer step.
+        run: the options.
+        on_step: called as (steps done, steps planned) after every optimizer step.
 
     Raises:
-        RunExists, RunDiffers: the output folder holds another run.
-        NotExact: with `run.exact`, the continuation would compute other numbers.
-        BadEntry: an entry of the data, with file and index (`on_error="raise"`).
-        CheckpointError: the start checkpoint does not fit its config.
-        ValueError: a batch size that the devices cannot share.
+        RunExists: the output folder contains checkpoints, and `run.resume` is off.
+        RunDiffers: the output folder contains a run with other settings.
+        NotExact: `run.exact` is on, and the continuation might compute other numbers.
+        BadEntry: an entry of the data is bad, with `on_error="raise"`; the message has file and index.
+        CheckpointError: the weights of the start checkpoint do not fit its config.
+        ValueError: the batch cannot be divided evenly among the devices.
     """
     arguments = _arguments(run)
-    with arguments.main_process_first(desc="looking at the output folder"):
+    with arguments.main_process_first(desc="checking the output folder"):
         resume_from = newest(run.out)
         if arguments.should_save:
             run.begin(has_checkpoint=resume_from is not None)
-            remove_torn(run.out)
+            remove_incomplete(run.out)
     with continued(resume_from, arguments, exact=run.exact):
         return _train(run, arguments, resume_from, on_step)
 
@@ -67,11 +68,13 @@ def train(run: TrainingRun, on_step: OnStep | None = None) -> TrainingResult:
 def _train(
     run: TrainingRun, arguments: TrainingArguments, resume_from: Path | None, on_step: OnStep | None
 ) -> TrainingResult:
+    """Load, train and save; `train` has checked the output folder and set the thread count."""
     row = run.row
     set_seed(run.seed)
-    # What the launcher was told; the Trainer, which would know, needs the model first.
+    # Read from the launcher's settings, because the Trainer that knows it needs the model first.
     sharded = parse_flag_from_env("ACCELERATE_USE_FSDP") or arguments.deepspeed_plugin is not None
-    # Frozen weights never pass through memory in float32. Shards want one dtype, so sharded runs begin in float32.
+    # Load frozen weights in bfloat16, so that they are never in memory in float32. FSDP and DeepSpeed need one dtype
+    # for all weights, so sharded runs load everything in float32.
     halved = arguments.bf16 and not sharded
     model = load_osprey(
         run.model,
@@ -104,7 +107,7 @@ def _train(
             *([] if on_step is None else [ProgressCallback(on_step)]),
         ],
     )
-    if not run.progress:  # the caller shows progress; the Trainer would print every point of the curve
+    if not run.progress:  # else the Trainer would print every point of the loss curve
         trainer.remove_callback(PrinterCallback)
     output = trainer.train(resume_from_checkpoint=None if resume_from is None else str(resume_from))
     _save_result(trainer, run, tokenizer)
@@ -112,6 +115,11 @@ def _train(
 
 
 def _arguments(run: TrainingRun) -> TrainingArguments:
+    """Translate the options of a run into those of transformers' Trainer.
+
+    Raises:
+        ValueError: the batch cannot be divided evenly among the devices.
+    """
     row = run.row
     bf16 = run.bf16 if run.bf16 is not None else run.device != "cpu" and torch.cuda.is_available()
     arguments = TrainingArguments(
@@ -124,7 +132,7 @@ def _arguments(run: TrainingRun) -> TrainingArguments:
         max_steps=-1 if run.max_steps is None else run.max_steps,
         learning_rate=row.learning_rate,
         lr_scheduler_type=row.schedule,
-        warmup_steps=row.warmup_ratio,  # below 1: a share of all steps
+        warmup_steps=row.warmup_ratio,  # a value below 1 is a fraction of all steps
         weight_decay=row.weight_decay,
         adam_beta1=row.adam_betas[0],
         adam_beta2=row.adam_betas[1],
@@ -133,9 +141,9 @@ def _arguments(run: TrainingRun) -> TrainingArguments:
         max_grad_norm=row.max_grad_norm,
         logging_strategy="steps",
         logging_steps=run.log_steps,
-        logging_nan_inf_filter=False,  # a loss that is no number shall be seen
-        **_when(run),
-        save_total_limit=None,  # `prune` removes old ones, and only after the new one is whole
+        logging_nan_inf_filter=False,  # a loss that is NaN or infinite must be visible in the curve
+        **_save_and_eval_steps(run),
+        save_total_limit=None,  # `prune` removes old checkpoints, once the new one is complete
         restore_callback_states_from_checkpoint=True,
         dataloader_num_workers=run.workers,
         dataloader_pin_memory=run.device != "cpu" and torch.cuda.is_available(),
@@ -145,23 +153,26 @@ def _arguments(run: TrainingRun) -> TrainingArguments:
         disable_tqdm=not run.progress,
     )
     if arguments.n_gpu > 1:
-        # In one process the Trainer would split batches over threads (DataParallel); several GPUs are accelerate's.
+        # In one process the Trainer would use DataParallel, which multiplies the batch size by the number of GPUs.
         arguments._n_gpu = 1
-        logger.warning("one GPU of several is used; `accelerate launch` uses them all, see docs/model/train.md")
+        logger.warning("training uses only one of the GPUs; to use all, see `accelerate launch` in docs/model/train.md")
     share = row.batch_size // arguments.world_size
     held = run.device_batch_size or share
     if not share or share * arguments.world_size != row.batch_size or share % held:
         raise ValueError(
-            f"a batch of {row.batch_size} cannot be shared by {arguments.world_size} devices in steps of {held}; "
-            "choose a batch_size that device_batch_size times the devices divides"
+            f"a batch of {row.batch_size} samples cannot be divided among {arguments.world_size} devices with {held} "
+            "samples at a time; choose a batch_size that is a multiple of device_batch_size times the number of devices"
         )
     arguments.per_device_train_batch_size = arguments.per_device_eval_batch_size = held
     arguments.gradient_accumulation_steps = share // held
     return arguments
 
 
-def _when(run: TrainingRun) -> dict[str, Any]:
-    """When checkpoints are written. With held-out data the best weights are the result: one at every evaluation."""
+def _save_and_eval_steps(run: TrainingRun) -> dict[str, Any]:
+    """Return the Trainer's options for when to write checkpoints and when to evaluate.
+
+    With held-out data the result is the checkpoint with the lowest held-out loss, so every evaluation writes one.
+    """
     steps = run.save_steps if run.held_out is None else run.eval_steps
     strategy = {"save_strategy": "epoch" if steps is None else "steps", "save_steps": steps or 500}
     if run.held_out is None:
@@ -177,6 +188,7 @@ def _when(run: TrainingRun) -> dict[str, Any]:
 
 
 def _image_reader(run: TrainingRun, model: OspreyForCausalLM, arguments: TrainingArguments) -> ReadImage:
+    """Return a reader that gives the tower's cached features of an image, or its pixels if the run has no cache."""
     preprocess = ImagePreprocessor(model.sizes.image_size)
     if not run.cache_bytes:
         return PixelReader(preprocess)
@@ -187,6 +199,8 @@ def _image_reader(run: TrainingRun, model: OspreyForCausalLM, arguments: Trainin
 def _open_data(
     run: TrainingRun, model: OspreyForCausalLM, tokenizer: OspreyTokenizer, read_image: ReadImage
 ) -> tuple[MixtureDataset, MixtureDataset | None]:
+    """Open the training data, and the held-out data if there are any."""
+
     def opened(config: Path) -> MixtureDataset:
         return open_data(
             config,
@@ -203,12 +217,16 @@ def _open_data(
 
 
 def _has_unused_parameters(data: MixtureDataset, run: TrainingRun) -> bool:
-    """Return whether a batch may leave the mask extractor without gradient, as whole images do; DDP must know it."""
+    """Return whether a batch may give the mask extractor no gradient, which happens if it has only whole images.
+
+    DDP then needs `find_unused_parameters`.
+    """
     whole_images = any(source.file.type == "llava" for source in data.sources)
     return whole_images and "mask_extractor" in run.row.trains
 
 
 def _checkpoint_activations(model: OspreyForCausalLM) -> None:
+    """Turn gradient checkpointing on."""
     options = {"use_reentrant": False}
     if hasattr(model, "activation_checkpointing_enable"):  # its name since transformers 5.20
         model.activation_checkpointing_enable(activation_checkpointing_kwargs=options)
@@ -217,9 +235,10 @@ def _checkpoint_activations(model: OspreyForCausalLM) -> None:
 
 
 def _save_result(trainer: OspreyTrainer, run: TrainingRun, tokenizer: OspreyTokenizer) -> None:
+    """Write the trained weights into `run.out`, as an adapter folder or as a complete checkpoint folder."""
     gathered: Mapping[str, Tensor] | None = None
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # every process takes part
+        gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # collective: every process has to call it
     if not trainer.args.should_save:
         return
     state = trainer.trained_state(gathered)
@@ -229,7 +248,7 @@ def _save_result(trainer: OspreyTrainer, run: TrainingRun, tokenizer: OspreyToke
         )
         return
     plain = load_osprey(run.model, dtype=torch.bfloat16 if trainer.args.bf16 else torch.float32)
-    plain.load_state_dict(state, strict=False)  # complete for what trained: `trained_state` has looked
+    plain.load_state_dict(state, strict=False)  # not strict: `state` has only trained weights, all of them
     save_checkpoint(plain, run.out)
     tokenizer.save_json(run.out / JSON_FILE)
     for name in (*TOKENIZER_FILES, _GENERATION_FILE):
@@ -244,6 +263,7 @@ def _result(
     data: MixtureDataset,
     held_out: MixtureDataset | None,
 ) -> TrainingResult:
+    """Collect the result of a run, write it as JSON, and log how many entries were bad."""
     history: list[dict[str, Any]] = trainer.state.log_history
     losses = tuple((entry["step"], entry["loss"]) for entry in history if "loss" in entry)
     evaluations = tuple((entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry)
@@ -269,7 +289,8 @@ def _result(
         result.write()
     if bad or replaced:
         logger.warning(
-            "left out %d bad entries, replaced %d bad samples; see bad_entries and replaced_entries in result.json",
+            "%d bad entries were left out and %d bad samples were replaced; result.json lists them as bad_entries and "
+            "replaced_entries",
             len(bad),
             result.num_replaced,
         )

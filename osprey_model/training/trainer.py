@@ -1,8 +1,8 @@
-"""transformers' Trainer, told what is Osprey's: weighted tokens, a held-out mean per token, whole checkpoints.
+"""A subclass of transformers' Trainer with weighted tokens, held-out loss per token, and complete checkpoints.
 
-A checkpoint holds the trained parameters only (the rest is the start checkpoint's), as safetensors. Optimizer,
-schedule and random states are the Trainer's own files, which it reads with `weights_only`; its pickled
-`training_args.bin` is not written. Neighbours: `train.py` builds it, `checkpoints.py` says which checkpoint is whole.
+A checkpoint contains only the trained parameters, as safetensors; all others are those of the start checkpoint. The
+Trainer writes optimizer, schedule and random states into files of its own, and reads them with `weights_only`. Its
+pickled `training_args.bin` is not written.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from osprey_model.training.conditions import Conditions
 from osprey_model.training.stages import is_whole_copy
 
 TRAINED_FILE = "trained.safetensors"
-OnStep = Callable[[int, int], None]  # (steps done, steps in all)
+OnStep = Callable[[int, int], None]  # (steps done, steps planned)
 
 
 class LogAtCheckpoints(TrainerCallback):  # type: ignore[misc] # transformers is untyped here
-    """A point of the loss curve at every checkpoint, so that a continued run has the same points."""
+    """Adds a point to the loss curve at every checkpoint, so that a continued run has the same points."""
 
     def on_step_end(
         self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Log whenever a checkpoint is due."""
+        """Log if a checkpoint is due after this step."""
         control.should_log = control.should_log or control.should_save
         return control
 
     def on_epoch_end(
         self, _args: TrainingArguments, _state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """The same at the end of an epoch."""
+        """Log if a checkpoint is due at the end of the epoch."""
         control.should_log = control.should_log or control.should_save
         return control
 
 
 class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers is untyped here
-    """Tells a caller how far the run is."""
+    """Reports every optimizer step to the caller."""
 
     def __init__(self, on_step: OnStep) -> None:
         self._on_step = on_step
@@ -56,17 +56,13 @@ class ProgressCallback(TrainerCallback):  # type: ignore[misc] # transformers is
     def on_step_end(
         self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Report the step."""
+        """Call `on_step` with the number of steps done and planned."""
         self._on_step(state.global_step, state.max_steps)
         return control
 
 
 class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped here
-    """See the module.
-
-    `trained` are the names `freeze_for` gave, `keep` the number of checkpoints kept, `whole_rate` the rate of what PEFT
-    trains whole beside its matrices, as a share of theirs.
-    """
+    """transformers' Trainer for Osprey; the module's docstring says what differs."""
 
     control: TrainerControl
 
@@ -79,24 +75,39 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
         whole_rate: float = 1.0,
         **arguments: Any,
     ) -> None:
+        """Create a trainer.
+
+        Args:
+            trained: names of the trained parameters, from `freeze_for`.
+            keep: number of newest checkpoints to keep.
+            callbacks: further callbacks.
+            whole_rate: learning rate of the modules that PEFT trains whole, as a fraction of the LoRA rate.
+            arguments: the remaining arguments of transformers' Trainer.
+        """
         super().__init__(**arguments, callbacks=[LogAtCheckpoints(), *callbacks])
         self._trained, self._keep, self._whole_rate = frozenset(trained), keep, whole_rate
 
     def trained_state(self, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """The trained parameters on the CPU by name; `state` is a gathered state dict of a sharded model.
+        """Return the trained parameters by name, on the CPU.
+
+        Args:
+            state: the gathered state dict of a sharded model; None: take the parameters from the model.
 
         Raises:
-            CheckpointError: a gathered state without some of them, in the process that writes it.
+            CheckpointError: `state` lacks trained parameters, in the process that writes files.
         """
         if state is None:
             state = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         if self.args.should_save:
             lost = sorted(self._trained - state.keys())
-            raise_problems({"missing": lost}, source="what the processes gathered")
+            raise_problems({"missing": lost}, source="the state gathered from all processes")
         return {k: v.detach().cpu().contiguous() for k, v in state.items() if k in self._trained}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's; parameters that train whole beside LoRA's matrices are groups with a rate of their own."""
+        """Create the Trainer's optimizer, and give modules that PEFT trains whole their own learning rate.
+
+        Each parameter group is split in two: LoRA matrices keep its rate, whole modules get `whole_rate` times it.
+        """
         is_made = self.optimizer is not None
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
         if is_made:
@@ -115,7 +126,7 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
     # --- loss -----------------------------------------------------------------------------------------------------
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
-        """Weighted learned tokens over all accumulated batches and devices: what the loss is divided by."""
+        """Return the divisor of the loss: the weighted learned tokens of all accumulated batches on all devices."""
         if not batch_samples:
             return None
         total = torch.stack([_weighted_tokens(batch) for batch in batch_samples]).sum().to(device)
@@ -131,9 +142,10 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
         ignore_keys: list[str] | None = None,  # noqa: ARG002
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """The (weighted) mean loss per learned token of the held-out data, whatever its batches are."""
+        """Compute the weighted mean loss per learned token of the held-out data; it does not depend on the batches."""
         model = self.model_wrapped
         model.eval()
+        # Sum of the loss and sum of the token weights; their quotient is the mean over all batches and devices.
         sums = torch.zeros(2, device=self.args.device, dtype=torch.float64)
         num_samples = 0
         for batch in dataloader:
@@ -152,10 +164,10 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
     # --- checkpoints ----------------------------------------------------------------------------------------------
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write, seal, then remove the oldest: at any moment there is a whole one."""
+        """Write and seal a checkpoint, then remove old ones, so that there is a complete one at any moment."""
         folder = checkpoint_folder(Path(self.args.output_dir), self.state.global_step)
         if self.args.should_save and folder.exists():
-            shutil.rmtree(folder)  # of a run that was killed here
+            shutil.rmtree(folder)  # incomplete: the run was killed while it wrote this checkpoint
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
@@ -186,7 +198,11 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
         self._load_trained(Path(self.state.best_model_checkpoint))
 
     def _load_trained(self, folder: Path) -> None:
-        """Raises CheckpointError where the file does not hold exactly the trained parameters."""
+        """Load the trained parameters of a checkpoint.
+
+        Raises:
+            CheckpointError: the file does not contain exactly the trained parameters.
+        """
         state = load_file(folder / TRAINED_FILE)
         parameters = dict(self.accelerator.unwrap_model(self.model).named_parameters())
         check_complete({k: parameters[k] for k in self._trained}, state, source=str(folder / TRAINED_FILE))
@@ -196,7 +212,7 @@ class OspreyTrainer(Trainer):  # type: ignore[misc] # transformers is untyped he
 
 
 def _weighted_tokens(batch: Mapping[str, Any]) -> Tensor:
-    """The first position predicts nothing, so its label does not count."""
+    """Sum the loss weights of all learned tokens. The first label is left out, because no logit predicts it."""
     learned_BL = batch["labels"][:, 1:] != IGNORE_INDEX
     total: Tensor = (learned_BL * batch["loss_weights"][:, 1:]).sum()
     return total

@@ -155,11 +155,11 @@ class RunningStack:
         os.kill(self.supervisor.component_pid(name), signal.SIGCONT)
 
     def restart_with(self, name: str, settings: Mapping[str, str]) -> Mapping[str, str]:
-        """Restart a component with changed settings; return their former values."""
+        """Restart a component with other settings; return the previous ones, so that the test can restore them."""
         launch = self.stack.launch
-        before = {key: launch.handed_through.get(key, "") for key in settings}
-        handed_through = {key: text for key, text in {**launch.handed_through, **settings}.items() if text}
-        self._state.save_launch(Launch(launch.label_studio_executable, launch.ports, handed_through))
+        before = {key: launch.passed_through.get(key, "") for key in settings}
+        passed_through = {key: text for key, text in {**launch.passed_through, **settings}.items() if text}
+        self._state.save_launch(Launch(launch.label_studio_executable, launch.ports, passed_through))
         self.supervisor.stop_component(name)
         self.supervisor.start_component(name)
         return before

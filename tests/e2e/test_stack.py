@@ -48,10 +48,10 @@ def test_sample_project_is_ready_and_a_second_up_changes_nothing(stack):
 
 def test_a_fine_tune_has_what_the_gate_asks_for(stack):
     """The small model's base set and replay data are made once, and every process gets their paths."""
-    settings = stack.stack.launch.handed_through
-    wait_for_sets((Path(settings["OSPREY_BASE_SET"]), Path(settings["OSPREY_REPLAY"])), lambda *_: None, limit_s=500)
-    assert read_base_exam(Path(settings["OSPREY_BASE_SET"])).num_regions > 100
-    assert read_data_config(settings["OSPREY_REPLAY"])[0].type == "OspreyQuestions"
+    variables = stack.stack.launch.passed_through
+    wait_for_sets((Path(variables["OSPREY_BASE_SET"]), Path(variables["OSPREY_REPLAY"])), lambda *_: None, limit_s=500)
+    assert read_base_exam(Path(variables["OSPREY_BASE_SET"])).num_regions > 100
+    assert read_data_config(variables["OSPREY_REPLAY"])[0].type == "OspreyQuestions"
 
 
 def test_a_killed_worker_comes_back(stack):

@@ -1,4 +1,4 @@
-"""Models for the tests of osprey_model: the golden tiny one and fresh ones of a few kilobytes."""
+"""Fixtures for the tests of osprey_model: the golden tiny model, and models with new weights of a few kilobytes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SHIPPED_GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "osprey_tiny_a"
 
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
-    """The golden set: the shipped copy, or any directory of the same layout."""
+    """Return the golden set: the shipped copy, or the folder that OSPREY_GOLDEN_DIR names."""
     return Path(os.environ.get("OSPREY_GOLDEN_DIR", SHIPPED_GOLDEN))
 
 
 @pytest.fixture(scope="session")
 def golden_model(golden_dir: Path) -> OspreyForCausalLM:
-    """The golden set's model, float32, eval."""
+    """Return the golden set's model in float32 and eval mode."""
     return load_osprey(golden_dir)
 
 
 @pytest.fixture
 def tiny_config() -> OspreyConfig:
-    """The smallest model that has every part."""
+    """Return the config of a very small model that has every part."""
     return OspreyConfig(
         image_size=64,
         vision_depths=(1, 1, 1, 1),
@@ -50,6 +50,6 @@ def tiny_config() -> OspreyConfig:
 
 @pytest.fixture
 def tiny_model(tiny_config: OspreyConfig) -> OspreyForCausalLM:
-    """Fresh seeded weights, eval."""
+    """Return a model with new weights from a fixed seed, in eval mode."""
     torch.manual_seed(0)
     return build_osprey(tiny_config).eval()

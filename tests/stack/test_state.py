@@ -92,9 +92,30 @@ def test_records_of_another_release_are_read(tmp_path):
     }  # fmt: skip
     (state.path / "secrets.json").write_text(json.dumps({**secrets, "of_a_later_release": {"key": 1}}))
     assert state.load_secrets() == Secrets("a", "b", "c", "d", "e", label_studio_token="")
-    launch = {"label_studio_executable": "/ls", "ports": {"backend": 9090}, "handed_through": {"OSPREY_DEVICE": "cpu"}}
+    launch = {"label_studio_executable": "/ls", "ports": {"backend": 9090}, "passed_through": {"OSPREY_DEVICE": "cpu"}}
     (state.path / "launch.json").write_text(json.dumps({**launch, "of_a_later_release": [1]}))
     assert state.load_launch() == Launch("/ls", {"backend": 9090}, {"OSPREY_DEVICE": "cpu"}, place="")
+
+
+def test_a_launch_of_an_earlier_release_is_read(tmp_path):
+    """The old key `handed_through` is read as `passed_through`, and the next start writes only the new key."""
+    state = StateFolder(tmp_path / "state")
+    state.create()
+    file = state.path / "launch.json"
+    file.write_text(
+        """{
+          "label_studio_executable": "/ls",
+          "ports": {"label_studio": 8080, "backend": 9090, "redis": 6380, "supervisor": 9001},
+          "handed_through": {"OSPREY_DEVICE": "cpu", "OSPREY_MODEL": "/weights"},
+          "place": "/state"
+        }"""
+    )
+    ports = {"label_studio": 8080, "backend": 9090, "redis": 6380, "supervisor": 9001}
+    launch = state.load_launch()
+    assert launch == Launch("/ls", ports, {"OSPREY_DEVICE": "cpu", "OSPREY_MODEL": "/weights"}, "/state")
+    state.save_launch(launch)
+    assert json.loads(file.read_text()).keys() == {"label_studio_executable", "ports", "passed_through", "place"}
+    assert state.load_launch() == launch
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"ports": {}}', '{"label_studio_executable": 1}'])
@@ -123,9 +144,9 @@ def test_the_small_model_brings_its_base_set_and_other_weights_do_not(tmp_path):
     state = {"OSPREY_STATE_DIR": str(tmp_path)}
     small = StackSettings.from_env(state)
     assert small.truth == tmp_path / "truth"
-    assert small.handed_through["OSPREY_BASE_SET"] == str(tmp_path / "truth" / "base")
+    assert small.passed_through["OSPREY_BASE_SET"] == str(tmp_path / "truth" / "base")
     others = StackSettings.from_env({**state, "OSPREY_MODEL": "/weights/osprey-7b"})
     assert others.truth is None
-    assert not others.handed_through.keys() & {"OSPREY_BASE_SET", "OSPREY_REPLAY"}
+    assert not others.passed_through.keys() & {"OSPREY_BASE_SET", "OSPREY_REPLAY"}
     named = StackSettings.from_env({**state, "OSPREY_BASE_SET": "/frozen", "OSPREY_REPLAY": "/old/data.json"})
     assert named.truth is None

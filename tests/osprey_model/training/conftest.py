@@ -1,8 +1,8 @@
-"""What the training tests start from: drawn scenes as data files, and models whose frozen decoder listens.
+"""Fixtures for the training tests: drawn scenes as data files, and start checkpoints.
 
-A decoder with fresh weights lets almost no context reach its logits, so nothing in front of it could learn.
-Stages 2, 3 and LoRA therefore start from osprey-nano, read at half its image size to be quick. Its decoder has
-never seen a caption of a whole image; stage 1 starts from a tiny model that has.
+In a decoder with new weights the logits hardly depend on the context, so a module in front of it could not learn.
+Stages 2, 3 and LoRA therefore start from osprey-nano, with half its image size to save time. Its decoder was not
+trained on captions of whole images, so stage 1 starts from a tiny model that was (`listener`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from osprey_model.weights.checkpoint import save_checkpoint
 
 NANO = Path(__file__).parents[3] / "demo" / "checkpoints" / "osprey-nano"
 SEEDS = (5000, 5001)
-# Not what the pictures show, so a model that answers them has learned them here; two regions of one picture differ.
+# These answers are false, so a model that gives them has learned them here. The two regions of an image differ.
 ANSWERS = ("clock", "boat", "tree", "lamp")
 CAPTIONS = ("A red car.", "A blue boat.")
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pictures with two regions each; region.json, caption.json and a data config for each of them."""
+    """Return a folder with two images of two regions each, region.json, caption.json and a data config for each."""
     folder = tmp_path_factory.mktemp("scenes")
     entries, captions, answers = [], [], iter(ANSWERS)
     for seed, caption in zip(SEEDS, CAPTIONS, strict=True):
@@ -73,7 +73,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """osprey-nano with 64 instead of 256 image tokens: the tower has no weight that depends on the size."""
+    """Return osprey-nano with 64 image tokens instead of 256; no weight of the tower depends on the image size."""
     folder = tmp_path_factory.mktemp("nano") / "nano"
     shutil.copytree(NANO, folder, copy_function=shutil.copyfile)
     config = json.loads((folder / "config.json").read_text())
@@ -84,15 +84,15 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with fresh weights of a few hundred kilobytes, for what does not depend on how good they are."""
+    """Return a checkpoint folder with new weights of a few hundred kilobytes, for tests that need no good answers."""
     return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def listener(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
-    """A tiny model whose decoder has learned to say captions that image tokens tell it; its projector is fresh.
+    """Return a tiny model whose decoder was trained to answer with the captions, and whose projector has new weights.
 
-    It stands for Vicuna, which understands words; stage 1 has to find image tokens it understands.
+    Its decoder takes the place of Vicuna. Stage 1 has to train a projector whose image tokens this decoder can use.
     """
     folder = write_tiny(tmp_path_factory.mktemp("listener") / "listener")
     torch.manual_seed(0)
@@ -119,7 +119,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory, scenes: Path) -> Path:
 
 
 def write_tiny(folder: Path) -> Path:
-    """A checkpoint folder with fresh weights and nano's tokenizer."""
+    """Write a checkpoint folder with new weights and the tokenizer of osprey-nano; return it."""
     torch.manual_seed(0)
     config = OspreyConfig(
         image_size=64,

@@ -1,4 +1,4 @@
-"""Adapter folders: read by PEFT, merged for serving, refused by a base of other sizes."""
+"""Claims about adapter folders: PEFT reads them, they are merged for serving, a base of other sizes is an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUESTION = Question("What is the category of {region}?", form="part", max_new_to
 
 @pytest.fixture(scope="module")
 def adapter(nano: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few steps of LoRA on nano."""
+    """Train LoRA on osprey-nano for a few steps; return the adapter folder."""
     out = tmp_path_factory.mktemp("adapter") / "adapter"
     train(
         TrainingRun(
@@ -41,7 +41,7 @@ def adapter(nano: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def regions(scenes: Path) -> list[tuple[Image.Image, RegionRequest, str]]:
-    """Every training region with what was taught about it."""
+    """Return image, request and trained answer of every training region."""
     entries = json.loads((scenes / "region.json").read_text())
     found = []
     for entry in entries:
@@ -54,7 +54,7 @@ def regions(scenes: Path) -> list[tuple[Image.Image, RegionRequest, str]]:
 
 
 def test_served_adapter_answers_what_was_taught(adapter: Path, nano: Path, scenes: Path) -> None:
-    """Through the engine: the base says something else, the adapter says it."""
+    """In the engine, the adapter gives the trained answers and the base model gives other ones."""
     base, served = Osprey.from_pretrained(nano), Osprey.from_pretrained(nano, adapter=adapter)
     assert served.model_version.startswith(f"{base.model_version}+adapter@")
     for image, region, taught in regions(scenes):
@@ -63,7 +63,7 @@ def test_served_adapter_answers_what_was_taught(adapter: Path, nano: Path, scene
 
 
 def test_merged_equals_peft(adapter: Path, nano: Path, scenes: Path) -> None:
-    """PEFT's own loading, unmerged, gives the loss of the merged model."""
+    """The merged model has the same loss as the unmerged adapter that PEFT itself loads."""
     base = load_osprey(nano)
     data = open_data(
         scenes / "region_data.json", tokenizer=OspreyTokenizer.from_folder(nano), sizes=base.sizes,
@@ -85,7 +85,7 @@ def test_adapter_of_other_sizes_is_refused(adapter: Path, tiny: Path) -> None:
 
 
 def test_incomplete_adapter_folder_is_refused(adapter: Path, nano: Path, tmp_path: Path) -> None:
-    """A folder without weights, and one whose projector is missing."""
+    """A folder without weights is an error; a written adapter contains projector and mask extractor."""
     shutil.copyfile(adapter / "adapter_config.json", tmp_path / "adapter_config.json")
     with pytest.raises(FileNotFoundError, match=r"adapter_model\.safetensors missing"):
         Osprey.from_pretrained(nano, adapter=tmp_path)
@@ -97,7 +97,7 @@ def test_incomplete_adapter_folder_is_refused(adapter: Path, nano: Path, tmp_pat
 def test_other_weights_of_the_same_sizes_are_reported(
     adapter: Path, nano: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The adapter knows which checkpoint it was trained on."""
+    """Merging into another checkpoint than the one that the adapter records logs a warning with its name."""
     other = tmp_path / "other"
     shutil.copytree(nano, other, copy_function=shutil.copyfile)
     config = json.loads((other / "config.json").read_text())

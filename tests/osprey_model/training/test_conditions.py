@@ -1,4 +1,4 @@
-"""A continuation computes as the run did before: threads are set back, all else is compared."""
+"""Claims about conditions: a continuation restores the recorded thread count and compares everything else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOPPED_AT = 3
 
 @pytest.fixture
 def run(tiny: Path, scenes: Path, tmp_path: Path) -> TrainingRun:
-    """Six short steps with a checkpoint in the middle."""
+    """Return a run of six short steps with a checkpoint after the third."""
     return TrainingRun(
         stage="lora", model=tiny, data=scenes / "region_data.json", out=tmp_path / "out", max_steps=6, batch_size=3,
         save_steps=STOPPED_AT, keep_checkpoints=5, log_steps=1, learning_rate=1e-3, seed=7, device="cpu",
@@ -33,7 +33,7 @@ def run(tiny: Path, scenes: Path, tmp_path: Path) -> TrainingRun:
 
 @pytest.fixture
 def whole(run: TrainingRun) -> TrainingResult:
-    """The run to its end on one thread; then its folder as a kill after step 3 would leave it."""
+    """Train to the end on one thread, then make the last checkpoint incomplete, as a kill while it is written would."""
     with torch_threads(1):
         result = train(run)
     torn = checkpoint_folder(run.out, 6)
@@ -42,7 +42,7 @@ def whole(run: TrainingRun) -> TrainingResult:
 
 
 def rewrite(run: TrainingRun, **changes: object) -> Path:
-    """Let the checkpoint say something else of its conditions; None removes a value."""
+    """Change conditions that the checkpoint records; None removes a value. Return the checkpoint folder."""
     folder = checkpoint_folder(run.out, STOPPED_AT)
     values = json.loads((folder / CONDITIONS_FILE).read_text()) | changes
     (folder / CONDITIONS_FILE).write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
@@ -51,7 +51,7 @@ def rewrite(run: TrainingRun, **changes: object) -> Path:
 
 
 def seal_again(folder: Path) -> None:
-    """Declare a changed checkpoint whole; a seal does not list itself."""
+    """Seal a changed checkpoint; the old seal is removed first, because a seal does not list itself."""
     (folder / SEAL).unlink()
     seal(folder)
 
@@ -60,46 +60,46 @@ def again(run: TrainingRun, *, exact: bool = False) -> TrainingResult:
     return train(dataclasses.replace(run, resume=True, exact=exact))
 
 
-def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if record.name == "osprey_model.training.conditions"]
 
 
-def test_the_checkpoint_says_what_it_was_computed_on(run: TrainingRun, whole: TrainingResult) -> None:
-    """Every field, and the seal covers the file."""
+def test_the_checkpoint_records_its_conditions(run: TrainingRun, whole: TrainingResult) -> None:
+    """Every condition is recorded, and the seal lists the file."""
     folder = checkpoint_folder(run.out, STOPPED_AT)
-    said = read_conditions(folder)
-    assert said.keys() == {field.name for field in dataclasses.fields(Conditions)}
-    assert said["threads"] == 1
-    assert said["device_type"] == "cpu"
-    assert said["dtype"] == "float32"
-    assert said["world_size"] == 1
-    assert said["torch"] == torch.__version__
-    assert said["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
-    assert said["device_name"]
+    recorded = read_conditions(folder)
+    assert recorded.keys() == {field.name for field in dataclasses.fields(Conditions)}
+    assert recorded["threads"] == 1
+    assert recorded["device_type"] == "cpu"
+    assert recorded["dtype"] == "float32"
+    assert recorded["world_size"] == 1
+    assert recorded["torch"] == torch.__version__
+    assert recorded["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert recorded["device_name"]
     assert CONDITIONS_FILE in json.loads((folder / SEAL).read_text())
 
 
 def test_another_thread_count_is_set_back(
     run: TrainingRun, whole: TrainingResult, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One thread before the stop, three in the process that continues: the same curve, and it has three again."""
+    """A run of one thread is continued in a process with three: the curve is the same, and afterwards it has three."""
     with torch_threads(3), caplog.at_level(logging.WARNING):
         continued = again(run, exact=True)
         assert torch.get_num_threads() == 3
     assert continued.losses == whole.losses
     assert read_conditions(checkpoint_folder(run.out, 6))["threads"] == 1
-    assert complaints(caplog) == []
+    assert warnings_of(caplog) == []
 
 
 def test_other_versions_are_one_line_in_the_log(
     run: TrainingRun, whole: TrainingResult, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both values of each condition, and what it means."""
+    """The line has the recorded and the present value of each condition that differs."""
     folder = rewrite(run, torch="1.0.0", cpu_capability="ABACUS")
     with caplog.at_level(logging.WARNING):
         continued = again(run)
     now = torch.backends.cpu.get_cpu_capability()
-    assert complaints(caplog) == [
+    assert warnings_of(caplog) == [
         f"the continuation of {folder} is not bit for bit: cpu_capability: expected 'ABACUS', is {now!r}; "
         f"torch: expected '1.0.0', is '{torch.__version__}'"
     ]
@@ -107,7 +107,7 @@ def test_other_versions_are_one_line_in_the_log(
 
 
 def test_exact_refuses_and_leaves_the_checkpoint(run: TrainingRun, whole: TrainingResult) -> None:
-    """What was expected, what came, what to do; without `exact` the same folder goes on."""
+    """The error has both values and the next step; without `exact` the same folder can be continued."""
     folder = rewrite(run, world_size=2)
     before = torch.get_num_threads()
     with pytest.raises(NotExact, match=r"world_size: expected 2, is 1\. Continue under the recorded conditions"):
@@ -118,7 +118,7 @@ def test_exact_refuses_and_leaves_the_checkpoint(run: TrainingRun, whole: Traini
 
 
 def test_the_command_refuses_with_exit_code_1(run: TrainingRun, whole: TrainingResult) -> None:
-    """`osprey train --resume --exact`."""
+    """`osprey train --resume --exact` ends with exit code 1 and prints both versions."""
     rewrite(run, transformers="4.0.0")
     given = {
         "stage": run.stage, "model": run.model, "data": run.data, "out": run.out, "max-steps": 6, "batch-size": 3,
@@ -135,7 +135,7 @@ def test_the_command_refuses_with_exit_code_1(run: TrainingRun, whole: TrainingR
 def test_a_checkpoint_of_an_older_release_is_continued(
     run: TrainingRun, whole: TrainingResult, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """No record: a line in the log; `exact` cannot be promised."""
+    """A checkpoint without conditions is continued with one warning; with `exact` it is an error."""
     folder = checkpoint_folder(run.out, STOPPED_AT)
     (folder / CONDITIONS_FILE).unlink()
     seal_again(folder)
@@ -143,11 +143,11 @@ def test_a_checkpoint_of_an_older_release_is_continued(
         again(run, exact=True)
     with caplog.at_level(logging.WARNING):
         assert again(run).steps == 6
-    assert len(complaints(caplog)) == 1
+    assert len(warnings_of(caplog)) == 1
 
 
 def test_a_record_of_a_newer_release_is_understood(tmp_path: Path) -> None:
-    """Unknown keys are ignored, wrong types and no JSON too."""
+    """Unknown keys are ignored, and so is a file that is not a JSON object."""
     path = tmp_path / CONDITIONS_FILE
     path.write_text('{"threads": 2, "moon": "full"}')
     assert read_conditions(tmp_path) == {"threads": 2}
@@ -157,6 +157,6 @@ def test_a_record_of_a_newer_release_is_understood(tmp_path: Path) -> None:
 
 
 def test_exact_is_about_a_continuation(run: TrainingRun) -> None:
-    """A run that begins has nothing to be equal to."""
-    with pytest.raises(ValueError, match="give resume, too"):
+    """`exact` without `resume` is an error."""
+    with pytest.raises(ValueError, match="exact applies only to the continuation of a run; use it with resume"):
         dataclasses.replace(run, exact=True)

@@ -1,4 +1,4 @@
-"""Several processes learn what one does; the shipped configurations are what accelerate understands."""
+"""Claims about several processes: they train the same weights as one, and accelerate reads the shipped configs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIGS = ROOT / "osprey_model" / "training" / "accelerate"
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["3", "lora"])
 def test_two_processes_equal_one(stage: str, tiny: Path, scenes: Path, tmp_path: Path) -> None:
-    """DDP over gloo: samples of unequal length, half of the batch each, the same losses and weights."""
+    """With DDP over gloo, each process takes half of a batch of unequal samples; losses and weights are the same."""
     one, two = tmp_path / "one", tmp_path / "two"
     data = scenes / "region_data.json"
     options = ["--max-steps", "4", "--learning-rate", "1e-3", "--batch-size", "4", "--log-steps", "1", "--cpu"]
@@ -54,7 +54,7 @@ def test_two_processes_equal_one(stage: str, tiny: Path, scenes: Path, tmp_path:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_shards_equal_one_process_and_continue(tiny: Path, scenes: Path, tmp_path: Path) -> None:
-    """FSDP2 by the shipped fsdp.yaml over gloo: losses and weights of one process, also after a continuation."""
+    """FSDP2 over gloo with the shipped fsdp.yaml gives the losses and weights of one process, also when continued."""
     one, two = tmp_path / "one", tmp_path / "two"
     given: dict[str, Any] = {
         "stage": "3", "model": tiny, "data": scenes / "region_data.json", "max_steps": 4, "save_steps": 2,
@@ -73,6 +73,7 @@ def test_shards_equal_one_process_and_continue(tiny: Path, scenes: Path, tmp_pat
 
 
 def _train_in_shards(out: Path, given: dict[str, object]) -> None:
+    """Train on the CPU in two processes with FSDP2."""
     config = yaml.safe_load((CONFIGS / "fsdp.yaml").read_text()) | {"num_processes": 2, "use_cpu": True}
     (out.parent / "fsdp.yaml").write_text(yaml.safe_dump(config))
     command = [sys.executable, "-W", "ignore", "-m", "accelerate.commands.launch", "--main_process_port", "0",
@@ -93,7 +94,7 @@ def _train_in_shards(out: Path, given: dict[str, object]) -> None:
     ],
 )
 def test_configuration_is_understood(name: str, kind: DistributedType) -> None:
-    """No key that accelerate does not know, the kind that the name says, no precision of its own."""
+    """Accelerate knows every key; the kind is that of the file name; the config sets no precision."""
     config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
     assert config.distributed_type == kind
     assert config.mixed_precision == "no"

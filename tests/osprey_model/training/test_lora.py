@@ -1,4 +1,4 @@
-"""LoRA beside the embedding table and the head, runs that begin with an adapter, and who learns how fast."""
+"""Claims about LoRA: matrices for embedding table and head, runs that start from an adapter, learning rates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from osprey_model.weights.build import load_osprey
 
 
 def test_vocabulary_is_adapted_saved_and_merged(tiny: Path, tmp_path: Path) -> None:
-    """The merged model gives the logits of the trained one; without the option table and head have no matrices."""
+    """The merged model has the trained model's logits; without the option, table and head have no matrices."""
     plain = freeze_for(add_adapter(load_osprey(tiny), LoraOptions(rank=2), base=tiny), STAGES["lora"])
     assert not [name for name in plain if "embed_tokens" in name or "lm_head" in name]
     model = add_adapter(load_osprey(tiny), LoraOptions(rank=2, vocabulary=True), base=tiny)
@@ -36,7 +36,7 @@ def test_vocabulary_is_adapted_saved_and_merged(tiny: Path, tmp_path: Path) -> N
 
 
 def test_training_begins_with_an_adapter(tiny: Path, tmp_path: Path) -> None:
-    """Its values take the place of the fresh ones; one of other options is refused by name."""
+    """The adapter's weights replace the new ones; an adapter with another rank is an error."""
     options = LoraOptions(rank=2, dropout=0.0)
     first = add_adapter(load_osprey(tiny), options, base=tiny)
     write_changed(first, freeze_for(first, STAGES["lora"]), tmp_path, base=tiny)
@@ -50,7 +50,7 @@ def test_training_begins_with_an_adapter(tiny: Path, tmp_path: Path) -> None:
 
 
 def write_changed(model: PeftModel, names: list[str], folder: Path, *, base: Path) -> None:
-    """Move the trained parameters away from their fresh values and write the adapter."""
+    """Add noise to the trained parameters and write the adapter."""
     parameters = dict(model.named_parameters())
     torch.manual_seed(1)
     with torch.no_grad():
@@ -61,7 +61,11 @@ def write_changed(model: PeftModel, names: list[str], folder: Path, *, base: Pat
 
 
 def test_whole_copies_learn_slower_than_the_matrices(tiny: Path, scenes: Path, tmp_path: Path) -> None:
-    """A step of Adam moves a parameter by its rate at most (the first is the warm-up's: zero); B begins at zero."""
+    """Whole modules change by a tenth of what LoRA's matrices change by.
+
+    A step of Adam changes a parameter by at most its learning rate. The first of the two steps has rate zero because of
+    the warm-up, and B starts at zero.
+    """
     options = LoraOptions(rank=2, dropout=0.0, whole_rate=0.1)
     run = TrainingRun(
         "lora", tiny, scenes / "region_data.json", tmp_path, max_steps=2, learning_rate=1e-3, batch_size=2,

@@ -1,4 +1,4 @@
-"""A run that is killed and continued learns what it would have learned without the kill."""
+"""Claims about continuation: a run that is killed and continued gives the same result as one that is not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def settings(tiny: Path, scenes: Path) -> dict[str, object]:
-    """All that has a state: dropout, epochs that end inside the run, accumulation, held-out evaluations."""
+    """Return settings with every kind of state: dropout, several epochs, gradient accumulation, evaluations."""
     data = scenes / "region_data.json"
     return {
         "stage": "lora", "model": tiny, "data": data, "held_out": data, "max_steps": 12, "batch_size": 3,
@@ -34,7 +34,7 @@ def settings(tiny: Path, scenes: Path) -> dict[str, object]:
 
 
 def start(out: Path, settings: dict[str, object]) -> subprocess.Popen[bytes]:
-    """The run in a process of its own, continued where `out` has a checkpoint."""
+    """Start the run in another process; it continues from the checkpoint in `out`, if there is one."""
     code = (
         "import json, sys, torch; from pathlib import Path\n"
         "from osprey_model.training.run import TrainingRun; from osprey_model.training.train import train\n"
@@ -43,12 +43,12 @@ def start(out: Path, settings: dict[str, object]) -> subprocess.Popen[bytes]:
         "train(TrainingRun(out=Path(sys.argv[2]), resume=True, **given))"
     )
     given = json.dumps(settings, default=str)
-    threads = str(torch.get_num_threads())  # as many as this process, whatever a new one would take
+    threads = str(torch.get_num_threads())  # the count of this process; a new process might choose another one
     return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, given, str(out), threads], cwd=ROOT)
 
 
 def kill_when(process: subprocess.Popen[bytes], reached: Path) -> None:
-    """SIGKILL as soon as a path exists."""
+    """Send SIGKILL as soon as a path exists."""
     deadline = time.monotonic() + 120
     while not reached.exists():
         assert process.poll() is None, f"the run ended before {reached.name} was there"
@@ -59,11 +59,11 @@ def kill_when(process: subprocess.Popen[bytes], reached: Path) -> None:
 
 
 def test_killed_run_gives_the_same_curve_and_weights(settings: dict[str, object], tmp_path: Path) -> None:
-    """Killed in the middle of an epoch while it writes a checkpoint, then continued: equal to the last bit."""
+    """A run that is killed while it writes a checkpoint, then continued, is equal to the last bit."""
     whole = train(TrainingRun(out=tmp_path / "whole", **settings))
     out = tmp_path / "killed"
     kill_when(start(out, settings), checkpoint_folder(out, 9) / "trained.safetensors")
-    # The torn folder is there; the newest whole checkpoint is the one before.
+    # The incomplete folder exists; the newest complete checkpoint is the one before it.
     assert checkpoint_folder(out, 9).exists()
     assert newest(out) == checkpoint_folder(out, 6)
     continued = train(TrainingRun(out=out, resume=True, **settings))
@@ -75,7 +75,7 @@ def test_killed_run_gives_the_same_curve_and_weights(settings: dict[str, object]
 
 
 def test_other_settings_do_not_continue_a_run(settings: dict[str, object], tmp_path: Path) -> None:
-    """Without `resume` checkpoints are not run over; with other settings they are not continued."""
+    """A folder with checkpoints is an error without `resume`, and with `resume` if a setting differs."""
     settings = {**settings, "max_steps": 3}
     train(TrainingRun(out=tmp_path, **settings))
     with pytest.raises(RunExists, match="another folder"):
@@ -87,7 +87,7 @@ def test_other_settings_do_not_continue_a_run(settings: dict[str, object], tmp_p
 def test_changed_data_of_the_same_size_do_not_continue_a_run(
     settings: dict[str, object], scenes: Path, tmp_path: Path
 ) -> None:
-    """What the annotation files say is compared, not how long they are."""
+    """The content of annotation files is compared, not only their length."""
     data = tmp_path / "data"
     shutil.copytree(scenes, data)
     settings = {**settings, "max_steps": 3, "data": data / "region_data.json", "held_out": None, "eval_steps": None}
@@ -101,8 +101,8 @@ def test_changed_data_of_the_same_size_do_not_continue_a_run(
     train(TrainingRun(out=tmp_path / "out", resume=True, **settings))
 
 
-def test_a_checkpoint_with_a_cut_file_is_torn(tmp_path: Path) -> None:
-    """Sizes are compared: a file that lost its end does not count, nor does a folder without a seal."""
+def test_a_checkpoint_with_a_truncated_file_is_incomplete(tmp_path: Path) -> None:
+    """A checkpoint with a shortened file is not used, and neither is one without a seal."""
     for step in (5, 10, 15):
         folder = checkpoint_folder(tmp_path, step)
         folder.mkdir()

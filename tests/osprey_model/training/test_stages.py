@@ -1,4 +1,4 @@
-"""Every row of the table learns a handful of samples and changes only what it names."""
+"""Claims about the stages: each one can learn a few samples, and changes only the parts that it trains."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from osprey_model.weights.build import load_osprey
 
 
 def hashes(model: nn.Module) -> dict[str, str]:
-    """SHA-256 of every parameter."""
+    """Return the SHA-256 of every parameter by name."""
     return {k: hashlib.sha256(v.detach().numpy().tobytes()).hexdigest() for k, v in model.named_parameters()}
 
 
 def trained_model(run: TrainingRun) -> OspreyForCausalLM:
-    """What a run has left, as it is loaded for serving."""
+    """Load the result of a run as it is loaded for serving."""
     if run.stage != "lora":
         return load_osprey(run.out)
     return merge_adapter(load_osprey(run.model), run.out, base=run.model)
 
 
-# Rates far above the table's: a handful of samples, a few dozen steps.
+# Steps and learning rate; the rates are far above the stage's, so that a few dozen steps are enough.
 OVERFIT: dict[StageName, tuple[int, float]] = {"1": (80, 1e-2), "2": (40, 3e-3), "3": (25, 1e-3), "lora": (30, 3e-3)}
 
 
@@ -37,11 +37,11 @@ OVERFIT: dict[StageName, tuple[int, float]] = {"1": (80, 1e-2), "2": (40, 3e-3),
 def test_stage_overfits_and_changes_only_its_parameters(
     stage: StageName, scenes: Path, nano: Path, listener: Path, tmp_path: Path
 ) -> None:
-    """From above 1 to below 0.1; the tower and every part the row does not name keep their hash."""
+    """The loss falls from above 1 to below 0.1; the tower and all parts that the stage does not train are unchanged."""
     steps, rate = OVERFIT[stage]
     config = json.loads((scenes / "caption_data.json").read_text()) if stage == "1" else None
     data = scenes / "region_data.json"
-    if config is not None:  # the two captions change places: what the decoder has said before will not do
+    if config is not None:  # swap the captions, so that the decoder's earlier answers are wrong
         entries = json.loads((scenes / "caption.json").read_text())
         first, second = (entry["conversations"][1] for entry in entries)
         first["value"], second["value"] = second["value"], first["value"]
@@ -59,7 +59,7 @@ def test_stage_overfits_and_changes_only_its_parameters(
     assert result.final_loss < 0.1
     changed = {name for name, digest in hashes(trained_model(run)).items() if digest != before[name]}
     parts = {part_of(name) for name in changed}
-    # Merged for serving, LoRA's matrices are in the decoder's linear layers; they touch nothing else of it.
+    # Merging adds LoRA's matrices to the decoder's linear layers, and changes nothing else in it.
     expected: set[Part] = {"decoder" if part == "lora" else part for part in STAGES[stage].trains}
     assert parts == expected
     if stage == "lora":
@@ -67,13 +67,13 @@ def test_stage_overfits_and_changes_only_its_parameters(
 
 
 def test_model_without_the_part_is_refused() -> None:
-    """A stage that would train nothing of a part it names is an error."""
+    """A model without a part that the stage trains is an error."""
     with pytest.raises(ValueError, match="mask_extractor"):
         freeze_for(nn.Linear(2, 2), STAGES["2"])
 
 
 def test_originals_of_copied_modules_do_not_train() -> None:
-    """PEFT keeps the module it copies; only the copy is in a part."""
+    """Of a module that PEFT copies, only the copy belongs to a part."""
     assert part_of("base_model.model.mask_extractor.original_module.res2.weight") is None
     assert part_of("base_model.model.mask_extractor.modules_to_save.default.res2.weight") == "mask_extractor"
     assert part_of("base_model.model.model.layers.0.mlp.up_proj.lora_A.default.weight") == "lora"

@@ -1,4 +1,4 @@
-"""A start from published parts has exactly their weights, and trains."""
+"""Claims about a start checkpoint from published parts: it has exactly their weights, and it can be trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from osprey_model.weights.build import load_osprey
 
 @pytest.fixture
 def parts(tiny: Path, tmp_path: Path) -> dict[str, Path]:
-    """The tiny model taken apart into the files of the published parts."""
+    """Write the tiny model as the files of the published parts; return their paths."""
     state = load_osprey(tiny).state_dict()
     llm = tmp_path / "vicuna"
     llm.mkdir()
@@ -37,7 +37,7 @@ def parts(tiny: Path, tmp_path: Path) -> dict[str, Path]:
 
 
 def test_start_has_the_parts_and_a_fresh_extractor(parts: dict[str, Path], tiny: Path, tmp_path: Path) -> None:
-    """`osprey models start` with a projector: everything but the mask extractor is the parts'."""
+    """`osprey models start` with a projector takes all weights from the parts, except for the mask extractor."""
     given = [
         str(parts["llm"]),
         str(parts["clip"]),
@@ -56,7 +56,7 @@ def test_start_has_the_parts_and_a_fresh_extractor(parts: dict[str, Path], tiny:
 
 
 def test_stage_1_begins_at_a_start(parts: dict[str, Path], scenes: Path, tmp_path: Path) -> None:
-    """Without a projector it is fresh; stage 1 trains it."""
+    """Without a projector file the projector has new weights, and stage 1 trains them."""
     model = assemble_start(parts["llm"], parts["clip"], tmp_path / "start", dtype=torch.float32)
     run = TrainingRun(
         "1", tmp_path / "start", scenes / "caption_data.json", tmp_path / "out", max_steps=3, batch_size=2,
@@ -68,7 +68,7 @@ def test_stage_1_begins_at_a_start(parts: dict[str, Path], scenes: Path, tmp_pat
 
 
 def test_parts_that_do_not_fit_are_named(parts: dict[str, Path], tmp_path: Path) -> None:
-    """File and key."""
+    """The error names file and key of a part that does not fit."""
     torch.save({"model.mm_projector.0.weight": torch.zeros(2, 2)}, parts["projector"])
     with pytest.raises(CheckpointError, match=r"mm_projector\.bin does not fit.*missing.*mm_projector\.2\.bias"):
         assemble_start(parts["llm"], parts["clip"], tmp_path / "start", projector=parts["projector"])

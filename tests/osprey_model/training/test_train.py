@@ -1,4 +1,4 @@
-"""What a run promises beyond its stage: weights, early stop, precision, memory, reports, reproducibility."""
+"""Claims about every run: sample weights, early stop, precision, memory, bad entries, reproducibility."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Runs = Callable[..., TrainingRun]
 
 @pytest.fixture
 def run(tiny: Path, scenes: Path, tmp_path: Path) -> Runs:
-    """Runs of stage 3 on the tiny model, each with a folder of its own."""
+    """Return a function that makes runs of stage 3 on the tiny model, each with its own folder."""
     count = iter(range(100))
 
     def make(**given: Any) -> TrainingRun:
@@ -46,7 +46,7 @@ def losses(run: TrainingRun) -> list[float]:
 
 
 def with_entries(scenes: Path, folder: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
-    """The data config over changed entries."""
+    """Write the region entries after `change`; return their data config."""
     entries = json.loads((scenes / "region.json").read_text())
     change(entries)
     (folder / "changed.json").write_text(json.dumps(entries))
@@ -56,14 +56,14 @@ def with_entries(scenes: Path, folder: Path, change: Callable[[list[dict[str, An
 
 
 def test_a_seed_repeats_a_run(run: Runs) -> None:
-    """Same seed, same curve to the last bit; another seed, another order."""
+    """The same seed gives the same curve to the last bit; another seed gives another one."""
     first = losses(run(batch_size=1))
     assert losses(run(batch_size=1)) == first
     assert losses(run(batch_size=1, seed=1)) != first
 
 
-def test_what_must_not_change_the_curve(run: Runs) -> None:
-    """Accumulated batches, recomputed activations, cached features and loader processes give the same losses."""
+def test_options_that_do_not_change_the_curve(run: Runs) -> None:
+    """Losses are the same with accumulation, gradient checkpointing, cached features or loader processes."""
     expected = pytest.approx(losses(run()), abs=2e-5)
     assert losses(run(device_batch_size=1)) == expected
     assert losses(run(gradient_checkpointing=True)) == expected
@@ -72,7 +72,7 @@ def test_what_must_not_change_the_curve(run: Runs) -> None:
 
 
 def test_bfloat16_is_close(run: Runs) -> None:
-    """Autocast on the CPU; the mask extractor and what trains stay float32."""
+    """In bfloat16 (autocast on the CPU) the losses differ by at most 0.05 from those in float32."""
     assert losses(run(bf16=True)) == pytest.approx(losses(run()), abs=0.05)
     assert losses(run(stage="lora", bf16=True)) == pytest.approx(losses(run(stage="lora")), abs=0.05)
 
@@ -81,7 +81,7 @@ def test_bfloat16_is_close(run: Runs) -> None:
 def test_frozen_weights_never_are_float32(
     stage: StageName, run: Runs, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They come from the file in bfloat16: 14 GB, not 28, for LoRA at 7B. What trains and the extractor are float32."""
+    """Frozen weights are loaded in bfloat16 (7B: 14 GB, not 28); trained ones and the mask extractor are float32."""
     seen: list[dict[str, tuple[torch.dtype, bool]]] = []
     loaded: list[set[torch.dtype]] = []
 
@@ -107,7 +107,7 @@ def test_frozen_weights_never_are_float32(
         assert dtype == (torch.float32 if trains or whole_copy else torch.bfloat16), name
 
 
-def test_weight_two_is_being_there_twice(run: Runs, scenes: Path, tmp_path: Path) -> None:
+def test_weight_two_equals_two_copies(run: Runs, scenes: Path, tmp_path: Path) -> None:
     """The loss of [a, a, b, b, b] equals that of [a (weight 2), b (weight 3)]."""
 
     def repeated(entries: list[dict[str, Any]]) -> None:
@@ -124,7 +124,7 @@ def test_weight_two_is_being_there_twice(run: Runs, scenes: Path, tmp_path: Path
 
 
 def test_early_stop_keeps_the_best_weights(run: Runs, scenes: Path, tmp_path: Path) -> None:
-    """Held-out answers that contradict the training data get worse; the result is the evaluation that was best."""
+    """If held-out data contradict the training data, the run stops early and keeps the best evaluation's weights."""
 
     def contradict(entries: list[dict[str, Any]]) -> None:
         for entry, answer in zip(entries, ("dog", "cup", "house", "ball"), strict=True):
@@ -152,7 +152,7 @@ BAD: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 
 @pytest.mark.parametrize("what", BAD)
 def test_bad_entries_are_named_before_training(what: str, run: Runs, scenes: Path, tmp_path: Path) -> None:
-    """With file and index; or left out, counted and listed at the end."""
+    """The error has file and index; with on_error="skip" the entry is left out and listed in the result."""
     spoil, message = BAD[what]
     data = with_entries(scenes, tmp_path, lambda entries: spoil(entries[2]))
     with pytest.raises(BadEntry, match=rf"changed\.json, entry 2: .*{message}"):
@@ -164,8 +164,8 @@ def test_bad_entries_are_named_before_training(what: str, run: Runs, scenes: Pat
     assert json.loads((result.out / "result.json").read_text())["bad_entries"] == list(result.bad_entries)
 
 
-def test_masks_that_turn_out_bad_are_replaced_and_counted(run: Runs, scenes: Path, tmp_path: Path) -> None:
-    """A mask without a pixel is found when it is made; each such sample counts once, also from loader processes."""
+def test_empty_masks_are_replaced_and_counted(run: Runs, scenes: Path, tmp_path: Path) -> None:
+    """An empty mask is found when it is decoded; each such sample is counted once, also by loader processes."""
 
     def empty(entries: list[dict[str, Any]]) -> None:
         entries[1]["annotation"][0]["segmentation"] = [[900, 900, 910, 900, 910, 910]]
@@ -180,21 +180,22 @@ def test_masks_that_turn_out_bad_are_replaced_and_counted(run: Runs, scenes: Pat
 
 
 def test_one_process_uses_one_gpu_of_several(run: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No DataParallel, which would make batches larger than they were asked for."""
+    """Training does not use DataParallel, which would make the batches larger than the option says."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     result = train(run(device="auto", bf16=False, max_steps=1))
     state = json.loads((result.out / "checkpoint-1" / "trainer_state.json").read_text())
     assert state["train_batch_size"] == 4
 
 
-def test_batch_that_devices_cannot_share_is_refused(run: Runs) -> None:
-    """The message has the three numbers."""
-    with pytest.raises(ValueError, match="a batch of 4 cannot be shared by 1 devices in steps of 3"):
+def test_batch_that_cannot_be_divided_is_refused(run: Runs) -> None:
+    """The error has batch size, number of devices and device batch size."""
+    message = "a batch of 4 samples cannot be divided among 1 devices with 3 samples at a time"
+    with pytest.raises(ValueError, match=message):
         train(run(device_batch_size=3))
 
 
 def test_loss_of_weighted_samples_is_the_weighted_mean(tiny: Path) -> None:
-    """Per token, whatever the lengths; dividing by a given total is the sum over it."""
+    """The loss is the weighted mean over tokens; with a given total, the weighted sum is divided by the total."""
     model = load_osprey(tiny)
     samples = [
         Sample(LabeledIds([1, 5, 6, 7], [-100, 5, 6, 7]), None, None, weight=2.0),
@@ -208,8 +209,8 @@ def test_loss_of_weighted_samples_is_the_weighted_mean(tiny: Path) -> None:
     torch.testing.assert_close(total, expected / 2)
 
 
-def test_cache_forgets_the_oldest(tiny: Path, scenes: Path) -> None:
-    """Bounded by bytes; content decides, so a copy of a file is no second image."""
+def test_cache_removes_the_least_recently_used(tiny: Path, scenes: Path) -> None:
+    """A cache with room for one image hits only on the image of the previous call."""
     model = load_osprey(tiny)
     paths = sorted(scenes.glob("*.png"))
     cache = FeatureCache(model.model.vision_tower, ImagePreprocessor(64), max_bytes=1, dtype=torch.float32)
