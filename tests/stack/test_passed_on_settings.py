@@ -40,10 +40,10 @@ SECRETS = Secrets("a", "b", "c", "d", "e", "f")
 FREE = dict.fromkeys(PORT_VARIABLES.values(), "0")
 
 
-def planned(environ: dict[str, str], folder: Path) -> dict[str, object]:
-    """Command and environment of each process, and where the stack lives, as `make up` computes them.
+def started(environ: dict[str, str], folder: Path) -> dict[str, object]:
+    """Return command and environment of each process, and the ports, as `make up` computes them.
 
-    Ports that were not asked for are the same each time.
+    Ports that no variable sets are the same each time.
     """
     settings = StackSettings.from_env({"OSPREY_STATE_DIR": str(folder), **FREE, **environ})
     StateFolder(folder).create()
@@ -59,7 +59,7 @@ def planned(environ: dict[str, str], folder: Path) -> dict[str, object]:
 
 
 def probe(name: str, tmp_path: Path) -> str:
-    """A value that is not the default."""
+    """Return a value that differs from the default."""
     if name in PORT_VARIABLES.values():
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -70,19 +70,19 @@ def probe(name: str, tmp_path: Path) -> str:
 @pytest.mark.parametrize("name", OF_MAKE_UP)
 def test_a_setting_of_make_up_reaches_a_component(name, tmp_path):
     """A variable that `make up` passes on, or reads, changes what it starts."""
-    default, changed = planned({}, tmp_path / "a"), planned({name: probe(name, tmp_path)}, tmp_path / "a")
+    default, changed = started({}, tmp_path / "a"), started({name: probe(name, tmp_path)}, tmp_path / "a")
     assert json.dumps(changed) != json.dumps(default), f"`{name}=... make up` changes nothing"
 
 
 @pytest.mark.parametrize("name", sorted(WITHOUT_EFFECT))
 def test_a_setting_without_effect_is_declared_so(name, tmp_path):
     """A variable that `make up` does not pass on changes nothing; these are all of them, each for a reason."""
-    assert planned({name: probe(name, tmp_path)}, tmp_path / "a") == planned({}, tmp_path / "a")
+    assert started({name: probe(name, tmp_path)}, tmp_path / "a") == started({}, tmp_path / "a")
     assert FIELDS.keys() - set(OF_MAKE_UP) == WITHOUT_EFFECT.keys()
 
 
-def test_make_hands_every_setting_on_unchanged(tmp_path):
-    """The Makefile adds nothing to a setting that was given and takes nothing away, with blanks and all."""
+def test_make_passes_every_setting_on_unchanged(tmp_path):
+    """The Makefile passes every variable on unchanged, including blanks and special characters."""
     seen = tmp_path / "seen"
     python = tmp_path / "a venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_make_hands_every_setting_on_unchanged(tmp_path):
 
 
 def test_make_names_the_label_studio_of_the_environment_that_was_given(tmp_path):
-    """LABEL_STUDIO_VENV, unless the executable itself is named."""
+    """`make up` runs the Label Studio in LABEL_STUDIO_VENV if no variable names the executable."""
     seen, python = tmp_path / "seen", tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.write_text(f'#!/bin/sh\nprintf %s "$OSPREY_LABEL_STUDIO_EXECUTABLE" > "{seen}"\n')
@@ -186,7 +186,7 @@ def test_env_example_lists_what_compose_reads():
 
 
 def test_make_up_reports_a_misspelled_variable(monkeypatch, tmp_path, capsys):
-    """One line before anything is started."""
+    """`make up` prints one line about it before it starts anything."""
     started = []
     monkeypatch.setattr("stack.__main__.bring_up", lambda settings, *_: started.append(settings))
     for name in [name for name in os.environ if name.startswith("OSPREY_")]:
