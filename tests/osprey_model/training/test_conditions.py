@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from osprey_model.training.checkpoints import SEAL, checkpoint_folder, seal
-from osprey_model.training.conditions import CONDITIONS_FILE, Conditions, NotExact, read_conditions
+from osprey_model.training.conditions import CONDITIONS_FILE, Conditions, NotExact, differences, read_conditions
 from osprey_model.training.run import TrainingResult, TrainingRun
 from osprey_model.training.train import train
 from tests.support.torch_threads import torch_threads
@@ -154,6 +154,14 @@ def test_a_record_of_a_newer_release_is_understood(tmp_path: Path) -> None:
     for text in ("[1]", "{", ""):
         path.write_text(text)
         assert read_conditions(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("device", "found"), [("cpu", ""), ("cuda", "device_type: only 'cpu' repeats every bit")])
+def test_only_a_cpu_repeats_every_bit(device: str, found: str) -> None:
+    """Equal conditions on a GPU are still a difference, because its kernels may add in another order."""
+    now = Conditions(1, device, "name", "AVX2", "float32", 1, "2.14.1", "5.17.0", "1.2.0")
+    assert differences(dataclasses.asdict(now), now).startswith(found)
+    assert bool(differences(dataclasses.asdict(now), now)) == bool(found)
 
 
 def test_exact_is_about_a_continuation(run: TrainingRun) -> None:
