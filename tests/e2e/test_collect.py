@@ -94,7 +94,7 @@ def test_start_training_makes_a_candidate(stack: RunningStack) -> None:
     assert version.config["replayed"] > version.config["entries"]
     assert version.gate is not None
     asked = {each["name"]: each for each in version.gate["criteria"]}
-    assert "must be held out" in asked["better"]["says"]  # three images are not enough
+    assert "the gate needs at least 10" in asked["better"]["says"]  # three images are not enough
     assert asked["base"]["detail"]["score"]["champion"]["value"] > 0.9
     assert registry.champion() is None
 
