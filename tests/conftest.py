@@ -16,7 +16,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.support.process_state import KeepProcess
 
-ALONE = tuple(Path(__file__).parent / name for name in ("compose", "e2e", "stack"))
+# A fine-tune has the lowest priority, so tests beside it would leave it no core.
+ALONE = tuple(Path(__file__).parent / name for name in ("compose", "e2e", "stack", "learning/test_train_jobs.py"))
 _PORT_TRIES = 5
 
 
@@ -27,9 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what shares the machine with no other test: browsers, whole stacks, the one GPU."""
+    """Mark what shares the machine with no other test: browsers, whole stacks, fine-tunes, the one GPU."""
     for item in items:
-        if item.get_closest_marker("gpu") or any(folder in item.path.parents for folder in ALONE):
+        if item.get_closest_marker("gpu") or any(place in (item.path, *item.path.parents) for place in ALONE):
             item.add_marker("alone")
 
 
