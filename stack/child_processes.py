@@ -60,7 +60,7 @@ def own_stack(
             if component.name in _FIRST:
                 on_start(component.title)
                 wait_until_healthy(component, running.enter_context(started(component, stack, environ)), stack)
-        stack = _with_token(stack)
+        stack = with_token(stack)
         waiting = [
             (each, running.enter_context(started(each, stack, environ)))
             for each in COMPONENTS
@@ -78,7 +78,8 @@ def backend_address(stack: Stack) -> BackendAddress:
     return BackendAddress(stack.backend_url, BACKEND_USER, secrets.backend_password, secrets.webhook_secret)
 
 
-def _with_token(stack: Stack) -> Stack:
+def with_token(stack: Stack) -> Stack:
+    """Return the stack with a personal access token that Label Studio accepts; store a new one for the next start."""
     if token_works(stack.label_studio_url, stack.secrets.label_studio_token):
         return stack
     token = make_token(stack.label_studio_url, LOGIN, stack.secrets.label_studio_password)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 
 from rich.console import Console
@@ -13,15 +12,14 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from demo.truth.sample_sets import sample_sets_are_made
 from registry.sets_in_making import plan
-from stack.components import BACKEND_USER, CLICK_COMPONENTS, COMPONENTS, LOGIN, Stack
-from stack.label_studio_token import make_token, token_works
+from stack.child_processes import backend_address, with_token
+from stack.components import CLICK_COMPONENTS, COMPONENTS, LOGIN, Stack
 from stack.sample_project import ensure_project
 from stack.settings import StackSettings
 from stack.starting import Starter
 from stack.state import StateFolder, plan_launch
 from stack.supervisor import Supervisor, end_leftovers
 from worker.label_studio.api import LabelStudioApi
-from worker.label_studio.connection import BackendAddress
 
 _OTHER_COMPONENTS = ("data", "train")  # a click does not need these
 
@@ -63,7 +61,7 @@ def bring_up(settings: StackSettings, environ: Mapping[str, str], console: Conso
             if stack.secrets.label_studio_token:
                 start(CLICK_COMPONENTS)  # in parallel with Label Studio; at the first start they have no token yet
             wait(["label-studio"])
-            stack = _with_token(stack)
+            stack = with_token(stack)
             starter = starter.with_stack(stack)
             start(CLICK_COMPONENTS)
             wait(CLICK_COMPONENTS)
@@ -131,24 +129,11 @@ def _start_base_set(settings: StackSettings, supervisor: Supervisor, console: Co
     return True
 
 
-def _with_token(stack: Stack) -> Stack:
-    """Return the stack with a personal access token that Label Studio accepts; store a new one for the next start."""
-    if token_works(stack.label_studio_url, stack.secrets.label_studio_token):
-        return stack
-    token = make_token(stack.label_studio_url, LOGIN, stack.secrets.label_studio_password)
-    secrets = replace(stack.secrets, label_studio_token=token)
-    stack.state.save_secrets(secrets)
-    return replace(stack, secrets=secrets)
-
-
 def _sample_project(stack: Stack, progress: Progress, line: TaskID) -> int:
     progress.reset(line, start=True)
     api = LabelStudioApi(stack.label_studio_url, stack.secrets.label_studio_token)
-    address = BackendAddress(
-        stack.backend_url, BACKEND_USER, stack.secrets.backend_password, stack.secrets.webhook_secret
-    )
     try:
-        project_id = ensure_project(api, address, lambda note: progress.update(line, note=note))
+        project_id = ensure_project(api, backend_address(stack), lambda note: progress.update(line, note=note))
     finally:
         api.close()
     progress.update(line, completed=1, note="ready")
